@@ -1,0 +1,1 @@
+//! Machine to running guest: QEMU arguments, QMP, guest agent.

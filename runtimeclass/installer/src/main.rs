@@ -1,0 +1,3 @@
+//! Installs the runtime on a node and takes it back.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The types of kubevirt.io, their defaults and validation, and the pod contract.

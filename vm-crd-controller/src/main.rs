@@ -1,0 +1,3 @@
+//! Turns kubevirt.io objects into pods.
+
+fn main() {}

@@ -1,0 +1,11 @@
+//! `cargo xtask cluster`.
+
+use anyhow::Result;
+
+/// Arguments of `cargo xtask cluster`.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(_args: Args) -> Result<()> {
+    anyhow::bail!("not built yet")
+}

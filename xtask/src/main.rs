@@ -1,0 +1,35 @@
+//! The developer's commands. `cargo xtask --help` lists them; each lives in a module of its name.
+
+mod cache;
+mod cluster;
+mod guest;
+mod image;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The developer's commands of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring the two-node test cluster up or down, and work with it
+    Cluster(cluster::Args),
+    /// Build a guest disk and its containerDisk image
+    Guest(guest::Args),
+    /// Build the product's own images as OCI archives
+    Image(image::Args),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Cluster(args) => cluster::run(args),
+        Command::Guest(args) => guest::run(args),
+        Command::Image(args) => image::run(args),
+    }
+}
