@@ -1,1 +1,3 @@
-//! The types of kubevirt.io, their defaults and validation, and the pod contract.
+//! The types of `kubevirt.io`, their defaults and validation, and the pod contract.
+
+pub mod contract;

@@ -1,0 +1,79 @@
+//! The pod contract: what the controller writes into a pod and the shim reads from it, stated once.
+//!
+//! A hand-written pod uses the same words. Nothing here can name a path of the node: an annotation
+//! refers only to what the pod already has (a mount, a device, its network namespace).
+
+/// The API group that annotations, labels and kinds of this project live in.
+pub const GROUP: &str = "kubevirt.io";
+
+/// The handler and name of the RuntimeClass whose pods are machines.
+pub const RUNTIME_CLASS: &str = "kubevirt";
+
+/// Annotation: the machine's finer wishes, a `VirtualMachineInstanceSpec` in JSON.
+///
+/// The controller writes the fully expanded spec there; a pod written by hand may carry any part.
+pub const VMI_SPEC_ANNOTATION: &str = "kubevirt.io/vmi-spec";
+
+/// Annotation: the name of the machine container, for a pod with no or several images that hold
+/// [`DISK_DIRECTORY`].
+pub const MACHINE_CONTAINER_ANNOTATION: &str = "kubevirt.io/machine-container";
+
+/// Annotation: the firmware's UUID of the machine, so that it stays the same over its restarts.
+/// Used when the spec names none.
+pub const FIRMWARE_UUID_ANNOTATION: &str = "kubevirt.io/firmware-uuid";
+
+/// Annotation: the name of the VirtualMachineInstance behind a pod; the guest's default hostname.
+pub const DOMAIN_ANNOTATION: &str = "kubevirt.io/domain";
+
+/// Name of the machine container in pods that the controller makes.
+pub const MACHINE_CONTAINER: &str = "compute";
+
+/// Directory of a containerDisk image that holds its one disk.
+pub const DISK_DIRECTORY: &str = "/disk";
+
+/// Directory under which volumes are mounted in the machine container: the volume `data` is
+/// `/volumes/data`: a directory for a claim of volume mode Filesystem, a Secret or a ConfigMap; a
+/// block device for a claim of volume mode Block.
+pub const VOLUMES_DIRECTORY: &str = "/volumes";
+
+/// File in a claim of volume mode Filesystem that is the disk.
+pub const DISK_IMAGE_FILE: &str = "disk.img";
+
+/// The placeholder command of a machine container: a containerDisk image has none, and CRI refuses
+/// a container without.
+pub const MACHINE_COMMAND: &str = "vm";
+
+/// The path at which the volume `name` appears in the machine container.
+pub fn volume_path(name: &str) -> String {
+    format!("{VOLUMES_DIRECTORY}/{name}")
+}
+
+/// Labels of pods that the controller makes, with KubeVirt's keys.
+pub mod labels {
+    /// `kubevirt.io=virt-launcher`: the pod is a machine.
+    pub const APP: &str = "kubevirt.io";
+    /// Value of [`APP`].
+    pub const APP_VALUE: &str = "virt-launcher";
+    /// UID of the VirtualMachineInstance that the pod was made for.
+    pub const CREATED_BY: &str = "kubevirt.io/created-by";
+    /// Name of the VirtualMachineInstance.
+    pub const VM_NAME: &str = "vm.kubevirt.io/name";
+    /// Node on which the instance runs.
+    pub const NODE_NAME: &str = "kubevirt.io/nodeName";
+    /// Set by the node installer once the runtime works on a node.
+    pub const SCHEDULABLE: &str = "kubevirt.io/schedulable";
+}
+
+/// What the shim writes to the container's termination message (`/dev/termination-log`): plain
+/// text, one sentence, at most this many bytes (kubelet keeps 4096).
+pub const TERMINATION_MESSAGE_LIMIT: usize = 4096;
+
+/// Exit codes of the machine container.
+pub mod exit_code {
+    /// The guest powered itself off, or followed the power button.
+    pub const POWERED_OFF: u32 = 0;
+    /// The guest panicked or QEMU reported an internal error.
+    pub const GUEST_CRASHED: u32 = 1;
+    /// QEMU itself ended by a signal `n`: `128 + n`.
+    pub const SIGNAL_BASE: u32 = 128;
+}
