@@ -4,6 +4,7 @@ mod cache;
 mod cluster;
 mod guest;
 mod image;
+mod oci;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
