@@ -25,6 +25,19 @@ pub const FIRMWARE_UUID_ANNOTATION: &str = "kubevirt.io/firmware-uuid";
 /// Annotation: the name of the VirtualMachineInstance behind a pod; the guest's default hostname.
 pub const DOMAIN_ANNOTATION: &str = "kubevirt.io/domain";
 
+/// Annotation: the sizes of claims that may still be empty, JSON `{"<volume>": "<quantity>"}`. The
+/// controller writes the claims' capacity there; the shim makes `disk.img` from it, less
+/// [`FILESYSTEM_OVERHEAD_PERMILLE`]. A claim that is a file system of its own needs no entry.
+pub const VOLUME_SIZES_ANNOTATION: &str = "kubevirt.io/volume-sizes";
+
+/// Part of a claim's capacity, in thousandths, that its file system keeps for itself: a new
+/// `disk.img` is that much smaller than the claim (KubeVirt's default).
+pub const FILESYSTEM_OVERHEAD_PERMILLE: u64 = 55;
+
+/// Container annotation of kubelet's: the ports that a container declares, a JSON list of
+/// `ContainerPort`. The node's runtime passes it on when its `container_annotations` lists it.
+pub const CONTAINER_PORTS_ANNOTATION: &str = "io.kubernetes.container.ports";
+
 /// Name of the machine container in pods that the controller makes.
 pub const MACHINE_CONTAINER: &str = "compute";
 
@@ -38,6 +51,13 @@ pub const VOLUMES_DIRECTORY: &str = "/volumes";
 
 /// File in a claim of volume mode Filesystem that is the disk.
 pub const DISK_IMAGE_FILE: &str = "disk.img";
+
+/// File in a seed's mount, `/volumes/<volume>`, that holds cloud-init's user data. The mount is a
+/// Secret or, where user and network data come from two Secrets, a projected volume of both.
+pub const SEED_USER_DATA_FILE: &str = "userdata";
+
+/// File in a seed's mount that holds cloud-init's network data.
+pub const SEED_NETWORK_DATA_FILE: &str = "networkdata";
 
 /// The placeholder command of a machine container: a containerDisk image has none, and CRI refuses
 /// a container without.
