@@ -1,0 +1,67 @@
+//! The devices that every machine has.
+
+use serde_json::{Value, json};
+
+use super::Builder;
+use crate::channels::QemuEnds;
+use crate::pci::{self, HOTPLUG, HOTPLUG_PORTS, Place};
+
+/// Ports of the virtio-serial controller: one for the agent, three for each command that runs in
+/// the guest at the same time. The guest spends some 8 KiB on each, used or not.
+const SERIAL_PORTS: u32 = 64;
+
+/// The port's name by which every guest agent finds it.
+const AGENT_PORT: &str = "org.qemu.guest_agent.0";
+
+/// Console, monitor and agent.
+pub(super) fn channels(build: &mut Builder, ends: QemuEnds) {
+    let qmp = build.descriptors.pass(ends.qmp);
+    build.option("-chardev", format!("socket,id=qmp,fd={qmp}"));
+    build.option("-mon", "chardev=qmp,mode=control");
+    let console = build.descriptors.pass(ends.console);
+    build.option("-chardev", format!("socket,id=serial0,fd={console}"));
+    build.device(&json!({
+        "driver": "isa-serial", "id": "serial0", "chardev": "serial0", "index": 0,
+    }));
+    let agent = build.descriptors.pass(ends.agent);
+    build.option("-chardev", format!("socket,id=agent,fd={agent}"));
+    build.device(&json!({
+        "driver": "virtio-serial-pci", "id": "ports", "bus": "pcie.0", "addr": pci::SERIAL_PORTS,
+        "disable-legacy": "on", "max_ports": SERIAL_PORTS,
+    }));
+    build.device(&json!({
+        "driver": "virtserialport", "id": "agent", "bus": "ports.0", "nr": 1,
+        "chardev": "agent", "name": AGENT_PORT,
+    }));
+}
+
+/// Randomness, a balloon that returns freed memory, and the panic device.
+pub(super) fn always(build: &mut Builder) {
+    build.json("-object", &json!({"qom-type": "rng-builtin", "id": "rng"}));
+    build.device(&json!({
+        "driver": "virtio-rng-pci", "id": "rng", "bus": "pcie.0", "addr": pci::RNG,
+        "disable-legacy": "on", "rng": "rng",
+    }));
+    build.device(&json!({
+        "driver": "virtio-balloon-pci", "id": "balloon", "bus": "pcie.0", "addr": pci::BALLOON,
+        "disable-legacy": "on", "free-page-reporting": true,
+    }));
+    build.device(&json!({"driver": "pvpanic", "id": "panic"}));
+}
+
+/// The empty root ports that wait for a device.
+pub(super) fn hotplug_ports(build: &mut Builder) {
+    for index in 0..HOTPLUG_PORTS {
+        build.device(&root_port(&HOTPLUG.place(index)));
+    }
+}
+
+/// The root port at `place`. No I/O ports are set aside for what is behind it: there are few of
+/// them, and virtio needs none.
+pub(super) fn root_port(place: &Place) -> Value {
+    json!({
+        "driver": "pcie-root-port", "id": place.port, "bus": "pcie.0", "addr": place.address,
+        "multifunction": place.multifunction, "chassis": place.number, "port": place.number,
+        "io-reserve": 0,
+    })
+}

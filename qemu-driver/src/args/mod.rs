@@ -1,0 +1,93 @@
+//! A machine as QEMU's arguments.
+//!
+//! [`CommandLine`] relies on [`Machine`] having no invalid state and on QEMU 7.2 or newer. It
+//! promises that the same machine gives the same arguments, that every option that takes a word
+//! from outside takes it as JSON or as a checked word, and that QEMU opens nothing by path but its
+//! own firmware.
+
+mod board;
+mod descriptors;
+mod devices;
+mod disks;
+mod nics;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use serde_json::Value;
+
+use crate::channels::Channels;
+use crate::machine::{DiskBus, Machine};
+use descriptors::Descriptors;
+
+/// What QEMU is started with: arguments and descriptors.
+#[derive(Debug)]
+pub struct CommandLine {
+    /// The arguments after the program's name.
+    pub args: Vec<OsString>,
+    /// The descriptors: the element `i` is number [`FIRST_DESCRIPTOR`]` + i` in QEMU. They are
+    /// close-on-exec here; whoever starts QEMU places them (`runc --preserve-fds`, `dup2`), and
+    /// closes its own copies afterwards, for console, monitor and agent end only when no copy of
+    /// QEMU's ends is left.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// The number in QEMU of the first descriptor that is passed to it.
+pub const FIRST_DESCRIPTOR: usize = 3;
+
+impl CommandLine {
+    /// The command line of `machine`, which starts paused (`-S`): nothing runs in it before
+    /// [`Qmp::cont`](crate::Qmp::cont). Fails only if the sockets of [`Channels`] cannot be made.
+    ///
+    /// The process ends with code 0 when the guest powers off, with 1 when it panics (as told by
+    /// its pvpanic device) or when the arguments cannot be served; a guest's reboot is no end.
+    pub fn new(machine: Machine) -> io::Result<(Self, Channels)> {
+        let (channels, ends) = Channels::new()?;
+        let mut build = Builder::default();
+        board::describe(&mut build, &machine);
+        let scsi = machine.disks.iter().any(|disk| disk.bus() == DiskBus::Scsi);
+        board::firmware(&mut build, machine.firmware);
+        devices::channels(&mut build, ends);
+        devices::always(&mut build);
+        devices::hotplug_ports(&mut build);
+        nics::describe(&mut build, machine.nics);
+        if scsi {
+            disks::scsi_controller(&mut build);
+        }
+        disks::describe(&mut build, machine.disks);
+        Ok((
+            Self {
+                args: build.args,
+                descriptors: build.descriptors.into_passed(),
+            },
+            channels,
+        ))
+    }
+}
+
+/// Arguments and descriptors on their way to be a [`CommandLine`].
+#[derive(Default)]
+struct Builder {
+    args: Vec<OsString>,
+    descriptors: Descriptors,
+}
+
+impl Builder {
+    fn flag(&mut self, flag: &'static str) {
+        self.args.push(flag.into());
+    }
+
+    fn option(&mut self, flag: &'static str, value: impl Into<OsString>) {
+        self.flag(flag);
+        self.args.push(value.into());
+    }
+
+    fn json(&mut self, flag: &'static str, value: &Value) {
+        self.option(flag, value.to_string());
+    }
+
+    fn device(&mut self, device: &Value) {
+        self.json("-device", device);
+    }
+}

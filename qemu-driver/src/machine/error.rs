@@ -1,0 +1,104 @@
+//! Why a description is not a machine.
+
+use std::fs::FileType;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use super::{MAX_VCPUS, MacAddress, Memory, Name};
+
+/// Why a description is not a machine.
+#[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages say it, the fields are named in them"
+)]
+pub enum MachineError {
+    #[error(
+        "{of} name {name:?}: use 1 to 63 letters, digits, '.', '_' or '-', \
+         beginning with a letter or digit"
+    )]
+    Name { of: &'static str, name: String },
+
+    #[error("machine type {0:?}: use q35 or a versioned type of it, such as pc-q35-7.2")]
+    MachineType(String),
+
+    #[error(
+        "{sockets} sockets of {cores} cores of {threads} threads, growing to {max_sockets} \
+         sockets: each is at least 1, and a machine has at most {MAX_VCPUS} vCPUs in all"
+    )]
+    Cpu {
+        sockets: u32,
+        cores: u32,
+        threads: u32,
+        max_sockets: u32,
+    },
+
+    #[error("CPU model or feature {0:?}: use 1 to 63 letters, digits, '.', '_' or '-'")]
+    CpuWord(String),
+
+    #[error(
+        "guest memory of {bytes} bytes: a machine has between {} MiB and {} MiB",
+        Memory::MIN >> 20, Memory::MAX >> 20
+    )]
+    Memory { bytes: u64 },
+
+    #[error("firmware {0:?}: use an absolute UTF-8 path without '..', as QEMU sees it")]
+    FirmwarePath(PathBuf),
+
+    #[error("the firmware's variables must be opened read-write: make a copy for the machine")]
+    FirmwareVarsReadOnly,
+
+    #[error("disk {name}: {why}")]
+    Disk { name: Name, why: &'static str },
+
+    #[error(
+        "disk {name}: serial number {serial:?}: use 1 to {most} letters, digits, \
+         '.', '_', '+' or '-'"
+    )]
+    Serial {
+        name: Name,
+        serial: String,
+        most: usize,
+    },
+
+    #[error("disk {name}: the machine has {most} disks on that bus already; use another bus")]
+    TooManyDisks { name: Name, most: usize },
+
+    #[error("the disk's descriptor cannot be used: {source}")]
+    DiskFile { source: std::io::Error },
+
+    #[error("a disk is a regular file or a block device, not {0:?}")]
+    DiskFileKind(FileType),
+
+    #[error("the disk was opened {0}: open it read-only or read-write")]
+    DiskFileAccess(&'static str),
+
+    #[error("MAC address {0:?}: use six hexadecimal bytes such as 52:54:00:12:34:56, no group's")]
+    Mac(String),
+
+    #[error("interface {name}: {why}")]
+    Nic { name: Name, why: &'static str },
+
+    #[error("interface {name}: {queues} queues: its model takes 1 to {most}")]
+    NicQueues {
+        name: Name,
+        queues: usize,
+        most: usize,
+    },
+
+    #[error("interface {name}: a machine has at most {most} interfaces")]
+    TooManyNics { name: Name, most: usize },
+
+    #[error("interface {name}: its MAC address {mac} is another interface's already")]
+    DuplicateMac { name: Name, mac: MacAddress },
+
+    #[error("{of} {name}: the machine has one of that name already")]
+    Duplicate { of: &'static str, name: Name },
+
+    #[error("{name}: boot order {index} is {other}'s already; each place is taken once")]
+    BootIndex {
+        index: NonZeroU32,
+        name: Name,
+        other: Name,
+    },
+}

@@ -1,0 +1,203 @@
+//! The machine: a validated description of one guest that owns a descriptor for everything QEMU
+//! opens.
+//!
+//! Its parts check themselves when they are made, and [`Machine`] checks what concerns several of
+//! them (unique names, boot order, slots) as they are added: a `Machine` that exists can be turned
+//! into arguments without further questions. Device state follows from it alone.
+
+mod cpu;
+mod disk;
+mod error;
+mod file;
+mod firmware;
+mod name;
+mod nic;
+
+use std::num::NonZeroU32;
+
+pub use cpu::{Cpu, CpuModel, CpuWord, MAX_VCPUS, Memory};
+pub use disk::{Cache, Disk, DiskBus, DiskDevice, DiskImage, Format, Io, MAX_SATA_DISKS};
+pub use error::MachineError;
+pub(crate) use file::Access;
+pub use file::DiskFile;
+pub use firmware::{Firmware, Uefi};
+pub(crate) use name::disk_node;
+pub use name::{MachineType, Name};
+pub use nic::{MAX_QUEUES, MacAddress, Nic, NicModel};
+pub use uuid::Uuid;
+
+use crate::pci;
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor, by `/dev/kvm`.
+    Kvm,
+    /// QEMU's emulation.
+    Tcg,
+}
+
+/// A validated description of one guest.
+#[derive(Debug)]
+pub struct Machine {
+    pub(crate) name: Name,
+    pub(crate) uuid: Uuid,
+    pub(crate) machine_type: MachineType,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) cpu: Cpu,
+    pub(crate) memory: Memory,
+    pub(crate) firmware: Firmware,
+    pub(crate) serial: Option<Name>,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) nics: Vec<Nic>,
+}
+
+impl Machine {
+    /// A machine with SeaBIOS and without disks or network. Every machine has a serial console, a
+    /// port for the guest agent, a source of randomness, a balloon that returns freed memory, and
+    /// a device by which a guest reports its panic.
+    pub fn new(
+        name: Name,
+        uuid: Uuid,
+        machine_type: MachineType,
+        accelerator: Accelerator,
+        cpu: Cpu,
+        memory: Memory,
+    ) -> Self {
+        Self {
+            name,
+            uuid,
+            machine_type,
+            accelerator,
+            cpu,
+            memory,
+            firmware: Firmware::Bios,
+            serial: None,
+            disks: Vec::new(),
+            nics: Vec::new(),
+        }
+    }
+
+    /// The firmware that the guest starts from.
+    pub fn with_firmware(mut self, firmware: Firmware) -> Self {
+        self.firmware = firmware;
+        self
+    }
+
+    /// The serial number of the machine as a whole, which the guest reads from its firmware.
+    pub fn with_serial(mut self, serial: Name) -> Self {
+        self.serial = Some(serial);
+        self
+    }
+
+    /// Adds a disk. The order of disks is the order in which the guest finds them.
+    pub fn add_disk(&mut self, disk: Disk) -> Result<(), MachineError> {
+        if self
+            .disks
+            .iter()
+            .any(|other| disk_node(other.name()) == disk_node(disk.name()))
+        {
+            return Err(MachineError::Duplicate {
+                of: "disk",
+                name: disk.name().clone(),
+            });
+        }
+        let most = match disk.bus() {
+            DiskBus::Virtio => pci::MAX_VIRTIO_DISKS,
+            DiskBus::Sata => MAX_SATA_DISKS,
+            DiskBus::Scsi => pci::MAX_SCSI_DISKS,
+        };
+        let on_bus = self
+            .disks
+            .iter()
+            .filter(|other| other.bus() == disk.bus())
+            .count();
+        if on_bus == most {
+            return Err(MachineError::TooManyDisks {
+                name: disk.name().clone(),
+                most,
+            });
+        }
+        self.check_boot_index(disk.name(), disk.boot_index())?;
+        self.disks.push(disk);
+        Ok(())
+    }
+
+    /// Adds a network interface. Their order is the order in which the guest finds them.
+    pub fn add_nic(&mut self, nic: Nic) -> Result<(), MachineError> {
+        if self.nics.iter().any(|other| other.name() == nic.name()) {
+            return Err(MachineError::Duplicate {
+                of: "interface",
+                name: nic.name().clone(),
+            });
+        }
+        if self.nics.iter().any(|other| other.mac() == nic.mac()) {
+            return Err(MachineError::DuplicateMac {
+                name: nic.name().clone(),
+                mac: nic.mac(),
+            });
+        }
+        if self.nics.len() == pci::MAX_NICS {
+            let most = pci::MAX_NICS;
+            return Err(MachineError::TooManyNics {
+                name: nic.name().clone(),
+                most,
+            });
+        }
+        self.check_boot_index(nic.name(), nic.boot_index())?;
+        self.nics.push(nic);
+        Ok(())
+    }
+
+    fn check_boot_index(&self, name: &Name, index: Option<NonZeroU32>) -> Result<(), MachineError> {
+        let Some(index) = index else { return Ok(()) };
+        let disks = self
+            .disks
+            .iter()
+            .map(|disk| (disk.name(), disk.boot_index()));
+        let nics = self.nics.iter().map(|nic| (nic.name(), nic.boot_index()));
+        match disks.chain(nics).find(|(_, taken)| *taken == Some(index)) {
+            None => Ok(()),
+            Some((other, _)) => Err(MachineError::BootIndex {
+                index,
+                name: name.clone(),
+                other: other.clone(),
+            }),
+        }
+    }
+
+    /// The machine's name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The firmware's UUID, by which the guest knows itself.
+    pub fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    /// What runs the guest's instructions.
+    pub fn accelerator(&self) -> Accelerator {
+        self.accelerator
+    }
+
+    /// The processors.
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// The disks, in the guest's order.
+    pub fn disks(&self) -> &[Disk] {
+        &self.disks
+    }
+
+    /// The network interfaces, in the guest's order.
+    pub fn nics(&self) -> &[Nic] {
+        &self.nics
+    }
+}

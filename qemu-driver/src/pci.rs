@@ -1,0 +1,133 @@
+//! Where every device of a machine sits on the PCI bus: one table, so that a guest finds its
+//! devices at the same addresses for as long as the machine lives, whatever else it has.
+//!
+//! | address on `pcie.0` | device |
+//! |---|---|
+//! | `00.0` | host bridge (q35) |
+//! | `01.0` | reserved for a display |
+//! | `02.0` | virtio-serial: agent and later exec ports |
+//! | `03.0` | virtio-rng |
+//! | `04.0` | virtio-balloon |
+//! | `05.0` | virtio-scsi, where a disk is on SCSI |
+//! | `06.0`–`0f.0` | reserved: watchdog, virtio-mem, vsock, sound, input, TPM, file systems |
+//! | `10.0`–`11.7` | 16 places for interfaces: a root port, or the card itself if it is conventional PCI |
+//! | `12.0`–`15.7` | 32 root ports: virtio disks |
+//! | `16.0`–`16.7` | 8 root ports, always there and empty: hotplug |
+//! | `1f.x` | LPC, SATA, SMBus (q35) |
+//!
+//! Root ports exist only where a device uses them, from function 0 of each slot upwards, so a guest
+//! numbers the buses of its interfaces without regard to its disks. SATA disks sit on q35's own
+//! controller, `ide.0` to `ide.5` in their order; SCSI disks are targets 0 to 63 in their order.
+
+/// Places for interfaces.
+pub(crate) const MAX_NICS: usize = 16;
+/// Root ports for virtio disks.
+pub(crate) const MAX_VIRTIO_DISKS: usize = 32;
+/// Targets of the virtio-scsi controller; QEMU allows 256.
+pub(crate) const MAX_SCSI_DISKS: usize = 64;
+/// Empty root ports that wait for a device to be plugged in.
+pub(crate) const HOTPLUG_PORTS: usize = 8;
+
+/// Addresses on `pcie.0` of what a machine has at most once, as QEMU writes them (`slot`).
+pub(crate) const SERIAL_PORTS: &str = "02.0";
+pub(crate) const RNG: &str = "03.0";
+pub(crate) const BALLOON: &str = "04.0";
+pub(crate) const SCSI: &str = "05.0";
+
+/// A range of functions on `pcie.0` that holds root ports of one kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    first_slot: usize,
+    places: usize,
+    kind: &'static str,
+}
+
+/// Where interfaces sit.
+pub(crate) const NICS: Range = Range {
+    first_slot: 0x10,
+    places: MAX_NICS,
+    kind: "nic",
+};
+/// Where virtio disks sit.
+pub(crate) const DISKS: Range = Range {
+    first_slot: 0x12,
+    places: MAX_VIRTIO_DISKS,
+    kind: "disk",
+};
+/// Where devices are plugged in later.
+pub(crate) const HOTPLUG: Range = Range {
+    first_slot: 0x16,
+    places: HOTPLUG_PORTS,
+    kind: "hotplug",
+};
+
+/// One place of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// QEMU's id of the root port there: `port-nic-0`.
+    pub(crate) port: String,
+    /// The address on `pcie.0`: `10.0`.
+    pub(crate) address: String,
+    /// Whether it is function 0, which announces the others of its slot.
+    pub(crate) multifunction: bool,
+    /// The port's number in the machine, from 1, which is its chassis too: hotplug wants it unique.
+    pub(crate) number: usize,
+}
+
+impl Range {
+    /// The place `index` of the range; [`Machine`](crate::Machine) never has more devices than
+    /// places.
+    pub(crate) fn place(&self, index: usize) -> Place {
+        debug_assert!(index < self.places);
+        let (slot, function) = (self.first_slot + index / 8, index % 8);
+        Place {
+            port: format!("port-{}-{index}", self.kind),
+            address: format!("{slot:02x}.{function}"),
+            multifunction: function == 0,
+            number: (slot - NICS.first_slot) * 8 + function + 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_places_are_the_same() {
+        let places: Vec<_> = [NICS, DISKS, HOTPLUG]
+            .iter()
+            .flat_map(|range| (0..range.places).map(|index| range.place(index)))
+            .collect();
+        let addresses: HashSet<_> = places.iter().map(|place| &place.address).collect();
+        let numbers: HashSet<_> = places.iter().map(|place| place.number).collect();
+        assert_eq!(
+            (addresses.len(), numbers.len()),
+            (places.len(), places.len())
+        );
+        assert!(numbers.iter().all(|number| (1..=255).contains(number)));
+        assert!(
+            addresses
+                .iter()
+                .all(|address| ("10.0".."1f.0").contains(&address.as_str()))
+        );
+    }
+
+    #[test]
+    fn the_layout_never_changes() {
+        let place = |range: Range, index| {
+            let place = range.place(index);
+            (place.port, place.address, place.number)
+        };
+        assert_eq!(place(NICS, 0), ("port-nic-0".into(), "10.0".into(), 1));
+        assert_eq!(place(NICS, 15), ("port-nic-15".into(), "11.7".into(), 16));
+        assert_eq!(place(DISKS, 0), ("port-disk-0".into(), "12.0".into(), 17));
+        assert_eq!(place(DISKS, 31), ("port-disk-31".into(), "15.7".into(), 48));
+        assert_eq!(
+            place(HOTPLUG, 7),
+            ("port-hotplug-7".into(), "16.7".into(), 56)
+        );
+    }
+}
