@@ -82,6 +82,8 @@ pub mod labels {
     pub const NODE_NAME: &str = "kubevirt.io/nodeName";
     /// Set by the node installer once the runtime works on a node.
     pub const SCHEDULABLE: &str = "kubevirt.io/schedulable";
+    /// Set beside [`SCHEDULABLE`]: `kvm` or `tcg`, what machines on that node are run by.
+    pub const ACCELERATOR: &str = "kubevirt.io/accelerator";
 }
 
 /// What the shim writes to the container's termination message (`/dev/termination-log`): plain

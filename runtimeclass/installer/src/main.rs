@@ -1,3 +1,62 @@
-//! Installs the runtime on a node and takes it back.
+//! `kubevirt-node`: puts the runtime onto a node and takes it back.
+//!
+//! It runs as the DaemonSet `kubevirt-node`, in the node's PID namespace and with the node's root at
+//! `--host`. `install` ends only when asked to; whether it worked is told by `check` (the pod's
+//! readiness), by its log, by the termination message and by the node's label.
 
-fn main() {}
+mod cli;
+mod cluster;
+mod containerd;
+mod cri;
+mod files;
+mod in_root;
+mod install;
+mod machines;
+mod node;
+mod release;
+mod restart;
+mod uninstall;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Before any thread exists: chroot(2) is for the whole process.
+    if let Command::InRoot { root, command } = &cli.command {
+        return in_root::exec(root, command);
+    }
+    tracing_subscriber::fmt()
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .init();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let sentence = format!("{error:#}");
+            tracing::error!("{sentence}");
+            // Kubelet shows it in the pod's status; without that file there is no pod to tell.
+            let _ = std::fs::write("/dev/termination-log", &sentence);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let node = node::Node::new(cli.host, cli.prefix);
+    match cli.command {
+        Command::Install {
+            payload,
+            config,
+            node_name,
+        } => install::run(&node, &payload, config.as_deref(), &node_name).await,
+        Command::Uninstall { force, node_name } => uninstall::run(&node, force, &node_name).await,
+        Command::Check { absent: false } => install::check(&node).await,
+        Command::Check { absent: true } => uninstall::check(&node).await,
+        Command::InRoot { .. } => unreachable!("handled before the runtime starts"),
+    }
+}

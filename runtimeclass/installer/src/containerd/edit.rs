@@ -1,0 +1,226 @@
+//! Adding our stanza to containerd's configuration and taking it out again, as text to text.
+//!
+//! containerd 2.x gets a drop-in and, if it is missing, the import of it; 1.6 and 1.7 merge no
+//! drop-ins below a plugin, so their file is edited. Everything else in it stays as it is, comments
+//! included.
+
+use std::path::Path;
+
+use toml_edit::{Array, DocumentMut, Item, Table, TomlError, value};
+
+use super::stanza::{HANDLER, plugin, runtime};
+
+/// Where the drop-in goes, and what imports it.
+pub(crate) const DROP_IN: &str = "/etc/containerd/conf.d/kubevirt.toml";
+const IMPORT: &str = "/etc/containerd/conf.d/*.toml";
+
+/// The configuration as it is to be.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Change {
+    /// Content of the main file.
+    pub(crate) main: String,
+    /// Content of the drop-in; none: there is to be no such file.
+    pub(crate) drop_in: Option<String>,
+}
+
+/// Why a configuration cannot be edited.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EditError {
+    /// {0} is not valid TOML.
+    #[error("containerd's configuration is not valid TOML: {0}")]
+    Syntax(#[from] TomlError),
+    /// A format of containerd 1.5 and older.
+    #[error("containerd's configuration has version {0}: migrate it to version 2 or 3 first")]
+    Version(i64),
+    /// A key holds something else than containerd itself expects there.
+    #[error("{0} in containerd's configuration is not a table")]
+    NotATable(String),
+}
+
+/// The configuration with the runtime in it. An empty `main` means that there is no file.
+///
+/// # Errors
+/// The file as it stands is one that containerd itself would not load, or is too old a format.
+pub(crate) fn add(main: &str, major: u32, shim: &Path, config: &Path) -> Result<Change, EditError> {
+    let mut document: DocumentMut = main.parse()?;
+    let version = version(&mut document, major);
+    let plugin = plugin(version).map_err(EditError::Version)?;
+    if major < 2 {
+        let runtimes = runtimes(document.as_table_mut(), plugin)?;
+        runtimes.insert(HANDLER, Item::Table(runtime(shim, config)));
+        return Ok(Change {
+            main: document.to_string(),
+            drop_in: None,
+        });
+    }
+    let mut drop_in = DocumentMut::new();
+    drop_in["version"] = value(version);
+    runtimes(drop_in.as_table_mut(), plugin)?.insert(HANDLER, Item::Table(runtime(shim, config)));
+    import(&mut document);
+    Ok(Change {
+        main: document.to_string(),
+        drop_in: Some(drop_in.to_string()),
+    })
+}
+
+/// The configuration without the runtime. The import of the drop-in directory stays only if the
+/// administrator had one: `original` is the file as it was before us, if it is known.
+///
+/// # Errors
+/// As for [`add`].
+pub(crate) fn remove(main: &str, original: Option<&str>) -> Result<Change, EditError> {
+    let mut document: DocumentMut = main.parse()?;
+    let version = document
+        .get("version")
+        .and_then(Item::as_integer)
+        .unwrap_or(2);
+    if let Ok(plugin) = plugin(version)
+        && document
+            .get("plugins")
+            .and_then(|plugins| plugins.get(plugin))
+            .is_some()
+    {
+        runtimes(document.as_table_mut(), plugin)?.remove(HANDLER);
+    }
+    let had_import = match original {
+        Some(original) => imports(&original.parse()?),
+        None => true,
+    };
+    if !had_import && let Some(list) = document.get_mut("imports").and_then(Item::as_array_mut) {
+        list.retain(|entry| entry.as_str() != Some(IMPORT));
+        if list.is_empty() {
+            document.remove("imports");
+        }
+    }
+    Ok(Change {
+        main: document.to_string(),
+        drop_in: None,
+    })
+}
+
+/// The file's version; a file without one gets the newest that this containerd reads.
+fn version(document: &mut DocumentMut, major: u32) -> i64 {
+    let newest = if major < 2 { 2 } else { 3 };
+    let said = document.get("version").and_then(Item::as_integer);
+    match said {
+        Some(version) => version,
+        // Without a version, containerd reads the file as version 1 if there is one at all.
+        None if document.iter().any(|(key, _)| key == "plugins") => 1,
+        None => {
+            document["version"] = value(newest);
+            newest
+        }
+    }
+}
+
+/// The table `plugins.<plugin>.containerd.runtimes`, made where it is missing.
+fn runtimes<'a>(root: &'a mut Table, plugin: &str) -> Result<&'a mut Table, EditError> {
+    ["plugins", plugin, "containerd", "runtimes"]
+        .iter()
+        .try_fold(root, |table, &key| {
+            table
+                .entry(key)
+                .or_insert_with(|| {
+                    let mut implicit = Table::new();
+                    implicit.set_implicit(true);
+                    Item::Table(implicit)
+                })
+                .as_table_mut()
+                .ok_or_else(|| EditError::NotATable(key.into()))
+        })
+}
+
+fn imports(document: &DocumentMut) -> bool {
+    document
+        .get("imports")
+        .and_then(Item::as_array)
+        .is_some_and(|list| list.iter().any(|entry| entry.as_str() == Some(IMPORT)))
+}
+
+fn import(document: &mut DocumentMut) {
+    if imports(document) {
+        return;
+    }
+    match document.get_mut("imports").and_then(Item::as_array_mut) {
+        Some(list) => list.push(IMPORT),
+        None => {
+            let mut list = Array::new();
+            list.push(IMPORT);
+            document.insert("imports", value(list));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIM: &str = "/opt/kubevirt/bin/containerd-shim-kubevirt-v1";
+    const CONFIG: &str = "/etc/kubevirt/config.toml";
+
+    fn added(main: &str, major: u32) -> Change {
+        add(main, major, Path::new(SHIM), Path::new(CONFIG)).unwrap()
+    }
+
+    #[test]
+    fn containerd_1_has_the_stanza_in_its_file() {
+        let main = "# mine\nversion = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\n  sandbox_image = \"pause\" # keep\n";
+        let change = added(main, 1);
+        insta::assert_snapshot!(change.main);
+        assert_eq!(change.drop_in, None);
+        assert_eq!(
+            added(&change.main, 1),
+            change,
+            "adding twice changes nothing"
+        );
+        let removed = remove(&change.main, Some(main)).unwrap();
+        assert_eq!(removed.main, main);
+    }
+
+    #[test]
+    fn containerd_2_has_a_drop_in_and_its_import() {
+        let change = added("version = 3\n", 2);
+        assert_eq!(
+            change.main,
+            "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n"
+        );
+        insta::assert_snapshot!(change.drop_in.as_deref().unwrap());
+        assert_eq!(added(&change.main, 2), change);
+        assert_eq!(
+            remove(&change.main, Some("version = 3\n")).unwrap().main,
+            "version = 3\n"
+        );
+    }
+
+    #[test]
+    fn an_import_of_the_administrator_stays() {
+        let main = "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n";
+        let change = added(main, 2);
+        assert_eq!(change.main, main);
+        assert_eq!(remove(&change.main, Some(main)).unwrap().main, main);
+    }
+
+    #[test]
+    fn a_drop_in_is_never_newer_than_the_file_that_imports_it() {
+        let drop_in = added("version = 2\n", 2).drop_in.unwrap();
+        assert!(drop_in.starts_with("version = 2\n"), "{drop_in}");
+        assert!(drop_in.contains("io.containerd.grpc.v1.cri"), "{drop_in}");
+    }
+
+    #[test]
+    fn no_file_at_all_becomes_a_small_one() {
+        assert!(added("", 1).main.starts_with("version = 2\n"));
+        assert!(added("", 2).main.starts_with("version = 3\n"));
+    }
+
+    #[test]
+    fn what_cannot_be_edited_is_refused() {
+        let old = "[plugins.cri]\nsandbox_image = \"pause\"\n";
+        let error = add(old, 1, Path::new(SHIM), Path::new(CONFIG)).unwrap_err();
+        assert!(error.to_string().contains("version 1"), "{error}");
+        assert!(matches!(
+            add("a = [", 2, Path::new(SHIM), Path::new(CONFIG)),
+            Err(EditError::Syntax(_))
+        ));
+    }
+}

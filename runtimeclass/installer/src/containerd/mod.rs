@@ -1,0 +1,9 @@
+//! containerd on the node: which daemon serves, from which configuration, and our stanza in it.
+
+mod daemon;
+mod edit;
+mod stanza;
+
+pub(crate) use daemon::{Daemon, SOCKET};
+pub(crate) use edit::{DROP_IN, add, remove};
+pub(crate) use stanza::HANDLER;

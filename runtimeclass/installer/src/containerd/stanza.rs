@@ -1,0 +1,44 @@
+//! The stanza that makes containerd know the runtime: what an administrator would write by hand.
+
+use std::path::Path;
+
+use toml_edit::{Array, Table, value};
+
+/// Name of the runtime in containerd, in the RuntimeClass and in the node's label.
+pub(crate) const HANDLER: &str = vm_api::contract::RUNTIME_CLASS;
+
+/// Runtime type: containerd derives the shim's name from it, and the path says where it is.
+const RUNTIME_TYPE: &str = "io.containerd.kubevirt.v1";
+
+/// Kubelet's annotations of a container: its ports among them.
+const KUBELET: &str = "io.kubernetes.container.*";
+
+/// The key of the CRI plugin that lists runtimes, by the version of the configuration file.
+///
+/// # Errors
+/// The version, if it is not one of a containerd from 1.6 on.
+pub(crate) fn plugin(version: i64) -> Result<&'static str, i64> {
+    match version {
+        2 => Ok("io.containerd.grpc.v1.cri"),
+        3 | 4 => Ok("io.containerd.cri.v1.runtime"),
+        other => Err(other),
+    }
+}
+
+/// The runtime's table.
+pub(crate) fn runtime(shim: &Path, config: &Path) -> Table {
+    let ours = format!("{}/*", vm_api::contract::GROUP);
+    let list = |patterns: &[&str]| value(Array::from_iter(patterns.iter().copied()));
+    let mut options = Table::new();
+    options["ConfigPath"] = value(config.to_string_lossy().as_ref());
+    let mut table = Table::new();
+    table["runtime_type"] = value(RUNTIME_TYPE);
+    table["runtime_path"] = value(shim.to_string_lossy().as_ref());
+    table["pod_annotations"] = list(&[&ours]);
+    // Kubelet's own annotations say which ports the pod's other containers declare.
+    table["container_annotations"] = list(&[&ours, KUBELET]);
+    // A privileged sidecar must not turn the node's devices into the machine's.
+    table["privileged_without_host_devices"] = value(true);
+    table["options"] = toml_edit::Item::Table(options);
+    table
+}

@@ -1,0 +1,71 @@
+//! The one question asked of containerd's CRI service: is the runtime loaded?
+//!
+//! The two messages are stated here (from the CRI API's `api.proto`, `runtime.v1`), so that
+//! building needs no protobuf compiler.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::client::Grpc;
+use tonic::transport::Endpoint;
+use tower::service_fn;
+
+/// How long containerd may take to answer.
+const BOUND: Duration = Duration::from_secs(10);
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StatusRequest {
+    #[prost(bool, tag = "1")]
+    verbose: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StatusResponse {
+    #[prost(map = "string, string", tag = "2")]
+    info: HashMap<String, String>,
+}
+
+/// Whether containerd at `socket` answers as a CRI runtime and has `handler` among its runtimes.
+pub(crate) async fn has_handler(socket: &Path, handler: &str) -> Result<bool> {
+    let config = tokio::time::timeout(BOUND, config(socket))
+        .await
+        .context("containerd's CRI service does not answer")??;
+    let runtimes = config["containerd"]["runtimes"]
+        .as_object()
+        .context("containerd's CRI service does not list its runtimes")?;
+    Ok(runtimes.contains_key(handler))
+}
+
+/// The CRI plugin's configuration in force.
+async fn config(socket: &Path) -> Result<serde_json::Value> {
+    let socket: PathBuf = socket.to_owned();
+    let channel = Endpoint::from_static("http://containerd")
+        .connect_with_connector(service_fn(move |_| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        }))
+        .await
+        .context("connect to containerd's CRI service")?;
+    let mut client = Grpc::new(channel);
+    client
+        .ready()
+        .await
+        .context("connect to containerd's CRI service")?;
+    let method = http::uri::PathAndQuery::from_static("/runtime.v1.RuntimeService/Status");
+    let codec = tonic_prost::ProstCodec::<StatusRequest, StatusResponse>::default();
+    let request = tonic::Request::new(StatusRequest { verbose: true });
+    let response = client
+        .unary(request, method, codec)
+        .await
+        .context("ask containerd's CRI service for its status")?;
+    let config = response
+        .get_ref()
+        .info
+        .get("config")
+        .context("CRI status has no configuration")?;
+    serde_json::from_str(config).context("read the configuration in CRI's status")
+}

@@ -1,0 +1,169 @@
+//! Installing: files, configuration, containerd, label; then keeping watch.
+//!
+//! Every step may be repeated: a second run changes nothing and restarts nothing. The node is
+//! labelled last, and only when containerd has the runtime loaded and QEMU runs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::containerd::{self, DROP_IN, Daemon, HANDLER, SOCKET};
+use crate::node::Node;
+use crate::{cluster, cri, files, in_root, release, restart};
+
+/// How often the watch looks whether the runtime still works.
+const WATCH: Duration = Duration::from_secs(60);
+
+/// QEMU in its own tree.
+const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+
+/// Installs, labels the node `name`, and returns when the process is asked to end.
+///
+/// # Errors
+/// Whatever keeps the node from running machines, in one sentence. The node is then not labelled,
+/// and containerd's configuration is as it was.
+pub(crate) async fn run(
+    node: &Node,
+    payload: &Path,
+    config: Option<&Path>,
+    name: &str,
+) -> Result<()> {
+    let mut end = signal(SignalKind::terminate())?;
+    let client = cluster::connect().await?;
+    cluster::refuse_kubevirt(&client).await?;
+    release::install(node, payload)?;
+    if let Some(config) = config {
+        let content = fs::read_to_string(config)
+            .with_context(|| format!("read the runtime's configuration {}", config.display()))?;
+        files::replace(&node.path(node.config()), &content)
+            .with_context(|| format!("write {}", node.config().display()))?;
+    }
+    check_files(node)?;
+    configure(node).await?;
+    let accelerator = accelerator();
+    cluster::label(&client, name, accelerator).await?;
+    tracing::info!(
+        node = name,
+        accelerator,
+        "the runtime works; the node is labelled"
+    );
+    loop {
+        tokio::select! {
+            _ = end.recv() => return Ok(()),
+            () = tokio::time::sleep(WATCH) => {}
+        }
+        if let Err(error) = check(node).await {
+            cluster::unlabel(&client, name).await?;
+            return Err(
+                error.context("the runtime no longer works; the node's label is taken back")
+            );
+        }
+    }
+}
+
+/// Whether machines can start here: the files run, and containerd has the runtime.
+pub(crate) async fn check(node: &Node) -> Result<()> {
+    check_files(node)?;
+    if !cri::has_handler(&node.path(SOCKET), HANDLER).await? {
+        bail!("containerd has not loaded the runtime {HANDLER}");
+    }
+    Ok(())
+}
+
+/// Runs the shim and QEMU on the node for their versions.
+fn check_files(node: &Node) -> Result<()> {
+    let shim = node.shim();
+    in_root::run(node.root(), &[shim.as_os_str(), "-v".as_ref()])
+        .context("run the shim on the node")?;
+    let tree = node.path(node.prefix()).join("qemu");
+    in_root::run(&tree, &[QEMU, "--version"]).context("run QEMU in its tree")?;
+    Ok(())
+}
+
+/// Brings our stanza into containerd and the daemon to load it; undone if the daemon refuses it.
+async fn configure(node: &Node) -> Result<()> {
+    let daemon = Daemon::find(node)?;
+    let main = node.path(&daemon.config);
+    let drop_in = node.path(DROP_IN);
+    let old = (read(&main)?, read(&drop_in)?);
+    let change = containerd::add(
+        old.0.as_deref().unwrap_or_default(),
+        daemon.major,
+        &node.shim(),
+        node.config(),
+    )?;
+    let configured = old.0.as_deref() == Some(&change.main) && old.1 == change.drop_in;
+    if !configured {
+        back_up(&main, old.0.as_deref())?;
+        put(&drop_in, change.drop_in.as_deref())?;
+        files::replace(&main, &change.main).with_context(|| format!("write {}", main.display()))?;
+        if let Err(error) = daemon.verify_config(node) {
+            put(&main, old.0.as_deref())?;
+            put(&drop_in, old.1.as_deref())?;
+            return Err(error.context("containerd's configuration is as it was"));
+        }
+    }
+    let loaded = cri::has_handler(&node.path(SOCKET), HANDLER)
+        .await
+        .unwrap_or(false);
+    if !configured || !loaded {
+        restart::restart(node, &daemon).await?;
+    }
+    restart::wait_for_handler(node, true).await
+}
+
+/// Keeps the file as it was before us, once; an empty copy says that there was none.
+fn back_up(main: &Path, content: Option<&str>) -> Result<()> {
+    let backup = backup_of(main);
+    if !backup.exists() {
+        files::replace(&backup, content.unwrap_or_default())
+            .with_context(|| format!("back up to {}", backup.display()))?;
+    }
+    Ok(())
+}
+
+/// Where the file as it was before us is kept.
+pub(crate) fn backup_of(main: &Path) -> PathBuf {
+    let mut name = main.file_name().unwrap_or_default().to_os_string();
+    name.push(".before-kubevirt");
+    main.with_file_name(name)
+}
+
+/// The file's content; none if there is no such file.
+pub(crate) fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+/// Makes the file have that content, or not exist.
+pub(crate) fn put(path: &Path, content: Option<&str>) -> Result<()> {
+    match content {
+        Some(content) => files::replace(path, content).map(drop),
+        None => files::remove(path),
+    }
+    .with_context(|| format!("write {}", path.display()))
+}
+
+/// What machines on this node are run by: the CPU must offer it, a device node alone says nothing.
+pub(crate) fn accelerator() -> &'static str {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let virtualizes = cpu
+        .lines()
+        .filter(|line| line.starts_with("flags"))
+        .any(|line| {
+            line.split_whitespace()
+                .any(|flag| flag == "vmx" || flag == "svm")
+        });
+    if virtualizes && Path::new("/dev/kvm").exists() {
+        "kvm"
+    } else {
+        "tcg"
+    }
+}

@@ -1,0 +1,107 @@
+//! Taking it all back: label, containerd's configuration, files.
+//!
+//! Refused while machines run on the node, unless forced: then they are ended first. Every step may
+//! be repeated.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::containerd::{self, DROP_IN, Daemon, HANDLER, SOCKET};
+use crate::install::{backup_of, put, read};
+use crate::node::Node;
+use crate::{cluster, cri, files, machines, release, restart};
+
+/// How long a machine that was bound to this node before the label went may take to show.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Uninstalls from the node `name`, and returns when the process is asked to end.
+///
+/// # Errors
+/// Machines still run and `force` is not set; or a step failed, named in one sentence.
+pub(crate) async fn run(node: &Node, force: bool, name: &str) -> Result<()> {
+    let mut end = signal(SignalKind::terminate())?;
+    let client = cluster::connect().await?;
+    refuse_machines(force)?;
+    cluster::unlabel(&client, name).await?;
+    tokio::time::sleep(SETTLE).await;
+    if let Err(error) = refuse_machines(force) {
+        // Nothing else was touched: the node goes on serving machines.
+        cluster::label(&client, name, crate::install::accelerator()).await?;
+        return Err(error);
+    }
+    let left = machines::end_all().await;
+    if left > 0 {
+        bail!("{left} machines on this node could not be ended");
+    }
+    restore(node).await?;
+    release::remove(node)?;
+    let config = node.path(node.config());
+    if let Some(directory) = config.parent() {
+        files::remove(directory).with_context(|| format!("remove {}", directory.display()))?;
+    }
+    tracing::info!(node = name, "the runtime is gone from this node");
+    end.recv().await;
+    Ok(())
+}
+
+/// Whether nothing of ours is left on the node.
+pub(crate) async fn check(node: &Node) -> Result<()> {
+    if node.path(node.prefix()).exists() {
+        bail!("{} is still on the node", node.prefix().display());
+    }
+    if cri::has_handler(&node.path(SOCKET), HANDLER).await? {
+        bail!("containerd still has the runtime {HANDLER} loaded");
+    }
+    Ok(())
+}
+
+fn refuse_machines(force: bool) -> Result<()> {
+    let running = machines::shims().len();
+    if running > 0 && !force {
+        bail!("{running} machines run on this node: stop them, or set FORCE=true to end them");
+    }
+    Ok(())
+}
+
+/// Takes our stanza out of containerd's configuration and has the daemon load it.
+async fn restore(node: &Node) -> Result<()> {
+    let daemon = Daemon::find(node)?;
+    let main = node.path(&daemon.config);
+    let drop_in = node.path(DROP_IN);
+    let backup = backup_of(&main);
+    let original = read(&backup)?;
+    if let Some(content) = read(&main)? {
+        put(
+            &main,
+            without_us(node, &daemon, &content, original.as_deref())?.as_deref(),
+        )?;
+    }
+    files::remove(&drop_in).with_context(|| format!("remove {}", drop_in.display()))?;
+    if cri::has_handler(&node.path(SOCKET), HANDLER)
+        .await
+        .unwrap_or(true)
+    {
+        restart::restart(node, &daemon).await?;
+    }
+    restart::wait_for_handler(node, false).await?;
+    files::remove(&backup).with_context(|| format!("remove {}", backup.display()))
+}
+
+/// The main file as it is to be. If nobody changed it since, it is the original to the byte, or
+/// nothing if there was none; else what it is now without our stanza.
+fn without_us(
+    node: &Node,
+    daemon: &Daemon,
+    content: &str,
+    original: Option<&str>,
+) -> Result<Option<String>> {
+    if let Some(original) = original {
+        let ours = containerd::add(original, daemon.major, &node.shim(), node.config())?;
+        if ours.main == content {
+            return Ok((!original.is_empty()).then(|| original.to_owned()));
+        }
+    }
+    Ok(Some(containerd::remove(content, original)?.main))
+}
