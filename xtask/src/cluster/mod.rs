@@ -1,11 +1,99 @@
-//! `cargo xtask cluster`.
+//! `cargo xtask cluster`: a real two-node Kubernetes cluster on this machine, in namespaces of its
+//! own. Relies on root, a Debian and Go; promises that `down` leaves nothing behind and that two
+//! clusters of different names do not meet.
 
-use anyhow::Result;
+mod builds;
+mod cgroup;
+mod containerd;
+mod control_plane;
+mod distribution;
+mod down;
+mod env;
+mod forward;
+mod images;
+mod kernel;
+mod kubectl;
+mod kubelet;
+mod load;
+mod lock;
+mod mounts;
+mod names;
+mod network;
+mod node;
+mod pki;
+mod place;
+mod process;
+mod supervisor;
+mod up;
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use names::{ClusterName, Node};
 
 /// Arguments of `cargo xtask cluster`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Which cluster
+    #[arg(long, global = true, default_value = "kubevirt")]
+    name: ClusterName,
+    #[command(subcommand)]
+    command: Command,
+}
 
-pub(crate) fn run(_args: Args) -> Result<()> {
-    anyhow::bail!("not built yet")
+#[derive(Subcommand)]
+enum Command {
+    /// Bring the cluster up; what already runs is left alone
+    Up,
+    /// Take the cluster down and remove all of it
+    Down,
+    /// Print shell exports for kubectl, ctr-node1, ctr-node2, node1 and node2
+    Env,
+    /// Import OCI archives on all nodes
+    Load {
+        /// The archives
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+    },
+    /// Run a command as on a node
+    NodeExec {
+        /// The node
+        node: Node,
+        /// The command
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// PID 1 of a place of the cluster; started by `up`
+    #[command(hide = true)]
+    Supervise {
+        /// What to set up and run
+        spec: PathBuf,
+    },
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let cluster = &args.name;
+    match args.command {
+        Command::Up => {
+            up::up(cluster)?;
+            eprintln!(
+                "Cluster {cluster} is up. Next: eval \"$(cargo xtask cluster env --name {cluster})\""
+            );
+            Ok(())
+        }
+        Command::Down => down::down(cluster),
+        Command::Env => {
+            print!("{}", env::exports(cluster));
+            Ok(())
+        }
+        Command::Load { archives } => load::load(cluster, &archives),
+        Command::NodeExec { node, command } => {
+            let error = place::on_node(cluster, node)?.args(command).exec();
+            Err(error).context("run nsenter (util-linux)")
+        }
+        Command::Supervise { spec } => supervisor::run(&spec),
+    }
 }

@@ -1,0 +1,226 @@
+//! Builds Kubernetes, containerd and CoreDNS from their Go modules. Relies on Go and its module
+//! proxy; promises programs of exactly the versions named here, kept in the cache by version.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache;
+use crate::command;
+use crate::progress::Step;
+
+const KUBERNETES: Build = Build {
+    name: "kubernetes",
+    module: "k8s.io/kubernetes",
+    version: "v1.34.4",
+    staging_version: Some("v0.34.4"),
+    tags: "",
+    // Without these, everything calls itself v0.0.0.
+    ldflags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 \
+              -X k8s.io/component-base/version.gitMajor=1 \
+              -X k8s.io/component-base/version.gitMinor=34",
+    programs: &[
+        "cmd/kube-apiserver",
+        "cmd/kube-controller-manager",
+        "cmd/kube-proxy",
+        "cmd/kube-scheduler",
+        "cmd/kubectl",
+        "cmd/kubelet",
+    ],
+};
+
+const CONTAINERD: Build = Build {
+    name: "containerd",
+    module: "github.com/containerd/containerd/v2",
+    version: "v2.4.2",
+    staging_version: None,
+    // Their headers are not there, and no node of the bench uses them.
+    tags: "no_btrfs no_zfs",
+    ldflags: "-X github.com/containerd/containerd/v2/version.Version=v2.4.2",
+    programs: &["cmd/containerd", "cmd/containerd-shim-runc-v2", "cmd/ctr"],
+};
+
+const COREDNS: Build = Build {
+    name: "coredns",
+    module: "github.com/coredns/coredns",
+    version: "v1.13.1",
+    staging_version: None,
+    tags: "",
+    ldflags: "",
+    programs: &[""],
+};
+
+/// Directories of the finished programs.
+pub(crate) struct Programs {
+    /// `kube-apiserver`, `kubelet`, `kubectl` and the others.
+    pub(crate) kubernetes: PathBuf,
+    /// `containerd`, `containerd-shim-runc-v2`, `ctr`.
+    pub(crate) containerd: PathBuf,
+    /// `coredns`.
+    pub(crate) coredns: PathBuf,
+}
+
+/// Builds what the cache does not hold yet: about eight minutes on two cores the first time.
+///
+/// # Errors
+/// When Go is missing or a build fails: the end of the compiler's output.
+pub(crate) fn ensure() -> Result<Programs> {
+    Ok(Programs {
+        containerd: CONTAINERD.ensure()?,
+        coredns: COREDNS.ensure()?,
+        kubernetes: KUBERNETES.ensure()?,
+    })
+}
+
+struct Build {
+    name: &'static str,
+    module: &'static str,
+    version: &'static str,
+    /// Version of the modules that the main one replaces by directories of its own repository.
+    staging_version: Option<&'static str>,
+    tags: &'static str,
+    ldflags: &'static str,
+    /// Packages below the module.
+    programs: &'static [&'static str],
+}
+
+impl Build {
+    fn ensure(&self) -> Result<PathBuf> {
+        let finished = cache::dir("go")?.join(format!("{}-{}", self.name, self.version));
+        if finished.is_dir() {
+            return Ok(finished);
+        }
+        let work = tempfile::tempdir_in(cache::dir("go")?)?;
+        let step = Step::begin(format!("Building {} {}", self.name, self.version));
+        fs::write(work.path().join("go.mod"), self.go_mod()?)?;
+        let packages = self.packages();
+        let out = work.path().join("bin");
+        fs::create_dir(&out)?;
+        let all = command::output(
+            go(work.path())
+                .args(["list", "-mod=mod", "-deps"])
+                .args(&packages),
+        )
+        .context("download the modules")?;
+        step.total(all.lines().count() as u64);
+        compile(
+            go(work.path())
+                .args(["build", "-mod=mod", "-v", "-trimpath", "-tags", self.tags])
+                .args(["-ldflags", &format!("-s -w {}", self.ldflags)])
+                .arg("-o")
+                .arg(&out)
+                .args(&packages),
+            &step,
+        )
+        .with_context(|| format!("build {} {}", self.name, self.version))?;
+        // The rename is what makes it finished: an interrupted build leaves nothing behind.
+        fs::rename(&out, &finished).with_context(|| format!("keep {}", finished.display()))?;
+        step.done();
+        Ok(finished)
+    }
+
+    fn packages(&self) -> Vec<String> {
+        let package = |program: &&str| match *program {
+            "" => self.module.to_owned(),
+            below => format!("{}/{below}", self.module),
+        };
+        self.programs.iter().map(package).collect()
+    }
+
+    fn go_mod(&self) -> Result<String> {
+        let (module, version) = (self.module, self.version);
+        let mut text = format!("module bench\n\ngo 1.25\n\nrequire {module} {version}\n");
+        if let Some(staging_version) = self.staging_version {
+            let download = command::output(
+                Command::new("go")
+                    .current_dir("/")
+                    .args(["mod", "download", "-json"])
+                    .arg(format!("{module}@{version}")),
+            )
+            .context("Go 1.25 or newer is needed to build Kubernetes")?;
+            let download: serde_json::Value = serde_json::from_str(&download)?;
+            let path = download["GoMod"]
+                .as_str()
+                .with_context(|| format!("{module}@{version} has no go.mod"))?;
+            text += &staging_replacements(&fs::read_to_string(path)?, staging_version);
+        }
+        Ok(text)
+    }
+}
+
+/// `replace` lines that point the modules which `go_mod` takes from its own repository to the ones
+/// published under `version`. A module that is required does not bring its own along.
+fn staging_replacements(go_mod: &str, version: &str) -> String {
+    go_mod
+        .lines()
+        .filter_map(|line| {
+            let (module, target) = line
+                .trim()
+                .trim_start_matches("replace ")
+                .split_once(" => ")?;
+            target.starts_with("./staging/").then_some(module)
+        })
+        .map(|module| format!("replace {module} => {module} {version}\n"))
+        .collect()
+}
+
+fn go(dir: &Path) -> Command {
+    let mut command = Command::new("go");
+    command.current_dir(dir).env("CGO_ENABLED", "0");
+    command
+}
+
+/// Runs a `go build -v`, which names each package as it is compiled.
+fn compile(command: &mut Command, step: &Step) -> Result<()> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("start go")?;
+    let mut last = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        for line in BufReader::new(stderr).lines() {
+            let line = line?;
+            step.part(&line);
+            if last.len() == 20 {
+                last.remove(0);
+            }
+            last.push(line);
+        }
+    }
+    if !child.wait()?.success() {
+        bail!(
+            "go build failed; the end of its output:\n{}",
+            last.join("\n")
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_modules_of_the_own_repository_are_replaced() {
+        let go_mod = "module k8s.io/kubernetes\n\
+                      require (\n\tk8s.io/api v0.0.0\n\tk8s.io/utils v0.0.0-2025\n)\n\
+                      replace (\n\tk8s.io/api => ./staging/src/k8s.io/api\n\
+                      \tother => ../elsewhere\n)\n\
+                      replace k8s.io/kubelet => ./staging/src/k8s.io/kubelet\n";
+        assert_eq!(
+            staging_replacements(go_mod, "v0.34.4"),
+            "replace k8s.io/api => k8s.io/api v0.34.4\n\
+             replace k8s.io/kubelet => k8s.io/kubelet v0.34.4\n"
+        );
+    }
+
+    #[test]
+    fn a_module_may_be_a_program_itself() {
+        assert_eq!(COREDNS.packages(), ["github.com/coredns/coredns"]);
+        assert!(CONTAINERD.packages()[0].ends_with("/v2/cmd/containerd"));
+    }
+}

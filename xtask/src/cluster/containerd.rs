@@ -1,0 +1,81 @@
+//! The two nodes' containerds: the distribution's own, and the newest, each configured as its
+//! generation is configured.
+
+use super::names::Node;
+
+/// Where containerd listens, as on any node.
+pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// Where containerd's configuration lies, as on any node.
+pub(crate) const CONFIG: &str = "/etc/containerd/config.toml";
+
+/// The image of the sandbox's own container.
+pub(crate) const PAUSE_IMAGE: &str = "kubevirt.local/bench/pause:1";
+
+/// Whether the node runs the newest containerd, not the distribution's.
+pub(crate) const fn is_newest(node: Node) -> bool {
+    matches!(node, Node::Two)
+}
+
+/// The daemon's path on the node.
+pub(crate) const fn program(node: Node) -> &'static str {
+    if is_newest(node) {
+        "/usr/local/bin/containerd"
+    } else {
+        "/usr/bin/containerd"
+    }
+}
+
+/// The node's `config.toml`.
+///
+/// `restrict_oom_score_adj`: a machine without CAP_SYS_RESOURCE cannot lower an OOM score, and runc
+/// then fails to start anything.
+pub(crate) fn config(node: Node) -> String {
+    if is_newest(node) {
+        format!(
+            r#"version = 3
+imports = ["/etc/containerd/conf.d/*.toml"]
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{PAUSE_IMAGE}"
+
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["/usr/lib/cni"]
+    conf_dir = "/etc/cni/net.d"
+"#
+        )
+    } else {
+        format!(
+            r#"version = 2
+
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE_IMAGE}"
+  restrict_oom_score_adj = true
+
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "/etc/cni/net.d"
+
+[plugins."io.containerd.internal.v1.opt"]
+  path = "/var/lib/containerd/opt"
+"#
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_generation_names_its_own_plugin() {
+        assert!(config(Node::One).contains("io.containerd.grpc.v1.cri"));
+        assert!(!config(Node::Two).contains("io.containerd.grpc.v1.cri"));
+        for node in Node::ALL {
+            assert!(config(node).contains("restrict_oom_score_adj = true"));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the bench needs from the distribution, installed by apt when it is missing.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::command;
+use crate::progress::Step;
+
+/// The Debian packages of the bench.
+const PACKAGES: [&str; 11] = [
+    "busybox-static",
+    "conntrack",
+    "containerd",
+    "containernetworking-plugins",
+    "etcd-server",
+    "iproute2",
+    "iptables",
+    "mount",
+    "nftables",
+    "runc",
+    "util-linux",
+];
+
+/// Installs those of [`PACKAGES`] that are missing, and says so first.
+///
+/// # Errors
+/// When apt fails: its own words.
+pub(crate) fn ensure() -> Result<()> {
+    let missing = missing()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let step = Step::begin(format!(
+        "Installing from the distribution: {}",
+        missing.join(" ")
+    ));
+    command::run(command::words("apt-get update -q").env("DEBIAN_FRONTEND", "noninteractive"))?;
+    command::run(
+        command::words("apt-get install -y -q --no-install-recommends")
+            .args(&missing)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )?;
+    step.done();
+    Ok(())
+}
+
+fn missing() -> Result<Vec<&'static str>> {
+    // dpkg-query ends with 1 when it does not know a package; that is an answer, not a failure.
+    let known = Command::new("dpkg-query")
+        .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
+        .args(PACKAGES)
+        .output()
+        .context("run dpkg-query (the bench needs a Debian)")?;
+    let known = String::from_utf8_lossy(&known.stdout).into_owned();
+    Ok(PACKAGES
+        .into_iter()
+        .filter(|package| {
+            !known
+                .lines()
+                .any(|line| line == format!("{package} installed"))
+        })
+        .collect())
+}

@@ -1,0 +1,57 @@
+//! What an ordinary shell needs to work with the cluster: variables and small wrappers.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use anyhow::{Context, Result};
+
+use super::names::{ClusterName, Node, Place};
+use super::supervisor::PATH;
+
+/// Writes the wrappers `ctr-node1`, `node1` and so on into the cluster's `bin`.
+pub(crate) fn write_wrappers(cluster: &ClusterName) -> Result<()> {
+    for node in Node::ALL {
+        let enter = enter(cluster, node);
+        let name = node.name();
+        write(cluster, name, &format!("{enter} \"${{@:-sh}}\"\n"))?;
+        // Without `-n`, what kubelet sees.
+        let namespace = "CONTAINERD_NAMESPACE=\"${CONTAINERD_NAMESPACE:-k8s.io}\"";
+        write(
+            cluster,
+            &format!("ctr-{name}"),
+            &format!("{enter} env {namespace} ctr \"$@\"\n"),
+        )?;
+    }
+    Ok(())
+}
+
+fn enter(cluster: &ClusterName, node: Node) -> String {
+    let pid_file = cluster.place_dir(Place::Node(node)).join("pid");
+    let pid_file = pid_file.display();
+    format!(
+        "#!/bin/bash\n\
+         read -r pid _ < {pid_file} || exit 1\n\
+         exec nsenter --target=\"$pid\" --mount --uts --ipc --net --pid --wd=/ -- \
+         env PATH={PATH}"
+    )
+}
+
+fn write(cluster: &ClusterName, name: &str, script: &str) -> Result<()> {
+    let path = cluster.bin().join(name);
+    fs::write(&path, script).with_context(|| format!("write {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// The `export` lines. Names hold no character that a shell would take for more than itself.
+pub(crate) fn exports(cluster: &ClusterName) -> String {
+    let (dir, bin) = (cluster.dir(), cluster.bin());
+    format!(
+        "export CLUSTER_DIR={}\n\
+         export KUBECONFIG={}\n\
+         case \":$PATH:\" in *:{bin}:*) ;; *) export PATH={bin}:\"$PATH\" ;; esac\n",
+        dir.display(),
+        cluster.kubeconfig().display(),
+        bin = bin.display(),
+    )
+}

@@ -1,0 +1,111 @@
+//! The cluster's network: a namespace for each place, joined by a bridge in the control plane's.
+//! No interface of it ever exists in the host's own namespace; addresses need not be free there.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::names::{CONTROL_PLANE, ClusterName, NODE_PREFIX, Node, Place};
+use crate::command::{run, words};
+
+/// Where `ip netns` keeps its names.
+const NETNS: &str = "/run/netns";
+
+/// Makes the namespaces and joins them, unless they are there already.
+pub(crate) fn ensure(cluster: &ClusterName) -> Result<()> {
+    // Written last: without it, an earlier attempt broke off.
+    let complete = cluster.dir().join("network.complete");
+    if complete.exists() && Place::ALL.iter().all(|p| cluster.netns_path(*p).exists()) {
+        return Ok(());
+    }
+    remove(cluster)?;
+    for place in Place::ALL {
+        let netns = cluster.netns(place);
+        run(&mut words(&format!("ip netns add {netns}")))?;
+        run(&mut words(&format!("ip -n {netns} link set lo up")))?;
+        run(&mut words(&format!(
+            "ip netns exec {netns} sysctl -qw net.ipv4.ip_forward=1"
+        )))?;
+    }
+    let control = cluster.netns(Place::ControlPlane);
+    for arguments in [
+        "link add br0 type bridge".to_owned(),
+        format!("addr add {CONTROL_PLANE}/{NODE_PREFIX} dev br0"),
+        "link set br0 up".to_owned(),
+    ] {
+        run(&mut words(&format!("ip -n {control} {arguments}")))?;
+    }
+    for node in Node::ALL {
+        connect(cluster, node)?;
+    }
+    for node in Node::ALL {
+        route_to_pods(cluster, node)?;
+    }
+    fs::write(&complete, "").with_context(|| format!("write {}", complete.display()))
+}
+
+/// Plugs a node into the bridge by a veth pair: `eth0` in the node, the node's name at the bridge.
+fn connect(cluster: &ClusterName, node: Node) -> Result<()> {
+    let control = cluster.netns(Place::ControlPlane);
+    let netns = cluster.netns(Place::Node(node));
+    let (name, address) = (node.name(), node.address());
+    for line in [
+        format!("ip -n {control} link add {name} type veth peer name eth0 netns {netns}"),
+        format!("ip -n {control} link set {name} master br0 up"),
+        format!("ip -n {netns} addr add {address}/{NODE_PREFIX} dev eth0"),
+        format!("ip -n {netns} link set eth0 up"),
+        // kubelet finds no address of its own on a node without a default route.
+        format!("ip -n {netns} route add default via {CONTROL_PLANE}"),
+    ] {
+        run(&mut words(&line))?;
+    }
+    Ok(())
+}
+
+/// Everybody but the node itself reaches its pods through it.
+fn route_to_pods(cluster: &ClusterName, node: Node) -> Result<()> {
+    for place in Place::ALL {
+        if place != Place::Node(node) {
+            run(&mut words(&format!(
+                "ip -n {} route add {} via {}",
+                cluster.netns(place),
+                node.pod_subnet(),
+                node.address()
+            )))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the namespaces, and with them every interface, route and rule.
+pub(crate) fn remove(cluster: &ClusterName) -> Result<()> {
+    for place in Place::ALL {
+        if cluster.netns_path(place).exists() {
+            run(&mut words(&format!(
+                "ip netns del {}",
+                cluster.netns(place)
+            )))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes back the mount that `ip netns add` makes the first time, once no namespace is left in it.
+pub(crate) fn remove_empty_netns_dir() -> Result<()> {
+    let dir = Path::new(NETNS);
+    let empty = || fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    if !empty() {
+        return Ok(());
+    }
+    while fs::read_to_string("/proc/self/mountinfo")?
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(NETNS))
+    {
+        run(&mut words(&format!("umount {NETNS}")))?;
+    }
+    if empty() {
+        fs::remove_dir(dir).with_context(|| format!("remove {NETNS}"))?;
+    }
+    Ok(())
+}
