@@ -2,9 +2,13 @@
 
 mod cache;
 mod cluster;
+mod command;
+mod elf;
 mod guest;
 mod image;
 mod oci;
+mod packages;
+mod progress;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The time that every file and the image itself carry, so that builds are reproducible:
 /// 2000-01-01T00:00:00Z, seconds since the epoch. (Zero upsets tools that take it for "unset".)
-const MTIME: u64 = 946_684_800;
+pub(crate) const MTIME: u64 = 946_684_800;
 const CREATED: &str = "2000-01-01T00:00:00Z";
 
 /// An image of one layer.
