@@ -12,7 +12,6 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::cache;
 use crate::command;
 use crate::oci::{self, Image, Tree};
 use crate::progress::Step;
