@@ -1,0 +1,136 @@
+//! The manifests of the cases: as a user would write them, with what varies changed by its path.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::Node;
+
+/// References of the images that the suite loads onto the nodes.
+pub mod image {
+    /// Linux with busybox and the guest agent; says [`TINY_READY`].
+    pub const TINY: &str = "kubevirt.local/guest/tiny:latest";
+    /// What the tiny guest prints on its console once it is up.
+    pub const TINY_READY: &str = "tiny guest ready";
+    /// A boot sector that prints and halts.
+    pub const BOOT_SECTOR: &str = "kubevirt.local/guest/boot-sector:latest";
+    /// A boot sector that prints much and powers off.
+    pub const POWER_OFF: &str = "kubevirt.local/guest/power-off:latest";
+    /// Debian with systemd, cloud-init, sshd and the guest agent.
+    pub const DEBIAN: &str = "kubevirt.local/guest/debian:latest";
+    /// busybox, for ordinary containers.
+    pub const BUSYBOX: &str = "kubevirt.local/test/busybox:latest";
+}
+
+/// One Kubernetes object.
+#[derive(Clone)]
+pub struct Manifest(Value);
+
+impl Manifest {
+    /// From its JSON.
+    pub fn new(object: Value) -> Self {
+        Self(object)
+    }
+
+    /// A plain pod whose container `machine` boots `image`, on `node`.
+    pub fn machine_pod(name: &str, image: &str, node: Node) -> Self {
+        Self(json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": name, "labels": { "app": name } },
+            "spec": {
+                "runtimeClassName": "kubevirt",
+                "restartPolicy": "Never",
+                "nodeSelector": { "kubernetes.io/hostname": node.name() },
+                "containers": [{
+                    "name": "machine",
+                    "image": image,
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["vm"],
+                    "resources": { "limits": { "cpu": "1", "memory": "128Mi" } },
+                }],
+            },
+        }))
+    }
+
+    /// A pod of the default runtime whose container `main` runs a shell script, on `node`.
+    pub fn shell_pod(name: &str, script: &str, node: Node) -> Self {
+        Self(json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": name, "labels": { "app": name } },
+            "spec": {
+                "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 1,
+                "nodeSelector": { "kubernetes.io/hostname": node.name() },
+                "containers": [Self::shell_container("main", script)],
+            },
+        }))
+    }
+
+    /// An ordinary container that runs a shell script.
+    pub fn shell_container(name: &str, script: &str) -> Value {
+        json!({
+            "name": name,
+            "image": image::BUSYBOX,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["sh", "-c", script],
+        })
+    }
+
+    /// A VirtualMachine that runs `image` on `node` with a masqueraded network.
+    pub fn virtual_machine(name: &str, image: &str, node: Node) -> Self {
+        Self(json!({
+            "apiVersion": "kubevirt.io/v1",
+            "kind": "VirtualMachine",
+            "metadata": { "name": name },
+            "spec": {
+                "runStrategy": "Always",
+                "template": {
+                    "metadata": { "labels": { "app": name } },
+                    "spec": {
+                        "nodeSelector": { "kubernetes.io/hostname": node.name() },
+                        "terminationGracePeriodSeconds": 30,
+                        "domain": {
+                            "memory": { "guest": "128Mi" },
+                            "devices": {
+                                "disks": [{ "name": "root", "disk": { "bus": "virtio" } }],
+                                "interfaces": [{ "name": "default", "masquerade": {} }],
+                            },
+                        },
+                        "networks": [{ "name": "default", "pod": {} }],
+                        "volumes": [{ "name": "root", "containerDisk": {
+                            "image": image, "imagePullPolicy": "IfNotPresent",
+                        } }],
+                    },
+                },
+            },
+        }))
+    }
+
+    /// The object with the value at `pointer` (RFC 6901) set; what leads there must exist, but its
+    /// last member need not. `-` appends to a list.
+    ///
+    /// # Panics
+    /// If nothing leads there: the case is wrong.
+    #[track_caller]
+    pub fn with(mut self, pointer: &str, value: Value) -> Self {
+        let (parent, member) = pointer.rsplit_once('/').expect("a pointer begins with /");
+        let member = member.replace("~1", "/").replace("~0", "~");
+        match self.0.pointer_mut(parent) {
+            Some(Value::Object(object)) => {
+                object.insert(member, value);
+            }
+            Some(Value::Array(list)) if member == "-" => list.push(value),
+            Some(Value::Array(list)) => list[member.parse::<usize>().expect("an index")] = value,
+            other => panic!("nothing to set at {pointer}: {other:?}"),
+        }
+        self
+    }
+}
+
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}

@@ -1,0 +1,43 @@
+//! The cluster's nodes, and running a command as on one of them.
+
+use std::process::{Command, Stdio};
+
+use crate::Output;
+
+/// A node of the test cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// containerd 1.6, the distribution's.
+    One,
+    /// containerd 2.x, the newest.
+    Two,
+}
+
+impl Node {
+    /// Its name in Kubernetes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::One => "node1",
+            Self::Two => "node2",
+        }
+    }
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::One => Self::Two,
+            Self::Two => Self::One,
+        }
+    }
+
+    /// Runs a shell script as on the node.
+    #[track_caller]
+    pub fn shell(self, script: &str) -> Output {
+        let mut command = Command::new(self.name());
+        let output = command
+            .args(["sh", "-c", script])
+            .stdin(Stdio::null())
+            .output();
+        output.expect("the node's wrapper is on PATH").into()
+    }
+}
