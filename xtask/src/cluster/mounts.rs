@@ -96,12 +96,7 @@ pub(crate) fn set_up(root: Option<&NodeRoot>) -> Result<()> {
     if let Some(root) = root {
         root.mount()?;
     }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    let proc = Path::new("/proc");
-    on(
-        proc,
-        mount(Some("proc"), proc, Some("proc"), flags, None::<&str>),
-    )?;
+    replace(Path::new("/proc"), "proc")?;
     let shared = MsFlags::MS_REC | MsFlags::MS_SHARED;
     let root = Path::new("/");
     on(
@@ -133,11 +128,7 @@ fn fresh_run() -> Result<()> {
 fn fresh_sys(scratch: &Path) -> Result<()> {
     let (cgroup, sys) = (Path::new("/sys/fs/cgroup"), Path::new("/sys"));
     bind(cgroup, scratch)?;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    on(
-        sys,
-        mount(Some("sysfs"), sys, Some("sysfs"), flags, None::<&str>),
-    )?;
+    replace(sys, "sysfs")?;
     let moved = mount(
         Some(scratch),
         cgroup,
@@ -146,6 +137,21 @@ fn fresh_sys(scratch: &Path) -> Result<()> {
         None::<&str>,
     );
     on(cgroup, moved)
+}
+
+/// Mounts a fresh kernel file system in the place of the host's. The old one goes, or its mounts
+/// would be listed twice and readers of mountinfo might take the hidden ones.
+fn replace(target: &Path, file_system: &str) -> Result<()> {
+    on(target, umount2(target, MntFlags::MNT_DETACH))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let mounted = mount(
+        Some(file_system),
+        target,
+        Some(file_system),
+        flags,
+        None::<&str>,
+    );
+    on(target, mounted)
 }
 
 fn bind(source: &Path, target: &Path) -> Result<()> {

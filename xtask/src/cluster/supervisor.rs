@@ -138,7 +138,7 @@ fn enter(spec: &Spec) -> Result<()> {
     setns(netns, CloneFlags::CLONE_NEWNET).context("enter the network namespace")?;
     sethostname(&spec.hostname).context("set the host name")?;
     // Written before the host's directories vanish, read only once the services are there.
-    fs::write(&spec.pid_file, identity.to_string())
+    fs::write(&spec.pid_file, format!("{identity}\n"))
         .with_context(|| format!("write {}", spec.pid_file.display()))?;
     mounts::set_up(spec.root.as_ref())?;
     std::env::set_current_dir("/")?;

@@ -145,15 +145,19 @@ fn wait_for_nodes(cluster: &ClusterName) -> Result<()> {
     let step = Step::begin("Waiting for the nodes");
     for node in Node::ALL {
         let name = node.name();
+        let healthz = format!("--raw=/api/v1/nodes/{name}/proxy/healthz");
         let ready = progress::wait(PATIENCE, || {
-            // `wait` fails at once for a node that has not registered yet.
-            command::run(kubectl(cluster).args([
+            // A condition may be of an earlier life: kubelet itself is asked as well. (`wait`
+            // fails at once for a node that has not registered yet.)
+            let condition = [
                 "wait",
                 "--for=condition=Ready",
                 "--timeout=5s",
-                &format!("node/{name}"),
-            ]))
-            .is_ok()
+                "node",
+                name,
+            ];
+            command::run(kubectl(cluster).args(["get", &healthz])).is_ok()
+                && command::run(kubectl(cluster).args(condition)).is_ok()
         });
         if !ready {
             bail!(
