@@ -3,46 +3,9 @@
 //! Each is an enum whose text is KubeVirt's. A text of the status that is not known reads as
 //! `Unknown`, so that no object of a newer version stops an older reader.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
-/// Defines an enum of plain words with its text, its list and its parser.
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $word:ident,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name { $($(#[$doc])* $word,)+ }
-
-        impl $name {
-            /// All values.
-            pub const ALL: &[Self] = &[$(Self::$word,)+];
-
-            /// The text as it stands in objects.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$word => stringify!($word),)+ }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = UnknownWord;
-
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                Self::ALL.iter().copied().find(|word| word.as_str() == text).ok_or_else(|| UnknownWord {
-                    text: text.to_owned(),
-                    known: Self::ALL.iter().map(|word| word.as_str()).collect::<Vec<_>>().join(", "),
-                })
-            }
-        }
-    };
-}
+use crate::words::words;
 
 /// Reads a word of a status leniently and gives it a schema.
 macro_rules! status_word {
@@ -73,31 +36,21 @@ macro_rules! status_word {
     };
 }
 
-/// A word that is none of those allowed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is none of {known}")]
-pub struct UnknownWord {
-    /// What was given.
-    pub text: String,
-    /// What would have been right, separated by commas.
-    pub known: String,
-}
-
 words! {
     /// When a machine has a running instance.
     RunStrategy {
         /// Always: it is started again whenever it ends.
-        Always,
+        Always = "Always",
         /// It is started again after a failure, not after a power-off.
-        RerunOnFailure,
+        RerunOnFailure = "RerunOnFailure",
         /// It starts and stops on request alone.
-        Manual,
+        Manual = "Manual",
         /// It is started once and not again.
-        Once,
+        Once = "Once",
         /// It does not run.
-        Halted,
+        Halted = "Halted",
         /// It waits for the state of a machine from elsewhere.
-        WaitAsReceiver,
+        WaitAsReceiver = "WaitAsReceiver",
     }
 }
 
@@ -105,19 +58,19 @@ words! {
     /// Where in its life an instance is.
     Phase {
         /// No pod was made yet.
-        Pending,
+        Pending = "Pending",
         /// The pod waits for a node.
-        Scheduling,
+        Scheduling = "Scheduling",
         /// The pod has a node; the machine is prepared.
-        Scheduled,
+        Scheduled = "Scheduled",
         /// The machine runs.
-        Running,
+        Running = "Running",
         /// The guest powered itself off, or was stopped.
-        Succeeded,
+        Succeeded = "Succeeded",
         /// The machine could not start, crashed, or was lost.
-        Failed,
+        Failed = "Failed",
         /// The node cannot be asked.
-        Unknown,
+        Unknown = "Unknown",
     }
 }
 status_word!(Phase);
@@ -133,39 +86,39 @@ words! {
     /// State of a machine in one word, in the order in which KubeVirt looks for them.
     PrintableStatus {
         /// The machine is being deleted.
-        Terminating,
+        Terminating = "Terminating",
         /// The instance is being stopped.
-        Stopping,
+        Stopping = "Stopping",
         /// The instance is on its way to another node.
-        Migrating,
+        Migrating = "Migrating",
         /// The guest is paused.
-        Paused,
+        Paused = "Paused",
         /// The guest runs.
-        Running,
+        Running = "Running",
         /// A claim is missing.
-        ErrorPvcNotFound,
+        ErrorPvcNotFound = "ErrorPvcNotFound",
         /// A data volume failed.
-        DataVolumeError,
+        DataVolumeError = "DataVolumeError",
         /// No node can run it.
-        ErrorUnschedulable,
+        ErrorUnschedulable = "ErrorUnschedulable",
         /// Data volumes are being filled.
-        Provisioning,
+        Provisioning = "Provisioning",
         /// A claim waits for its volume.
-        WaitingForVolumeBinding,
+        WaitingForVolumeBinding = "WaitingForVolumeBinding",
         /// An image could not be pulled.
-        ErrImagePull,
+        ErrImagePull = "ErrImagePull",
         /// An image could not be pulled, and it is tried less often.
-        ImagePullBackOff,
+        ImagePullBackOff = "ImagePullBackOff",
         /// The instance is being started.
-        Starting,
+        Starting = "Starting",
         /// The instance fails again and again.
-        CrashLoopBackOff,
+        CrashLoopBackOff = "CrashLoopBackOff",
         /// There is no instance, or an ended one.
-        Stopped,
+        Stopped = "Stopped",
         /// The instance waits for the state of a machine from elsewhere.
-        WaitingForReceiver,
+        WaitingForReceiver = "WaitingForReceiver",
         /// None of these.
-        Unknown,
+        Unknown = "Unknown",
     }
 }
 status_word!(PrintableStatus);

@@ -1,0 +1,124 @@
+//! The annotation that carries a machine's finer wishes, read strictly.
+//!
+//! A field that is not known is refused by its path, and so is a value of a wrong type: the shim is
+//! the last door, and nothing may pass it that is not understood.
+
+use serde_ignored::Path;
+
+use crate::contract::VMI_SPEC_ANNOTATION;
+use crate::v1::VirtualMachineInstanceSpec;
+
+/// Bytes of an annotation at most; all annotations of an object together have at most 256 KiB.
+pub const MAXIMUM_BYTES: usize = 256 * 1024;
+
+/// Why an annotation cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum AnnotationError {
+    /// It is too large to be one.
+    #[error("annotation {VMI_SPEC_ANNOTATION} has {0} bytes; at most {MAXIMUM_BYTES} are read")]
+    TooLarge(usize),
+    /// It is not JSON.
+    #[error("annotation {VMI_SPEC_ANNOTATION} is not JSON: {0}")]
+    Syntax(serde_json::Error),
+    /// It is JSON, but something in it has the wrong type.
+    #[error("annotation {VMI_SPEC_ANNOTATION}: {path}: {source}")]
+    Type {
+        /// Where.
+        path: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// It has fields that a VirtualMachineInstanceSpec does not have.
+    #[error(
+        "annotation {VMI_SPEC_ANNOTATION}: no such field: {}; fields are those of a \
+         VirtualMachineInstance's spec", .0.join(", ")
+    )]
+    UnknownFields(Vec<String>),
+}
+
+/// Reads the annotation, which holds any part of a `VirtualMachineInstanceSpec` in JSON.
+pub fn parse(json: &str) -> Result<VirtualMachineInstanceSpec, AnnotationError> {
+    if json.len() > MAXIMUM_BYTES {
+        return Err(AnnotationError::TooLarge(json.len()));
+    }
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let mut track = serde_path_to_error::Track::new();
+    let mut unknown = Vec::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut reader, &mut track);
+    let spec = serde_ignored::deserialize(tracked, |path| unknown.push(readable(&path)));
+    let spec: VirtualMachineInstanceSpec = spec.map_err(|error: serde_json::Error| {
+        if error.is_data() {
+            AnnotationError::Type {
+                path: track.path().to_string(),
+                source: error,
+            }
+        } else {
+            AnnotationError::Syntax(error)
+        }
+    })?;
+    reader.end().map_err(AnnotationError::Syntax)?;
+    if unknown.is_empty() {
+        Ok(spec)
+    } else {
+        Err(AnnotationError::UnknownFields(unknown))
+    }
+}
+
+/// The path as it is written in messages, such as `domain.devices.disks[0].nmae`.
+fn readable(path: &Path<'_>) -> String {
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", readable(parent)),
+        Path::Map { parent, key } => match readable(parent) {
+            parent if parent.is_empty() => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => readable(parent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(json: &str) -> String {
+        parse(json).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn any_part_of_a_spec_is_read() {
+        assert_eq!(parse("{}").unwrap(), VirtualMachineInstanceSpec::default());
+        let spec = parse(r#"{"domain":{"cpu":{"cores":2}},"hostname":"a"}"#).unwrap();
+        assert_eq!(spec.domain.cpu.unwrap().cores, Some(2));
+    }
+
+    #[test]
+    fn every_unknown_field_is_named() {
+        let json = r#"{"domain":{"cpu":{"corse":2},"devices":{"disks":[{"name":"a","disk":{"buss":"x"}}]}},"affinity":{"x":1}}"#;
+        let text = message(json);
+        for path in [
+            "domain.cpu.corse",
+            "domain.devices.disks[0].disk.buss",
+            "affinity.x",
+        ] {
+            assert!(text.contains(path), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_is_named() {
+        let text =
+            message(r#"{"domain":{"devices":{"disks":[{"name":"a","bootOrder":"first"}]}}}"#);
+        assert!(text.contains("domain.devices.disks[0].bootOrder"), "{text}");
+        assert!(message(r#"{"volumes":[{}]}"#).contains("volumes[0]: missing field `name`"));
+    }
+
+    #[test]
+    fn what_is_not_json_is_said_to_be_not_json() {
+        for json in ["", "{", "domain: {}", "{} {}", "{}}"] {
+            assert!(message(json).contains("is not JSON"), "{json}");
+        }
+    }
+}

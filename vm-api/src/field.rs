@@ -1,0 +1,62 @@
+//! What is wrong with a field: its path, in the words of the manifest, and one sentence.
+
+use std::fmt;
+
+use crate::words::UnknownWord;
+
+/// A field that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct FieldError {
+    /// Where it is, such as `domain.devices.disks[0].bootOrder`; relative to the spec until
+    /// [`FieldError::under`] says where that is.
+    pub path: String,
+    /// What is wrong with it and what would be right.
+    pub message: String,
+}
+
+impl FieldError {
+    /// The field at `path` is wrong.
+    pub fn new(path: impl Into<String>, message: impl fmt::Display) -> Self {
+        Self {
+            path: path.into(),
+            message: message.to_string(),
+        }
+    }
+
+    /// The same with its path below `parent`.
+    pub fn under(self, parent: &str) -> Self {
+        let path = if self.path.is_empty() {
+            parent.to_owned()
+        } else {
+            format!("{parent}.{}", self.path)
+        };
+        Self { path, ..self }
+    }
+}
+
+/// All wrong fields in one line, for an event or a condition.
+pub fn join(errors: &[FieldError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// Reads an optional word; an empty one counts as absent, as it does in KubeVirt.
+pub(crate) fn word<T>(
+    path: impl FnOnce() -> String,
+    text: Option<&str>,
+) -> Result<Option<T>, FieldError>
+where
+    T: std::str::FromStr<Err = UnknownWord>,
+{
+    match text {
+        None | Some("") => Ok(None),
+        Some(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|error| FieldError::new(path(), error)),
+    }
+}

@@ -1,0 +1,295 @@
+//! Which disks a machine has, and what each is to the guest.
+
+use std::num::NonZeroU32;
+
+use super::volumes::{VolumeSource, source};
+use crate::field::{FieldError, word};
+use crate::v1::{Disk, VirtualMachineInstanceSpec, Volume};
+use crate::words::words;
+
+words! {
+    /// The bus that a disk is on.
+    DiskBus {
+        /// virtio-blk.
+        Virtio = "virtio",
+        /// AHCI.
+        Sata = "sata",
+        /// virtio-scsi.
+        Scsi = "scsi",
+        /// USB mass storage.
+        Usb = "usb",
+    }
+}
+
+words! {
+    /// What a disk is to the guest.
+    DiskKind {
+        /// An ordinary disk.
+        Disk = "disk",
+        /// A CD-ROM.
+        Cdrom = "cdrom",
+        /// A SCSI logical unit, commands passed through.
+        Lun = "lun",
+    }
+}
+
+words! {
+    /// How writes are cached on the node.
+    Cache {
+        /// Not at all.
+        None = "none",
+        /// They are finished when they are on the medium.
+        WriteThrough = "writethrough",
+        /// They are finished when they are in the node's memory; flushes reach the medium.
+        WriteBack = "writeback",
+    }
+}
+
+words! {
+    /// How QEMU reads and writes.
+    Io {
+        /// By the kernel's own asynchronous interface.
+        Native = "native",
+        /// By threads.
+        Threads = "threads",
+        /// By io_uring.
+        IoUring = "io_uring",
+    }
+}
+
+/// A disk of a machine with the volume that holds its data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MachineDisk<'a> {
+    /// Name of volume and disk.
+    pub name: &'a str,
+    /// What the volume is made from.
+    pub source: VolumeSource<'a>,
+    /// What it is to the guest.
+    pub kind: DiskKind,
+    /// The bus that it is on; sata where the spec says nothing, as in KubeVirt.
+    pub bus: DiskBus,
+    /// The guest cannot write.
+    pub read_only: bool,
+    /// Place in the order of boot devices.
+    pub boot_order: Option<NonZeroU32>,
+    /// How writes are cached, where the spec says so.
+    pub cache: Option<Cache>,
+    /// How QEMU reads and writes, where the spec says so.
+    pub io: Option<Io>,
+    /// More than one machine may write to it.
+    pub shareable: bool,
+    /// Serial number that the guest sees.
+    pub serial: Option<&'a str>,
+}
+
+/// The disks of the spec in its order, then those of volumes that no disk or shared directory names.
+pub fn disks(spec: &VirtualMachineInstanceSpec) -> Result<Vec<MachineDisk<'_>>, Vec<FieldError>> {
+    let mut disks = Vec::new();
+    let mut errors = Vec::new();
+    for (index, disk) in spec.domain.devices.disks.iter().enumerate() {
+        match with_disk(spec, disk, index) {
+            Ok(disk) => disks.push(disk),
+            Err(error) => errors.push(error),
+        }
+    }
+    for (index, volume) in spec.volumes.iter().enumerate() {
+        if is_used(spec, volume) {
+            continue;
+        }
+        match source(volume, index) {
+            Ok(VolumeSource::MemoryDump(_)) => {}
+            Ok(source) => disks.push(without_disk(&volume.name, source)),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() {
+        Ok(disks)
+    } else {
+        Err(errors)
+    }
+}
+
+fn is_used(spec: &VirtualMachineInstanceSpec, volume: &Volume) -> bool {
+    let devices = &spec.domain.devices;
+    devices.disks.iter().any(|disk| disk.name == volume.name)
+        || devices
+            .filesystems
+            .iter()
+            .any(|directory| directory.name == volume.name)
+}
+
+fn without_disk<'a>(name: &'a str, source: VolumeSource<'a>) -> MachineDisk<'a> {
+    MachineDisk {
+        name,
+        source,
+        kind: DiskKind::Disk,
+        bus: DiskBus::Sata,
+        read_only: is_read_only(source),
+        boot_order: None,
+        cache: None,
+        io: None,
+        shareable: false,
+        serial: None,
+    }
+}
+
+fn is_read_only(source: VolumeSource<'_>) -> bool {
+    matches!(source, VolumeSource::PersistentVolumeClaim(claim) if claim.read_only == Some(true))
+}
+
+fn with_disk<'a>(
+    spec: &'a VirtualMachineInstanceSpec,
+    disk: &'a Disk,
+    index: usize,
+) -> Result<MachineDisk<'a>, FieldError> {
+    let path = format!("domain.devices.disks[{index}]");
+    let found = spec
+        .volumes
+        .iter()
+        .enumerate()
+        .find(|(_, volume)| volume.name == disk.name);
+    let Some((number, volume)) = found else {
+        let message = format!(
+            "no volume is called `{}`: add it to volumes, or leave the disk out",
+            disk.name
+        );
+        return Err(FieldError::new(format!("{path}.name"), message));
+    };
+    let source = source(volume, number)?;
+    let (kind, bus, read_only) = target(disk, &path)?;
+    let kind_path = |field: &str| format!("{path}.{field}");
+    let boot_order = disk.boot_order.map(NonZeroU32::new);
+    if boot_order == Some(None) {
+        return Err(FieldError::new(
+            kind_path("bootOrder"),
+            "the order of boot devices begins at 1",
+        ));
+    }
+    Ok(MachineDisk {
+        name: &disk.name,
+        source,
+        kind,
+        bus: word(|| format!("{path}.{kind}.bus"), bus)?.unwrap_or(match kind {
+            DiskKind::Lun => DiskBus::Scsi,
+            DiskKind::Disk | DiskKind::Cdrom => DiskBus::Sata,
+        }),
+        read_only: read_only || is_read_only(source),
+        boot_order: boot_order.flatten(),
+        cache: word(|| kind_path("cache"), disk.cache.as_deref())?,
+        io: word(|| kind_path("io"), disk.io.as_deref())?,
+        shareable: disk.shareable == Some(true),
+        serial: disk.serial.as_deref().filter(|serial| !serial.is_empty()),
+    })
+}
+
+/// Kind, bus and whether the guest may only read; a disk that says nothing is an ordinary disk.
+fn target<'a>(disk: &'a Disk, path: &str) -> Result<(DiskKind, Option<&'a str>, bool), FieldError> {
+    let mut targets = Vec::new();
+    if let Some(target) = &disk.disk {
+        targets.push((
+            DiskKind::Disk,
+            target.bus.as_deref(),
+            target.readonly == Some(true),
+        ));
+    }
+    if let Some(target) = &disk.cdrom {
+        targets.push((
+            DiskKind::Cdrom,
+            target.bus.as_deref(),
+            target.readonly != Some(false),
+        ));
+    }
+    if let Some(target) = &disk.lun {
+        targets.push((
+            DiskKind::Lun,
+            target.bus.as_deref(),
+            target.readonly == Some(true),
+        ));
+    }
+    match targets.as_slice() {
+        [] => Ok((DiskKind::Disk, None, false)),
+        [target] => Ok(*target),
+        _ => Err(FieldError::new(path, "choose one of disk, cdrom and lun")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(disks: serde_json::Value, volumes: serde_json::Value) -> VirtualMachineInstanceSpec {
+        let spec = json!({ "domain": { "devices": { "disks": disks } }, "volumes": volumes });
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn disks_come_in_the_order_of_the_spec_then_volumes_without_a_disk() {
+        let spec = read(
+            json!([{ "name": "b", "disk": { "bus": "virtio" }, "bootOrder": 1 }, { "name": "c", "cdrom": {} }]),
+            json!([
+                { "name": "a", "emptyDisk": { "capacity": "1Gi" } },
+                { "name": "b", "containerDisk": { "image": "x" } },
+                { "name": "c", "persistentVolumeClaim": { "claimName": "c" } },
+            ]),
+        );
+        let disks = disks(&spec).unwrap();
+        let seen: Vec<_> = disks
+            .iter()
+            .map(|d| {
+                (
+                    d.name,
+                    d.kind,
+                    d.bus,
+                    d.read_only,
+                    d.boot_order.map(u32::from),
+                )
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("b", DiskKind::Disk, DiskBus::Virtio, false, Some(1)),
+                ("c", DiskKind::Cdrom, DiskBus::Sata, true, None),
+                ("a", DiskKind::Disk, DiskBus::Sata, false, None),
+            ]
+        );
+    }
+
+    #[test]
+    fn each_wrong_disk_is_named() {
+        let spec = read(
+            json!([
+                { "name": "gone" },
+                { "name": "a", "disk": {}, "cdrom": {} },
+                { "name": "a", "disk": { "bus": "ide" } },
+                { "name": "a", "bootOrder": 0 },
+                { "name": "a", "cache": "default" },
+            ]),
+            json!([{ "name": "a", "containerDisk": { "image": "x" } }]),
+        );
+        let paths: Vec<_> = disks(&spec)
+            .unwrap_err()
+            .into_iter()
+            .map(|error| error.path)
+            .collect();
+        assert_eq!(
+            paths,
+            [
+                "domain.devices.disks[0].name",
+                "domain.devices.disks[1]",
+                "domain.devices.disks[2].disk.bus",
+                "domain.devices.disks[3].bootOrder",
+                "domain.devices.disks[4].cache",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_claim_that_is_only_read_makes_a_disk_that_is_only_read() {
+        let claim = json!([{ "name": "a", "persistentVolumeClaim": { "claimName": "a", "readOnly": true } }]);
+        assert!(disks(&read(json!([]), claim.clone())).unwrap()[0].read_only);
+        assert!(disks(&read(json!([{ "name": "a", "disk": {} }]), claim)).unwrap()[0].read_only);
+    }
+}

@@ -1,0 +1,264 @@
+//! Which network interfaces a machine has, and how each is bound to its network.
+
+use std::num::{NonZeroU16, NonZeroU32};
+
+use super::mac::MacAddress;
+use crate::field::{FieldError, word};
+use crate::v1::{Interface, Port, VirtualMachineInstanceSpec};
+use crate::words::words;
+
+/// Name of the interface and network of a machine whose spec lists none.
+pub const DEFAULT_NETWORK: &str = "default";
+
+words! {
+    /// How an interface is bound to its network.
+    Binding {
+        /// The guest has a private address behind the pod's.
+        Masquerade = "masquerade",
+        /// The guest has the pod's address.
+        Bridge = "bridge",
+        /// The guest has a virtual function of the node's adapter.
+        Sriov = "sriov",
+        /// A plugin binds it.
+        Plugin = "binding",
+        /// It is connected by passt.
+        PasstBinding = "passtBinding",
+        /// Not offered any more.
+        Macvtap = "macvtap",
+        /// Not offered any more.
+        Passt = "passt",
+        /// Not offered any more.
+        Slirp = "slirp",
+    }
+}
+
+words! {
+    /// The device that the guest sees.
+    InterfaceModel {
+        /// virtio-net.
+        Virtio = "virtio",
+        /// Intel 82540EM.
+        E1000 = "e1000",
+        /// Intel 82574L.
+        E1000e = "e1000e",
+        /// Intel 82576.
+        Igb = "igb",
+        /// NE2000.
+        Ne2kPci = "ne2k_pci",
+        /// AMD Am79C970.
+        Pcnet = "pcnet",
+        /// Realtek 8139.
+        Rtl8139 = "rtl8139",
+    }
+}
+
+words! {
+    /// A protocol whose ports are forwarded.
+    Protocol {
+        /// TCP.
+        Tcp = "TCP",
+        /// UDP.
+        Udp = "UDP",
+    }
+}
+
+/// A port that is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MachinePort {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its number.
+    pub number: NonZeroU16,
+}
+
+/// What is forwarded to the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inbound {
+    /// Everything.
+    All,
+    /// These ports.
+    Only(Vec<MachinePort>),
+}
+
+/// A network interface of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineInterface<'a> {
+    /// Name of interface and network.
+    pub name: &'a str,
+    /// How it is bound.
+    pub binding: Binding,
+    /// The device that the guest sees.
+    pub model: InterfaceModel,
+    /// Its MAC address, where the spec says so.
+    pub mac: Option<MacAddress>,
+    /// What is forwarded to it.
+    pub inbound: Inbound,
+    /// Place in the order of boot devices.
+    pub boot_order: Option<NonZeroU32>,
+    /// The guest's private network in CIDR notation, where the spec says so.
+    pub guest_network: Option<&'a str>,
+}
+
+/// The interfaces of the spec; one to the pod network if it lists none, unless
+/// `autoattachPodInterface` is off.
+///
+/// An interface that names no binding is bound by masquerade.
+pub fn interfaces(
+    spec: &VirtualMachineInstanceSpec,
+) -> Result<Vec<MachineInterface<'_>>, Vec<FieldError>> {
+    let listed = &spec.domain.devices.interfaces;
+    if listed.is_empty() {
+        let wanted = spec.domain.devices.autoattach_pod_interface != Some(false);
+        return Ok(if wanted && spec.networks.is_empty() {
+            vec![default_interface()]
+        } else {
+            Vec::new()
+        });
+    }
+    let mut interfaces = Vec::new();
+    let mut errors = Vec::new();
+    for (index, interface) in listed.iter().enumerate() {
+        match read(
+            spec,
+            interface,
+            &format!("domain.devices.interfaces[{index}]"),
+        ) {
+            Ok(interface) => interfaces.push(interface),
+            Err(mut wrong) => errors.append(&mut wrong),
+        }
+    }
+    if errors.is_empty() {
+        Ok(interfaces)
+    } else {
+        Err(errors)
+    }
+}
+
+fn default_interface() -> MachineInterface<'static> {
+    MachineInterface {
+        name: DEFAULT_NETWORK,
+        binding: Binding::Masquerade,
+        model: InterfaceModel::Virtio,
+        mac: None,
+        inbound: Inbound::All,
+        boot_order: None,
+        guest_network: None,
+    }
+}
+
+fn read<'a>(
+    spec: &'a VirtualMachineInstanceSpec,
+    interface: &'a Interface,
+    path: &str,
+) -> Result<MachineInterface<'a>, Vec<FieldError>> {
+    let mut errors = Vec::new();
+    let mut note = |error: FieldError| errors.push(error);
+    let field = |name: &str| format!("{path}.{name}");
+    let network = spec
+        .networks
+        .iter()
+        .find(|network| network.name == interface.name);
+    if network.is_none() {
+        let message = format!(
+            "no network is called `{}`: add it to networks",
+            interface.name
+        );
+        note(FieldError::new(field("name"), message));
+    }
+    let binding = binding(interface, path).map_err(&mut note).ok();
+    let model = word(|| field("model"), interface.model.as_deref())
+        .map_err(&mut note)
+        .ok()
+        .flatten();
+    let mac = match interface.mac_address.as_deref() {
+        None | Some("") => None,
+        Some(text) => text
+            .parse()
+            .map_err(|error| note(FieldError::new(field("macAddress"), error)))
+            .ok(),
+    };
+    let boot_order = interface.boot_order.and_then(NonZeroU32::new);
+    if interface.boot_order == Some(0) {
+        note(FieldError::new(
+            field("bootOrder"),
+            "the order of boot devices begins at 1",
+        ));
+    }
+    let mut ports = Vec::new();
+    for (number, port) in interface.ports.iter().enumerate() {
+        match read_port(port, &format!("{path}.ports[{number}]")) {
+            Ok(port) => ports.push(port),
+            Err(error) => note(error),
+        }
+    }
+    let inbound = if interface.ports.is_empty() {
+        Inbound::All
+    } else {
+        Inbound::Only(ports)
+    };
+    match (errors.is_empty(), binding) {
+        (true, Some(binding)) => Ok(MachineInterface {
+            name: &interface.name,
+            binding,
+            model: model.unwrap_or(InterfaceModel::Virtio),
+            mac,
+            inbound,
+            boot_order,
+            guest_network: network
+                .and_then(|network| network.pod.as_ref())
+                .and_then(|pod| pod.vm_network_cidr.as_deref())
+                .filter(|cidr| !cidr.is_empty()),
+        }),
+        _ => Err(errors),
+    }
+}
+
+fn binding(interface: &Interface, path: &str) -> Result<Binding, FieldError> {
+    let set = [
+        interface.masquerade.is_some(),
+        interface.bridge.is_some(),
+        interface.sriov.is_some(),
+        interface.binding.is_some(),
+        interface.passt_binding.is_some(),
+        interface.macvtap.is_some(),
+        interface.passt.is_some(),
+        interface.slirp.is_some(),
+    ];
+    let bindings: Vec<_> = Binding::ALL
+        .iter()
+        .zip(set)
+        .filter(|(_, set)| *set)
+        .map(|(binding, _)| *binding)
+        .collect();
+    match bindings.as_slice() {
+        [] => Ok(Binding::Masquerade),
+        [binding] => Ok(*binding),
+        several => {
+            let names: Vec<_> = several.iter().map(|binding| binding.as_str()).collect();
+            Err(FieldError::new(
+                path,
+                format!(
+                    "{} are set together: choose one binding",
+                    names.join(" and ")
+                ),
+            ))
+        }
+    }
+}
+
+fn read_port(port: &Port, path: &str) -> Result<MachinePort, FieldError> {
+    let number = u16::try_from(port.port)
+        .ok()
+        .and_then(NonZeroU16::new)
+        .ok_or_else(|| {
+            FieldError::new(
+                format!("{path}.port"),
+                format!("{} is not a port: 1 to 65535", port.port),
+            )
+        })?;
+    let protocol = word(|| format!("{path}.protocol"), port.protocol.as_deref())?;
+    Ok(MachinePort {
+        protocol: protocol.unwrap_or(Protocol::Tcp),
+        number,
+    })
+}

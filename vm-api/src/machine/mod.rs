@@ -1,0 +1,23 @@
+//! What a spec asks of a machine, read into types that cannot be wrong.
+//!
+//! The controller (which plans the pod) and the shim (which builds the machine) read a spec through
+//! here alone, so that both mean the same. Errors carry paths relative to the spec.
+
+mod disks;
+mod firmware;
+mod interfaces;
+mod mac;
+mod memory;
+mod processors;
+mod volumes;
+
+pub use disks::{Cache, DiskBus, DiskKind, Io, MachineDisk, disks};
+pub use firmware::{Bootloader, bootloader};
+pub use interfaces::{
+    Binding, DEFAULT_NETWORK, Inbound, InterfaceModel, MachineInterface, MachinePort, Protocol,
+    interfaces,
+};
+pub use mac::{MacAddress, MacError};
+pub use memory::guest_memory_bytes;
+pub use processors::{Topology, topology};
+pub use volumes::{Datum, NETWORK_DATA_KEY, USER_DATA_KEY, VolumeSource, cloud_init, source};
