@@ -1,0 +1,134 @@
+//! The pod's resolver settings, read from the text of its `resolv.conf` (resolv.conf(5)). What
+//! cannot be handed on to a guest is left out, and the log says so.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use dhcproto::Name;
+use tracing::{debug, warn};
+
+/// The pod's resolver settings as far as DHCP can carry them. `options` such as `ndots` have no
+/// DHCP option: guests keep their own defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// Name servers that a guest can reach, in order of preference.
+    pub servers: Vec<Ipv4Addr>,
+    /// Search domains, the most specific first.
+    pub search: Vec<Name>,
+}
+
+impl Dns {
+    /// Reads the text of a `resolv.conf`. It comes from kubelet, so that odd lines are worth a
+    /// warning and no more.
+    pub fn parse(text: &str) -> Self {
+        let mut dns = Self::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => dns.servers.extend(words.next().and_then(reachable_server)),
+                // The last of several lines counts, and `domain` is a search list of one.
+                Some("search" | "domain") => dns.search = words.filter_map(domain).collect(),
+                Some("options") => debug!(
+                    line,
+                    "resolver options cannot be handed on to the guest by DHCP"
+                ),
+                _ => {}
+            }
+        }
+        dns
+    }
+}
+
+fn reachable_server(text: &str) -> Option<Ipv4Addr> {
+    match text.parse() {
+        Ok(IpAddr::V4(server)) if server.is_loopback() || server.is_unspecified() => {
+            warn!(%server, "left out a name server of the pod: it listens on the pod's localhost, where the guest cannot reach it");
+            None
+        }
+        Ok(IpAddr::V4(server)) => Some(server),
+        Ok(IpAddr::V6(server)) => {
+            warn!(%server, "left out a name server of the pod: the guest's network has no IPv6");
+            None
+        }
+        Err(_) => {
+            warn!(
+                server = text,
+                "left out a name server of the pod: not an IP address"
+            );
+            None
+        }
+    }
+}
+
+fn domain(text: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(text).ok().filter(|name| !name.is_root());
+    match &mut name {
+        Some(name) => name.set_fqdn(true),
+        None => warn!(
+            domain = text,
+            "left out a search domain of the pod: not a domain name"
+        ),
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Dns;
+
+    fn search(dns: &Dns) -> Vec<String> {
+        dns.search.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_pods_resolver_is_read() {
+        let dns = Dns::parse(
+            "search shop.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\nnameserver 10.96.0.11\noptions ndots:5\n",
+        );
+        assert_eq!(
+            dns.servers,
+            ["10.96.0.10", "10.96.0.11"]
+                .map(|server| server.parse::<std::net::Ipv4Addr>().unwrap())
+        );
+        assert_eq!(
+            search(&dns),
+            [
+                "shop.svc.cluster.local.",
+                "svc.cluster.local.",
+                "cluster.local."
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_search_list_counts() {
+        assert_eq!(
+            search(&Dns::parse(
+                "search a.example\nsearch b.example c.example\n"
+            )),
+            ["b.example.", "c.example."]
+        );
+        assert_eq!(
+            search(&Dns::parse("search a.example\ndomain b.example\n")),
+            ["b.example."]
+        );
+    }
+
+    #[test]
+    fn servers_out_of_the_guests_reach_are_left_out() {
+        let dns = Dns::parse(
+            "nameserver 127.0.0.53\nnameserver 0.0.0.0\nnameserver fd00::a\nnameserver nonsense\nnameserver\nnameserver 192.0.2.1\n",
+        );
+        assert_eq!(dns.servers, [std::net::Ipv4Addr::new(192, 0, 2, 1)]);
+    }
+
+    #[test]
+    fn what_is_no_domain_is_left_out() {
+        let long = "x".repeat(64);
+        assert_eq!(
+            search(&Dns::parse(&format!(
+                "# search no.example\nsearch . a..b {long}.example good.example"
+            ))),
+            ["good.example."]
+        );
+    }
+}

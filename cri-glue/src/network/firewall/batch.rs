@@ -1,0 +1,200 @@
+//! One transaction of nftables (nfnetlink): a table's parts as netlink messages, sent in one write,
+//! so that the kernel takes all of them or none.
+
+use std::num::NonZeroU16;
+
+use netlink_bindings::{
+    nftables::{Chained, Nfgenmsg, PushSetelemListElemAttrs, Request},
+    traits::Pusher,
+};
+use netlink_socket2::{NetlinkSocket, ReplyError};
+
+use super::{
+    expression,
+    rules::{Chain, Hook, Kind, Point, Policy, PortSet, Rule, Table},
+};
+use crate::network::{Port, Protocol};
+
+/// `NFPROTO_IPV4` (linux/netfilter.h).
+const IPV4: u8 = 2;
+/// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h): the subsystem that a batch is for.
+const SUBSYSTEM: u16 = 10;
+
+/// How nft(8) calls the type of a set's keys: `inet_proto . inet_service`. Each part takes six bits
+/// (nftables, datatype.h); the kernel only keeps it.
+const KEY_TYPE: u32 = 12 << 6 | 13;
+/// Octets of a key: protocol and port, each padded to a register.
+const KEY_SIZE: u32 = 8;
+/// Ports in one message, so that no netlink attribute passes its limit of 64 KiB.
+const PORTS_PER_MESSAGE: usize = 1000;
+
+/// Messages that take effect together.
+pub(super) struct Batch {
+    messages: Chained<'static>,
+    table: String,
+}
+
+impl Batch {
+    /// An empty batch for the table called `table`.
+    pub(super) fn new(table: &str) -> Self {
+        // The socket serves one batch at a time, so that any sequence number will do.
+        let mut batch = Self {
+            messages: Chained::new(1),
+            table: table.to_owned(),
+        };
+        batch.messages.request().op_batch_begin_do(&batch_header());
+        batch
+    }
+
+    /// Installs `table`, and nothing else remains in it.
+    pub(super) fn replace(&mut self, table: &Table) {
+        // Only a table that exists can be deleted, and creating one that exists is no error.
+        self.create_table();
+        self.delete_table();
+        self.create_table();
+        for (id, set) in (1..).zip(&table.sets) {
+            self.create_set(id, set);
+        }
+        for chain in &table.chains {
+            self.create_chain(chain);
+        }
+        for chain in &table.chains {
+            for rule in &chain.rules {
+                self.append_rule(chain.name, rule);
+            }
+        }
+    }
+
+    pub(super) fn delete_table(&mut self) {
+        let mut request = self.messages.request().op_deltable_do(&header());
+        request.encode().push_name_bytes(self.table.as_bytes());
+    }
+
+    /// Hands all messages to the kernel of the calling thread's network namespace, and waits until
+    /// they are in effect.
+    pub(super) fn send(mut self, netlink: &mut NetlinkSocket) -> Result<(), ReplyError> {
+        self.messages.request().op_batch_end_do(&batch_header());
+        netlink
+            .request_chained(&self.messages.finalize())?
+            .recv_all()
+    }
+
+    fn creating(&mut self) -> Request<'_> {
+        self.messages.request().set_create()
+    }
+
+    fn create_table(&mut self) {
+        let table = self.table.clone();
+        let mut request = self.creating().op_newtable_do(&header());
+        request.encode().push_name_bytes(table.as_bytes());
+    }
+
+    fn create_chain(&mut self, chain: &Chain) {
+        let table = self.table.clone();
+        let mut request = self.creating().op_newchain_do(&header());
+        let encoder = request
+            .encode()
+            .push_table_bytes(table.as_bytes())
+            .push_name_bytes(chain.name.as_bytes());
+        if let Some(hook) = chain.hook {
+            encoder
+                .nested_hook()
+                .push_num(point(hook.point))
+                .push_priority(priority(hook))
+                .end_nested()
+                .push_policy(match hook.policy {
+                    Policy::Drop => 0,
+                    Policy::Accept => 1,
+                })
+                .push_type(match hook.kind {
+                    Kind::Raw | Kind::Filter => c"filter",
+                    Kind::Nat => c"nat",
+                });
+        }
+    }
+
+    fn create_set(&mut self, id: u32, set: &PortSet) {
+        let table = self.table.clone();
+        let mut request = self.creating().op_newset_do(&header());
+        request
+            .encode()
+            .push_table_bytes(table.as_bytes())
+            .push_name_bytes(set.name.as_bytes())
+            .push_flags(0)
+            .push_key_type(KEY_TYPE)
+            .push_key_len(KEY_SIZE)
+            .push_id(id);
+        let ports: Vec<Port> = set.ports.iter().copied().collect();
+        for ports in ports.chunks(PORTS_PER_MESSAGE) {
+            let mut request = self.creating().op_newsetelem_do(&header());
+            let elements = request
+                .encode()
+                .push_table_bytes(table.as_bytes())
+                .push_set_bytes(set.name.as_bytes())
+                .push_set_id(id)
+                .nested_elements();
+            ports.iter().fold(elements, element);
+        }
+    }
+
+    fn append_rule(&mut self, chain: &str, rule: &Rule) {
+        let table = self.table.clone();
+        let mut request = self.creating().set_append().op_newrule_do(&header());
+        let list = request
+            .encode()
+            .push_table_bytes(table.as_bytes())
+            .push_chain_bytes(chain.as_bytes())
+            .nested_expressions();
+        expression::push_rule(list, rule);
+    }
+}
+
+fn element<P: Pusher>(
+    elements: PushSetelemListElemAttrs<P>,
+    port: &Port,
+) -> PushSetelemListElemAttrs<P> {
+    elements
+        .nested_elem()
+        .nested_key()
+        .push_value(&key(port.protocol, port.number))
+        .end_nested()
+        .end_nested()
+}
+
+fn key(protocol: Protocol, number: NonZeroU16) -> [u8; KEY_SIZE as usize] {
+    let [high, low] = number.get().to_be_bytes();
+    [protocol.number(), 0, 0, 0, high, low, 0, 0]
+}
+
+/// Hook numbers of the `ip` family (`enum nf_inet_hooks`, linux/netfilter.h).
+fn point(point: Point) -> u32 {
+    match point {
+        Point::Prerouting => 0,
+        Point::Forward => 2,
+        Point::Output => 3,
+        Point::Postrouting => 4,
+    }
+}
+
+/// Priorities of the `ip` family (`enum nf_ip_hook_priorities`, linux/netfilter_ipv4.h).
+fn priority(hook: Hook) -> i32 {
+    match (hook.kind, hook.point) {
+        (Kind::Raw, _) => -300,
+        (Kind::Filter, _) => 0,
+        (Kind::Nat, Point::Postrouting) => 100,
+        (Kind::Nat, _) => -100,
+    }
+}
+
+fn header() -> Nfgenmsg {
+    Nfgenmsg {
+        nfgen_family: IPV4,
+        ..Default::default()
+    }
+}
+
+fn batch_header() -> Nfgenmsg {
+    let mut header = Nfgenmsg::new();
+    header.set_res_id(SUBSYSTEM);
+    header
+}

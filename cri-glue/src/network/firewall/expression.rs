@@ -1,0 +1,324 @@
+//! Rules as the kernel evaluates them: small instructions that load a part of the packet into a
+//! register, compare it, and decide (linux/netfilter/nf_tables.h).
+
+use std::net::Ipv4Addr;
+
+use netlink_bindings::{
+    nftables::{CmpOps, CtKeys, MetaKeys, PayloadBase, PushExprListAttrs, Registers, VerdictCode},
+    traits::Pusher,
+    utils::{finalize_nested_header, push_header, push_nested_header},
+};
+
+use super::rules::{Action, Match, Rule};
+
+/// Size of an interface's name as the kernel compares it (`IFNAMSIZ`).
+const INTERFACE_NAME_SIZE: usize = 16;
+
+/// Offsets in an IPv4 header (RFC 791, 3.1).
+const SOURCE_OFFSET: u32 = 12;
+const DESTINATION_OFFSET: u32 = 16;
+/// Offsets in a TCP, UDP or SCTP header (RFC 9293, 3.1).
+const SOURCE_PORT_OFFSET: u32 = 0;
+const DESTINATION_PORT_OFFSET: u32 = 2;
+const TCP_FLAGS_OFFSET: u32 = 13;
+const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Bits of a connection's state (`NF_CT_STATE_BIT` of `enum ip_conntrack_info`,
+/// linux/netfilter/nf_conntrack_common.h).
+const ESTABLISHED: u32 = 1 << 1;
+const RELATED: u32 = 1 << 2;
+const NEW: u32 = 1 << 3;
+/// Bit of a connection's status: its destination was rewritten (`IPS_DST_NAT`, likewise).
+const DESTINATION_REWRITTEN: u32 = 1 << 5;
+
+/// `enum nft_nat_types`.
+const SOURCE_NAT: u32 = 0;
+const DESTINATION_NAT: u32 = 1;
+/// `NFPROTO_IPV4`.
+const IPV4: u32 = 2;
+
+type List<P> = PushExprListAttrs<P>;
+
+/// Appends the instructions of `rule`.
+pub(super) fn push_rule<P: Pusher>(list: List<P>, rule: &Rule) -> List<P> {
+    push_action(rule.matches.iter().fold(list, push_match), &rule.action)
+}
+
+fn push_match<P: Pusher>(list: List<P>, condition: &Match) -> List<P> {
+    use PayloadBase::{NetworkHeader, TransportHeader};
+    match condition {
+        Match::InputIs(name) => {
+            compare(meta(list, MetaKeys::Iifname), CmpOps::Eq, &interface(name))
+        }
+        Match::InputIsNot(name) => {
+            compare(meta(list, MetaKeys::Iifname), CmpOps::Neq, &interface(name))
+        }
+        Match::OutputIs(name) => {
+            compare(meta(list, MetaKeys::Oifname), CmpOps::Eq, &interface(name))
+        }
+        Match::SourceIn(net) => {
+            let list = mask(
+                payload(list, NetworkHeader, SOURCE_OFFSET, 4),
+                net.netmask().octets(),
+            );
+            compare(list, CmpOps::Eq, &net.network().octets())
+        }
+        Match::DestinationIn(net) => {
+            let list = mask(
+                payload(list, NetworkHeader, DESTINATION_OFFSET, 4),
+                net.netmask().octets(),
+            );
+            compare(list, CmpOps::Eq, &net.network().octets())
+        }
+        Match::IsTcpSyn => {
+            let list = mask(
+                payload(
+                    protocol(list, CmpOps::Eq, TCP),
+                    TransportHeader,
+                    TCP_FLAGS_OFFSET,
+                    1,
+                ),
+                [TCP_SYN | TCP_RST],
+            );
+            compare(list, CmpOps::Eq, &[TCP_SYN])
+        }
+        Match::IsNotIcmp => protocol(list, CmpOps::Neq, ICMP),
+        Match::IsUdp {
+            source,
+            destination,
+        } => {
+            let list = payload(
+                protocol(list, CmpOps::Eq, UDP),
+                TransportHeader,
+                SOURCE_PORT_OFFSET,
+                2,
+            );
+            let list = payload(
+                compare(list, CmpOps::Eq, &source.to_be_bytes()),
+                TransportHeader,
+                DESTINATION_PORT_OFFSET,
+                2,
+            );
+            compare(list, CmpOps::Eq, &destination.to_be_bytes())
+        }
+        Match::PortIn(set) => port_in(list, set),
+        Match::IsEstablished => any_of(connection(list, CtKeys::State), ESTABLISHED | RELATED),
+        Match::IsNew => any_of(connection(list, CtKeys::State), NEW),
+        Match::IsRedirected => any_of(connection(list, CtKeys::Status), DESTINATION_REWRITTEN),
+    }
+}
+
+fn push_action<P: Pusher>(list: List<P>, action: &Action) -> List<P> {
+    match action {
+        Action::Accept => verdict(list, VerdictCode::Accept, None),
+        Action::Drop => verdict(list, VerdictCode::Drop, None),
+        Action::Return => verdict(list, VerdictCode::Return, None),
+        Action::Jump(chain) => verdict(list, VerdictCode::Jump, Some(chain)),
+        Action::Redirect(to) => rewrite(list, DESTINATION_NAT, *to),
+        Action::Disguise(to) => rewrite(list, SOURCE_NAT, *to),
+        Action::Masquerade => raw(list, b"masq", &[], None),
+        Action::ClampSegmentSize => clamp_segment_size(list),
+    }
+}
+
+fn meta<P: Pusher>(list: List<P>, key: MetaKeys) -> List<P> {
+    list.nested_elem()
+        .nested_data_meta()
+        .push_key(key as u32)
+        .push_dreg(Registers::Reg1 as u32)
+        .end_nested()
+        .end_nested()
+}
+
+fn connection<P: Pusher>(list: List<P>, key: CtKeys) -> List<P> {
+    list.nested_elem()
+        .nested_data_ct()
+        .push_key(key as u32)
+        .push_dreg(Registers::Reg1 as u32)
+        .end_nested()
+        .end_nested()
+}
+
+fn payload<P: Pusher>(list: List<P>, base: PayloadBase, offset: u32, size: u32) -> List<P> {
+    payload_into(list, Registers::Reg1, base, offset, size)
+}
+
+fn payload_into<P: Pusher>(
+    list: List<P>,
+    register: Registers,
+    base: PayloadBase,
+    offset: u32,
+    size: u32,
+) -> List<P> {
+    list.nested_elem()
+        .nested_data_payload()
+        .push_dreg(register as u32)
+        .push_base(base as u32)
+        .push_offset(offset)
+        .push_len(size)
+        .end_nested()
+        .end_nested()
+}
+
+fn protocol<P: Pusher>(list: List<P>, operation: CmpOps, number: u8) -> List<P> {
+    compare(meta(list, MetaKeys::L4Proto), operation, &[number])
+}
+
+fn compare<P: Pusher>(list: List<P>, operation: CmpOps, with: &[u8]) -> List<P> {
+    list.nested_elem()
+        .nested_data_cmp()
+        .push_sreg(Registers::Reg1 as u32)
+        .push_op(operation as u32)
+        .nested_data()
+        .push_value(with)
+        .end_nested()
+        .end_nested()
+        .end_nested()
+}
+
+/// Keeps the bits of `mask`. All bits need no instruction.
+fn mask<P: Pusher, const SIZE: usize>(list: List<P>, mask: [u8; SIZE]) -> List<P> {
+    if mask == [u8::MAX; SIZE] {
+        return list;
+    }
+    list.nested_elem()
+        .nested_data_bitwise()
+        .push_sreg(Registers::Reg1 as u32)
+        .push_dreg(Registers::Reg1 as u32)
+        .push_len(SIZE as u32)
+        .nested_mask()
+        .push_value(&mask)
+        .end_nested()
+        .nested_xor()
+        .push_value(&[0; SIZE])
+        .end_nested()
+        .end_nested()
+        .end_nested()
+}
+
+/// The number in the register has one of `bits`.
+fn any_of<P: Pusher>(list: List<P>, bits: u32) -> List<P> {
+    compare(mask(list, bits.to_ne_bytes()), CmpOps::Neq, &[0; 4])
+}
+
+fn port_in<P: Pusher>(list: List<P>, set: &str) -> List<P> {
+    let list = list
+        .nested_elem()
+        .nested_data_meta()
+        .push_key(MetaKeys::L4Proto as u32)
+        .push_dreg(Registers::Reg3200 as u32)
+        .end_nested()
+        .end_nested();
+    payload_into(
+        list,
+        Registers::Reg3201,
+        PayloadBase::TransportHeader,
+        DESTINATION_PORT_OFFSET,
+        2,
+    )
+    .nested_elem()
+    .nested_data_lookup()
+    .push_set_bytes(set.as_bytes())
+    .push_sreg(Registers::Reg3200 as u32)
+    .end_nested()
+    .end_nested()
+}
+
+fn verdict<P: Pusher>(list: List<P>, code: VerdictCode, chain: Option<&str>) -> List<P> {
+    let verdict = list
+        .nested_elem()
+        .nested_data_immediate()
+        .push_dreg(Registers::RegVerdict as u32)
+        .nested_data()
+        .nested_verdict()
+        .push_code(code as u32);
+    let verdict = match chain {
+        Some(chain) => verdict.push_chain_bytes(chain.as_bytes()),
+        None => verdict,
+    };
+    verdict.end_nested().end_nested().end_nested().end_nested()
+}
+
+fn rewrite<P: Pusher>(list: List<P>, kind: u32, address: Ipv4Addr) -> List<P> {
+    list.nested_elem()
+        .nested_data_immediate()
+        .push_dreg(Registers::Reg1 as u32)
+        .nested_data()
+        .push_value(&address.octets())
+        .end_nested()
+        .end_nested()
+        .end_nested()
+        .nested_elem()
+        .nested_data_nat()
+        .push_type(kind)
+        .push_family(IPV4)
+        .push_reg_addr_min(Registers::Reg1 as u32)
+        .end_nested()
+        .end_nested()
+}
+
+/// Loads what the route carries, and writes it to the TCP option. Attributes are `NFTA_RT_*`,
+/// `NFTA_BYTEORDER_*` and `NFTA_EXTHDR_*`.
+fn clamp_segment_size<P: Pusher>(list: List<P>) -> List<P> {
+    const ROUTE_SEGMENT_SIZE: u32 = 3;
+    const TO_NETWORK_ORDER: u32 = 1;
+    const TCP_OPTION: u32 = 1;
+    const OPTION_SEGMENT_SIZE: u8 = 2;
+    let register = Registers::Reg1 as u32;
+    let list = raw(list, b"rt", &[(1, register), (2, ROUTE_SEGMENT_SIZE)], None);
+    let list = raw(
+        list,
+        b"byteorder",
+        &[
+            (1, register),
+            (2, register),
+            (3, TO_NETWORK_ORDER),
+            (4, 2),
+            (5, 2),
+        ],
+        None,
+    );
+    raw(
+        list,
+        b"exthdr",
+        &[(3, 2), (4, 2), (6, TCP_OPTION), (7, register)],
+        Some((2, OPTION_SEGMENT_SIZE)),
+    )
+}
+
+/// An instruction that the library has no encoder for: its attributes by number, those of 32 bits
+/// and those of eight.
+fn raw<P: Pusher>(
+    list: List<P>,
+    name: &[u8],
+    numbers: &[(u16, u32)],
+    octet: Option<(u16, u8)>,
+) -> List<P> {
+    /// `NFTA_EXPR_DATA`.
+    const DATA: u16 = 2;
+    let mut expression = list.nested_elem().push_name_bytes(name);
+    let buffer = expression.as_vec_mut();
+    let start = push_nested_header(buffer, DATA);
+    for (attribute, number) in numbers {
+        push_header(buffer, *attribute, 4);
+        buffer.extend(number.to_be_bytes());
+    }
+    if let Some((attribute, octet)) = octet {
+        push_header(buffer, attribute, 1);
+        buffer.push(octet);
+    }
+    finalize_nested_header(buffer, start);
+    expression.end_nested()
+}
+
+fn interface(name: &str) -> [u8; INTERFACE_NAME_SIZE] {
+    let mut padded = [0; INTERFACE_NAME_SIZE];
+    let size = name.len().min(INTERFACE_NAME_SIZE - 1);
+    padded[..size].copy_from_slice(&name.as_bytes()[..size]);
+    padded
+}

@@ -1,0 +1,235 @@
+//! Firewall rules as plain data: tables, chains, matches and actions in the words of nft(8).
+//! Printed, they read as `nft list table` prints them.
+
+use std::{collections::BTreeSet, fmt, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+use crate::network::Port;
+
+/// A table of the `ip` family with all that it holds.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    pub(super) sets: Vec<PortSet>,
+    /// Chains that are jumped to come before those that jump.
+    pub(super) chains: Vec<Chain>,
+}
+
+/// A set of ports, looked up by protocol and destination port.
+#[derive(Clone, Debug)]
+pub(super) struct PortSet {
+    pub(super) name: &'static str,
+    pub(super) ports: BTreeSet<Port>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Chain {
+    pub(super) name: &'static str,
+    /// Where packets enter by themselves; none for chains that are only jumped to.
+    pub(super) hook: Option<Hook>,
+    pub(super) rules: Vec<Rule>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hook {
+    pub(super) kind: Kind,
+    pub(super) point: Point,
+    pub(super) policy: Policy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Before connections are tracked.
+    Raw,
+    Filter,
+    Nat,
+}
+
+/// A place of a packet's way through the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Point {
+    Prerouting,
+    Forward,
+    Output,
+    Postrouting,
+}
+
+/// What happens to packets that no rule decided on.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Policy {
+    Accept,
+    Drop,
+}
+
+/// What happens to packets that all of `matches` apply to.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    pub(super) matches: Vec<Match>,
+    pub(super) action: Action,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Match {
+    InputIs(String),
+    InputIsNot(String),
+    OutputIs(String),
+    SourceIn(Ipv4Net),
+    DestinationIn(Ipv4Net),
+    IsTcpSyn,
+    IsNotIcmp,
+    IsUdp {
+        source: u16,
+        destination: u16,
+    },
+    /// Protocol and destination port are in the set of this name.
+    PortIn(&'static str),
+    /// The packet belongs or relates to a connection that was let through.
+    IsEstablished,
+    /// The packet begins a connection.
+    IsNew,
+    /// The connection's destination was rewritten.
+    IsRedirected,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    Accept,
+    Drop,
+    Return,
+    Jump(&'static str),
+    /// Rewrites the destination.
+    Redirect(Ipv4Addr),
+    /// Rewrites the source.
+    Disguise(Ipv4Addr),
+    /// Rewrites the source to the address of the interface that the packet leaves by.
+    Masquerade,
+    /// Lowers the segment size that a TCP connection begins with to what the way of the packet
+    /// carries.
+    ClampSegmentSize,
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table ip {} {{", self.name)?;
+        for set in &self.sets {
+            let ports: Vec<String> = set
+                .ports
+                .iter()
+                .map(|port| {
+                    format!(
+                        "{} . {}",
+                        port.protocol.to_string().to_lowercase(),
+                        port.number
+                    )
+                })
+                .collect();
+            writeln!(
+                f,
+                "\tset {} {{\n\t\ttype inet_proto . inet_service\n\t\telements = {{ {} }}\n\t}}\n",
+                set.name,
+                ports.join(", ")
+            )?;
+        }
+        let chains: Vec<String> = self.chains.iter().map(ToString::to_string).collect();
+        writeln!(f, "{}}}", chains.join("\n"))
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\tchain {} {{", self.name)?;
+        if let Some(hook) = self.hook {
+            writeln!(f, "\t\t{hook}")?;
+        }
+        for rule in &self.rules {
+            writeln!(f, "\t\t{rule}")?;
+        }
+        writeln!(f, "\t}}")
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let point = match self.point {
+            Point::Prerouting => "prerouting",
+            Point::Forward => "forward",
+            Point::Output => "output",
+            Point::Postrouting => "postrouting",
+        };
+        let priority = match (self.kind, self.point) {
+            (Kind::Raw, _) => "raw",
+            (Kind::Filter, _) => "filter",
+            (Kind::Nat, Point::Postrouting) => "srcnat",
+            (Kind::Nat, Point::Output) => "-100",
+            (Kind::Nat, _) => "dstnat",
+        };
+        let kind = if self.kind == Kind::Nat {
+            "nat"
+        } else {
+            "filter"
+        };
+        let policy = match self.policy {
+            Policy::Accept => "accept",
+            Policy::Drop => "drop",
+        };
+        write!(
+            f,
+            "type {kind} hook {point} priority {priority}; policy {policy};"
+        )
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in &self.matches {
+            write!(f, "{part} ")?;
+        }
+        self.action.fmt(f)
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InputIs(name) => write!(f, "iifname \"{name}\""),
+            Self::InputIsNot(name) => write!(f, "iifname != \"{name}\""),
+            Self::OutputIs(name) => write!(f, "oifname \"{name}\""),
+            Self::SourceIn(net) => write!(f, "ip saddr {}", short(*net)),
+            Self::DestinationIn(net) => write!(f, "ip daddr {}", short(*net)),
+            Self::IsTcpSyn => f.write_str("tcp flags & (syn | rst) == syn"),
+            Self::IsNotIcmp => f.write_str("meta l4proto != icmp"),
+            Self::IsUdp {
+                source,
+                destination,
+            } => write!(f, "udp sport {source} udp dport {destination}"),
+            Self::PortIn(set) => write!(f, "meta l4proto . th dport @{set}"),
+            Self::IsEstablished => f.write_str("ct state established,related"),
+            Self::IsNew => f.write_str("ct state new"),
+            Self::IsRedirected => f.write_str("ct status dnat"),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
+            Self::Return => f.write_str("return"),
+            Self::Jump(chain) => write!(f, "jump {chain}"),
+            Self::Redirect(to) => write!(f, "dnat to {to}"),
+            Self::Disguise(to) => write!(f, "snat to {to}"),
+            Self::Masquerade => f.write_str("masquerade"),
+            Self::ClampSegmentSize => f.write_str("tcp option maxseg size set rt mtu"),
+        }
+    }
+}
+
+fn short(net: Ipv4Net) -> String {
+    if net.prefix_len() == net.max_prefix_len() {
+        net.addr().to_string()
+    } else {
+        net.to_string()
+    }
+}

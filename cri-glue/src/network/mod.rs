@@ -1,0 +1,32 @@
+//! The machine's network: a tap in the pod's network namespace, translation of addresses between
+//! guest and pod, and a DHCP server for the guest.
+//!
+//! The machine shares the pod's address ("masquerade"). Relies on the pod's own network being set
+//! up; promises that what it changes stays within the pod's network namespace, and that [`undo`]
+//! takes all of it back.
+
+mod dhcp;
+mod dns;
+mod error;
+mod firewall;
+mod guest;
+mod link;
+mod mac;
+mod namespace;
+mod pod;
+mod request;
+mod setup;
+mod sysctl;
+mod tap;
+mod undo;
+
+pub use self::{
+    dhcp::DhcpServer,
+    dns::Dns,
+    error::NetworkError,
+    guest::GuestNetwork,
+    mac::MacAddress,
+    request::{DEFAULT_INTERFACE, Inbound, Port, Protocol, Request},
+    setup::{Network, Record, set_up},
+    undo::{NetworkUndo, undo},
+};
