@@ -5,12 +5,17 @@
 //! ends of the machine's console, monitor and agent. This crate knows QEMU and nothing of
 //! Kubernetes or containerd, and it never starts a process: the caller does.
 
+pub mod accelerator;
 pub mod machine;
+pub mod qmp;
+pub mod version;
 
 mod args;
 mod channels;
+mod lines;
 mod pci;
 
 pub use args::{CommandLine, FIRST_DESCRIPTOR};
 pub use channels::Channels;
 pub use machine::Machine;
+pub use qmp::Qmp;

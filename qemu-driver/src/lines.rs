@@ -1,0 +1,98 @@
+//! Lines from somebody who may be hostile: read one by one, none longer than a bound.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Why there is no next line.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// The line does not end within the bound.
+    #[error("a line of more than {0} bytes")]
+    TooLong(usize),
+    /// The stream broke.
+    #[error("reading: {0}")]
+    Read(#[from] io::Error),
+}
+
+/// Reads lines from `R`. Dropping the future of [`Lines::next`] loses nothing.
+#[derive(Debug)]
+pub(crate) struct Lines<R> {
+    stream: R,
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` known to hold no end of line.
+    searched: usize,
+    most: usize,
+}
+
+/// Bytes that are read at once.
+const CHUNK: usize = 4096;
+
+impl<R: AsyncRead + Unpin> Lines<R> {
+    /// Lines of at most `most` bytes each.
+    pub(crate) fn new(stream: R, most: usize) -> Self {
+        Self {
+            stream,
+            buffer: Vec::new(),
+            searched: 0,
+            most,
+        }
+    }
+
+    /// The next line without its end; `None` at the end of the stream. What follows the last end
+    /// of line is no line.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, LineError> {
+        loop {
+            let end = self.buffer[self.searched..]
+                .iter()
+                .position(|byte| *byte == b'\n');
+            if let Some(end) = end.map(|end| end + self.searched) {
+                let rest = self.buffer.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.buffer, rest);
+                line.pop();
+                self.searched = 0;
+                return Ok(Some(line));
+            }
+            self.searched = self.buffer.len();
+            if self.searched > self.most {
+                return Err(LineError::TooLong(self.most));
+            }
+            let mut chunk = [0; CHUNK];
+            match self.stream.read(&mut chunk).await {
+                Ok(0) => return Ok(None),
+                Ok(read) => self.buffer.extend_from_slice(&chunk[..read]),
+                // A Unix socket says so when the other side closed without reading everything.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut R {
+        &mut self.stream
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_split_and_the_rest_is_none() {
+        let mut lines = Lines::new(&b"a\r\n\nbc\nrest"[..], 10);
+        let mut all = Vec::new();
+        while let Some(line) = lines.next().await.unwrap() {
+            all.push(line);
+        }
+        assert_eq!(all, [&b"a\r"[..], b"", b"bc"]);
+    }
+
+    #[tokio::test]
+    async fn an_endless_line_is_refused() {
+        let mut lines = Lines::new(tokio::io::repeat(b'x'), 100_000);
+        assert!(matches!(
+            lines.next().await,
+            Err(LineError::TooLong(100_000))
+        ));
+    }
+}

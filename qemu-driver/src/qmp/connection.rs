@@ -1,0 +1,247 @@
+//! The transport below [`Qmp`](super::Qmp): numbered commands out, answers and events in.
+
+use std::collections::HashMap;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use qapi::qmp::QmpCommand;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::{Ending, Event, QmpError};
+use crate::lines::Lines;
+
+/// The most bytes of one line from QEMU. Its longest known answer, the description of all its
+/// commands, has some 250 KiB.
+const MAX_LINE: usize = 1 << 20;
+
+/// Events kept for a receiver that is behind.
+const EVENTS_KEPT: usize = 256;
+
+/// An answer: what the command returned, or QEMU's words of refusal.
+type Answer = Result<Value, String>;
+
+/// Calls that wait for an answer, by their number. None once the monitor is closed.
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>>;
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// None after a call was given up in the middle of its line: what is sent after half a line
+    /// would not be understood.
+    writer: tokio::sync::Mutex<Option<OwnedWriteHalf>>,
+    waiting: Waiting,
+    next: AtomicU64,
+    bound: Duration,
+    /// Weak in effect: the reader's sender closes the channel when QEMU ends.
+    events: broadcast::WeakSender<Event>,
+    ending: watch::Receiver<Ending>,
+    reader: AbortHandle,
+}
+
+/// One message from QEMU; which one it is, the fields tell.
+#[derive(Deserialize)]
+struct Message {
+    event: Option<String>,
+    #[serde(default)]
+    data: Value,
+    #[serde(rename = "return")]
+    answer: Option<Value>,
+    error: Option<Refusal>,
+    id: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    desc: String,
+}
+
+impl Connection {
+    /// Waits for the first line and starts to read.
+    pub(super) async fn open(
+        stream: StdUnixStream,
+        bound: Duration,
+    ) -> Result<(Self, Vec<u8>, broadcast::Receiver<Event>), QmpError> {
+        let command = "greeting";
+        stream.set_nonblocking(true).map_err(QmpError::Socket)?;
+        let (read, write) = UnixStream::from_std(stream)
+            .map_err(QmpError::Socket)?
+            .into_split();
+        let mut lines = Lines::new(read, MAX_LINE);
+        let greeting = timeout(bound, lines.next())
+            .await
+            .map_err(|_| QmpError::TimeOut { command, bound })?
+            .map_err(QmpError::Greeting)?
+            .ok_or(QmpError::Closed { command })?;
+        let (sender, events) = broadcast::channel(EVENTS_KEPT);
+        let (ending_sender, ending) = watch::channel(Ending::default());
+        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let weak = sender.downgrade();
+        let reader = Reader {
+            lines,
+            waiting: waiting.clone(),
+            events: sender,
+            ending: ending_sender,
+        };
+        let reader = tokio::spawn(reader.run()).abort_handle();
+        let connection = Self {
+            writer: tokio::sync::Mutex::new(Some(write)),
+            waiting,
+            next: AtomicU64::new(0),
+            bound,
+            events: weak,
+            ending,
+            reader,
+        };
+        Ok((connection, greeting, events))
+    }
+
+    pub(super) async fn execute<C: QmpCommand>(&self, command: &C) -> Result<C::Ok, QmpError> {
+        let name = C::NAME;
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let request = qapi::Execute::new(command, Some(id));
+        let mut line = serde_json::to_vec(&request).map_err(|source| QmpError::Answer {
+            command: name,
+            source,
+        })?;
+        line.push(b'\n');
+        let answer = timeout(self.bound, self.exchange(name, id, &line)).await;
+        if answer.is_err() {
+            self.forget(id);
+        }
+        let answer = answer.map_err(|_| QmpError::TimeOut {
+            command: name,
+            bound: self.bound,
+        })??;
+        let value = answer.map_err(|reason| QmpError::Refused {
+            command: name,
+            reason,
+        })?;
+        serde_json::from_value(value).map_err(|source| QmpError::Answer {
+            command: name,
+            source,
+        })
+    }
+
+    async fn exchange(
+        &self,
+        command: &'static str,
+        id: u64,
+        line: &[u8],
+    ) -> Result<Answer, QmpError> {
+        let closed = || QmpError::Closed { command };
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.waiting)
+            .as_mut()
+            .ok_or_else(closed)?
+            .insert(id, sender);
+        {
+            let mut place = self.writer.lock().await;
+            let mut writer = place.take().ok_or_else(closed)?;
+            writer.write_all(line).await.map_err(|_| closed())?;
+            *place = Some(writer);
+        }
+        receiver.await.map_err(|_| closed())
+    }
+
+    fn forget(&self, id: u64) {
+        if let Some(waiting) = lock(&self.waiting).as_mut() {
+            waiting.remove(&id);
+        }
+    }
+
+    pub(super) fn events(&self) -> broadcast::Receiver<Event> {
+        match self.events.upgrade() {
+            Some(sender) => sender.subscribe(),
+            // Closed already: a receiver that says so.
+            None => broadcast::channel(1).1,
+        }
+    }
+
+    pub(super) async fn ended(&self) -> Ending {
+        let mut ending = self.ending.clone();
+        while ending.changed().await.is_ok() {}
+        self.ending()
+    }
+
+    pub(super) fn ending(&self) -> Ending {
+        self.ending.borrow().clone()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads the monitor until its end.
+struct Reader {
+    lines: Lines<OwnedReadHalf>,
+    waiting: Waiting,
+    events: broadcast::Sender<Event>,
+    ending: watch::Sender<Ending>,
+}
+
+impl Reader {
+    async fn run(mut self) {
+        loop {
+            match self.lines.next().await {
+                Ok(Some(line)) => self.take(&line),
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "QEMU's monitor is given up");
+                    break;
+                }
+            }
+        }
+        // Whoever still waits learns by its sender's end that there is no answer.
+        lock(&self.waiting).take();
+    }
+
+    fn take(&self, line: &[u8]) {
+        let message: Message = match serde_json::from_slice(line) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::warn!(%error, "QEMU's monitor sent what is not QMP");
+                return;
+            }
+        };
+        if let Some(name) = message.event {
+            let Some(event) = Event::parse(&name, message.data) else {
+                tracing::trace!(name, "event of QEMU not acted on");
+                return;
+            };
+            tracing::debug!(?event, "event of QEMU");
+            self.ending.send_if_modified(|ending| ending.learn(&event));
+            // Nobody listens: nobody misses it.
+            let _ = self.events.send(event);
+            return;
+        }
+        let sender = message.id.and_then(|id| {
+            lock(&self.waiting)
+                .as_mut()
+                .and_then(|waiting| waiting.remove(&id))
+        });
+        let answer = match (message.answer, message.error) {
+            (_, Some(refusal)) => Err(refusal.desc),
+            (answer, None) => Ok(answer.unwrap_or_default()),
+        };
+        match sender {
+            // Its caller may have given up meanwhile.
+            Some(sender) => drop(sender.send(answer)),
+            None => tracing::debug!("QEMU answered what nobody waits for"),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What QEMU reports by itself.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What QEMU reports by itself, as far as we act on it; other events are dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The power button was pressed (`POWERDOWN`).
+    PowerButton,
+    /// The machine ends (`SHUTDOWN`).
+    Shutdown {
+        /// Whether the guest wanted it.
+        guest: bool,
+        /// QEMU's word for the cause: `guest-shutdown`, `host-qmp-quit`, `host-signal`, …
+        reason: String,
+    },
+    /// The guest rebooted, in place (`RESET`).
+    Reset {
+        /// Whether the guest wanted it.
+        guest: bool,
+    },
+    /// The guest reported its panic (`GUEST_PANICKED`).
+    Panicked,
+    /// The guest reported a crash from which it goes on into its crash kernel
+    /// (`GUEST_CRASHLOADED`).
+    CrashLoaded,
+    /// The guest's processors stopped (`STOP`): a pause, an error of a disk, or an internal error
+    /// of the accelerator, which only [`Qmp::state`](crate::Qmp::state) tells apart.
+    Stopped,
+    /// They run again (`RESUME`).
+    Resumed,
+    /// A disk could not read or write (`BLOCK_IO_ERROR`).
+    DiskError {
+        /// QEMU's id of the block node, `disk-<name>`, where known.
+        node: Option<String>,
+        /// `read` or `write`.
+        operation: String,
+        /// What QEMU did: `stop`, `report` or `ignore`.
+        action: String,
+        /// Whether the space below the disk ran out.
+        no_space: bool,
+    },
+    /// A port of the guest was opened or closed from within (`VSERPORT_CHANGE`): the id `agent`
+    /// is the guest agent's.
+    Port {
+        /// QEMU's id of the port.
+        id: String,
+        /// Whether somebody in the guest has it open.
+        open: bool,
+    },
+}
+
+/// The longest word of QEMU that is kept.
+const MAX_WORD: usize = 256;
+
+impl Event {
+    /// The event `name` with `data`; `None` for one that we do not act on, or whose data we do
+    /// not understand.
+    pub(super) fn parse(name: &str, data: Value) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Cause {
+            guest: bool,
+            #[serde(default)]
+            reason: String,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct DiskError {
+            node_name: Option<String>,
+            operation: String,
+            action: String,
+            #[serde(default)]
+            nospace: bool,
+        }
+        #[derive(Deserialize)]
+        struct Port {
+            id: String,
+            open: bool,
+        }
+        let event = match name {
+            "POWERDOWN" => Self::PowerButton,
+            "STOP" => Self::Stopped,
+            "RESUME" => Self::Resumed,
+            "GUEST_PANICKED" => Self::Panicked,
+            "GUEST_CRASHLOADED" => Self::CrashLoaded,
+            "SHUTDOWN" => {
+                let Cause { guest, reason } = serde_json::from_value(data).ok()?;
+                Self::Shutdown {
+                    guest,
+                    reason: short(reason),
+                }
+            }
+            "RESET" => {
+                let Cause { guest, .. } = serde_json::from_value(data).ok()?;
+                Self::Reset { guest }
+            }
+            "BLOCK_IO_ERROR" => {
+                let error: DiskError = serde_json::from_value(data).ok()?;
+                Self::DiskError {
+                    node: error.node_name.map(short),
+                    operation: short(error.operation),
+                    action: short(error.action),
+                    no_space: error.nospace,
+                }
+            }
+            "VSERPORT_CHANGE" => {
+                let Port { id, open } = serde_json::from_value(data).ok()?;
+                Self::Port {
+                    id: short(id),
+                    open,
+                }
+            }
+            _ => return None,
+        };
+        Some(event)
+    }
+}
+
+fn short(mut word: String) -> String {
+    let mut end = MAX_WORD.min(word.len());
+    while !word.is_char_boundary(end) {
+        end -= 1;
+    }
+    word.truncate(end);
+    word
+}
+
+/// What QEMU has said about the machine's end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// The guest reported a panic.
+    pub panicked: bool,
+    /// Whether the guest wanted the end, and QEMU's word for the cause: `guest-shutdown`,
+    /// `guest-panic`, `host-qmp-quit`, `host-signal`. None if QEMU ended without a word: it was
+    /// killed, or crashed.
+    pub shutdown: Option<(bool, String)>,
+}
+
+impl Ending {
+    /// Takes in `event`; whether it changed anything.
+    pub(super) fn learn(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Panicked => self.panicked = true,
+            Event::Shutdown { guest, reason } => self.shutdown = Some((*guest, reason.clone())),
+            // The machine lives on: what was said before was about an end that did not come.
+            Event::Reset { .. } if *self != Self::default() => *self = Self::default(),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The guest powered itself off, with or without the power button.
+    pub fn powered_off(&self) -> bool {
+        !self.panicked && self.shutdown.as_ref().is_some_and(|(guest, _)| *guest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn events_are_read() {
+        let parse = |name, data| Event::parse(name, data);
+        let reason = "guest-shutdown";
+        for (name, data, expected) in [
+            ("POWERDOWN", Value::Null, Some(Event::PowerButton)),
+            ("STOP", Value::Null, Some(Event::Stopped)),
+            (
+                "SHUTDOWN",
+                json!({"guest": true, "reason": reason}),
+                Some(Event::Shutdown {
+                    guest: true,
+                    reason: reason.into(),
+                }),
+            ),
+            ("SHUTDOWN", json!({"guest": "yes"}), None),
+            (
+                "RESET",
+                json!({"guest": true, "reason": "new"}),
+                Some(Event::Reset { guest: true }),
+            ),
+            (
+                "GUEST_PANICKED",
+                json!({"action": "run", "info": {"type": "unheard-of"}}),
+                Some(Event::Panicked),
+            ),
+            (
+                "BLOCK_IO_ERROR",
+                json!({"device": "", "node-name": "disk-root", "qom-path": "/machine/x",
+                       "operation": "write", "action": "stop", "nospace": true, "reason": "x"}),
+                Some(Event::DiskError {
+                    node: Some("disk-root".into()),
+                    operation: "write".into(),
+                    action: "stop".into(),
+                    no_space: true,
+                }),
+            ),
+            (
+                "VSERPORT_CHANGE",
+                json!({"id": "agent", "open": true}),
+                Some(Event::Port {
+                    id: "agent".into(),
+                    open: true,
+                }),
+            ),
+            ("RTC_CHANGE", json!({"offset": 1}), None),
+        ] {
+            assert_eq!(parse(name, data), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn words_are_cut() {
+        let data = json!({"guest": false, "reason": "ä".repeat(1000)});
+        let Some(Event::Shutdown { reason, .. }) = Event::parse("SHUTDOWN", data) else {
+            panic!()
+        };
+        assert_eq!(reason, "ä".repeat(MAX_WORD / 2));
+    }
+
+    #[test]
+    fn the_ending_is_learnt() {
+        let shutdown = |guest| Event::Shutdown {
+            guest,
+            reason: "r".into(),
+        };
+        let ending = |events: &[Event]| {
+            let mut ending = Ending::default();
+            events.iter().for_each(|event| {
+                ending.learn(event);
+            });
+            (ending.powered_off(), ending.panicked)
+        };
+        let reset = Event::Reset { guest: true };
+        assert_eq!(ending(&[]), (false, false));
+        assert_eq!(ending(&[Event::PowerButton, shutdown(true)]), (true, false));
+        assert_eq!(ending(&[shutdown(false)]), (false, false));
+        assert_eq!(ending(&[Event::Panicked, shutdown(true)]), (false, true));
+        assert_eq!(ending(&[Event::Panicked, reset]), (false, false));
+    }
+}
