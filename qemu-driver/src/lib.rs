@@ -6,6 +6,7 @@
 //! Kubernetes or containerd, and it never starts a process: the caller does.
 
 pub mod accelerator;
+pub mod image;
 pub mod machine;
 pub mod qmp;
 pub mod version;
