@@ -1,1 +1,23 @@
 //! OCI spec, annotations and network namespace to a Machine and the jail it runs in.
+//!
+//! One module for each thing that a container of a pod brings along ([`bundle`], [`sandbox`],
+//! [`mounts`], [`role`], [`identity`]), for each part of the machine that is made of it, and for
+//! what it runs in and on. Nothing here knows the protocol of containerd's shims or the API of
+//! Kubernetes.
+
+mod beneath;
+pub mod bundle;
+pub mod cgroup;
+pub mod config;
+pub mod identity;
+pub mod jail;
+pub mod mounts;
+pub mod network;
+pub mod overhead;
+pub mod record;
+pub mod role;
+pub mod runtime;
+pub mod sandbox;
+pub mod seed;
+pub mod termination;
+pub mod uid;

@@ -1,0 +1,312 @@
+//! The jail: the OCI bundle that QEMU runs in.
+//!
+//! Made of the machine container's own spec, so that limits, security labels and seccomp profile
+//! are what the pod asked for; everything else is as little as QEMU can live with: no capability,
+//! no new privilege, an unprivileged user, a root of QEMU's own read-only files, an empty `/dev`.
+
+mod oom;
+mod root;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceBuilder, LinuxDeviceCgroup,
+    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespace, LinuxNamespaceBuilder,
+    LinuxNamespaceType, LinuxResources, MountBuilder, PosixRlimitBuilder, PosixRlimitType, Process,
+    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+use qemu_driver::machine::Accelerator;
+
+use crate::bundle::Bundle;
+use crate::identity::Identity;
+use crate::sandbox::Sandbox;
+
+/// Directory of the jail in the machine container's bundle.
+pub const DIRECTORY: &str = "jail";
+
+/// KVM's device: misc major, and KVM's minor (Documentation/admin-guide/devices.txt).
+const KVM: (&str, i64, i64) = ("/dev/kvm", 10, 232);
+
+/// What runc's own default masks in `/proc`, whatever the pod asks for: QEMU reads none of it.
+const MASKED: [&str; 9] = [
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// What a jail is made of.
+#[derive(Debug)]
+pub struct Jail<'a> {
+    /// The tree that holds QEMU.
+    pub root: &'a Path,
+    /// The machine container's bundle.
+    pub bundle: &'a Bundle,
+    /// The pod's sandbox.
+    pub sandbox: &'a Sandbox,
+    /// Pid of the process that holds the pod's namespaces.
+    pub holder: u32,
+    /// Who QEMU is.
+    pub user: &'a Identity,
+    /// QEMU and its arguments, as seen in the jail.
+    pub arguments: Vec<String>,
+    /// What runs the guest's instructions.
+    pub accelerator: Accelerator,
+    /// Limits of QEMU's control group.
+    pub resources: LinuxResources,
+}
+
+/// Why there is no jail.
+#[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages say it, the fields are named in them"
+)]
+pub enum JailError {
+    #[error("cannot make the jail's root from {}: {source}", root.display())]
+    Root { root: PathBuf, source: io::Error },
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("the container's spec cannot become a jail's: {0}")]
+    Spec(#[from] OciSpecError),
+}
+
+impl Jail<'_> {
+    /// Makes the bundle in `directory`, which must not exist.
+    pub fn make(self, directory: &Path) -> Result<(), JailError> {
+        let rootfs = directory.join("rootfs");
+        let write = |path: &Path| {
+            let path = path.to_owned();
+            |source| JailError::Write { path, source }
+        };
+        fs::create_dir(directory).map_err(write(directory))?;
+        fs::create_dir(&rootfs).map_err(write(&rootfs))?;
+        let visible = root::make(self.root, &rootfs).map_err(|source| JailError::Root {
+            root: self.root.to_owned(),
+            source,
+        })?;
+        let config = directory.join("config.json");
+        let text = serde_json::to_vec(&self.spec(&visible)?).map_err(io::Error::from);
+        text.and_then(|text| fs::write(&config, text))
+            .map_err(write(&config))
+    }
+
+    /// The spec, with `visible` paths of the root bound into the jail.
+    fn spec(&self, visible: &[PathBuf]) -> Result<Spec, JailError> {
+        let proc_options = ["nosuid", "noexec", "nodev"];
+        let dev_options = ["nosuid", "noexec", "strictatime", "mode=755", "size=64k"];
+        let mut mounts = vec![
+            mount("/proc", "proc", Path::new("proc"), &proc_options)?,
+            mount("/dev", "tmpfs", Path::new("tmpfs"), &dev_options)?,
+        ];
+        for path in visible {
+            let source = self.root.join(path.strip_prefix("/").unwrap_or(path));
+            let destination = path.to_string_lossy();
+            mounts.push(mount(
+                &destination,
+                "bind",
+                &source,
+                &["bind", "ro", "nosuid", "nodev"],
+            )?);
+        }
+        let root = RootBuilder::default()
+            .path("rootfs")
+            .readonly(true)
+            .build()?;
+        let mut spec = SpecBuilder::default()
+            .version("1.0.2")
+            .root(root)
+            .mounts(mounts)
+            .process(self.process()?)
+            .linux(self.linux()?)
+            .build()?;
+        spec.set_hostname(self.sandbox.hostname.clone());
+        Ok(spec)
+    }
+
+    fn process(&self) -> Result<Process, OciSpecError> {
+        let own = self.bundle.process();
+        let none = LinuxCapabilitiesBuilder::default()
+            .bounding([])
+            .effective([])
+            .inheritable([])
+            .permitted([])
+            .ambient([])
+            .build()?;
+        let user = UserBuilder::default()
+            .uid(self.user.uid)
+            .gid(self.user.gid)
+            .additional_gids(self.user.groups.clone())
+            .build()?;
+        // A core dump would leave the guest's memory on the node.
+        let no_core = PosixRlimitBuilder::default()
+            .typ(PosixRlimitType::RlimitCore)
+            .hard(0u64)
+            .soft(0u64)
+            .build()?;
+        let mut process = ProcessBuilder::default()
+            .args(self.arguments.clone())
+            .cwd("/")
+            .env(["PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned()])
+            .user(user)
+            .capabilities(none)
+            .no_new_privileges(true)
+            .rlimits([no_core])
+            .terminal(false)
+            .build()?;
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+        process.set_selinux_label(own.selinux_label().clone());
+        process.set_oom_score_adj(own.oom_score_adj().map(oom::permitted));
+        Ok(process)
+    }
+
+    fn linux(&self) -> Result<Linux, OciSpecError> {
+        let own = self.bundle.linux();
+        let mut linux = LinuxBuilder::default()
+            .namespaces(self.namespaces()?)
+            .masked_paths(MASKED.map(str::to_owned))
+            .readonly_paths(READ_ONLY.map(str::to_owned))
+            .build()?;
+        let mut resources = self.resources.clone();
+        resources.set_devices(Some(self.device_rules()?));
+        linux.set_resources(Some(resources));
+        linux.set_cgroups_path(own.cgroups_path().clone());
+        linux.set_seccomp(own.seccomp().clone());
+        linux.set_mount_label(own.mount_label().clone());
+        if self.accelerator == Accelerator::Kvm {
+            let (path, major, minor) = KVM;
+            let kvm = LinuxDeviceBuilder::default()
+                .path(path)
+                .typ(LinuxDeviceType::C)
+                .major(major)
+                .minor(minor)
+                .file_mode(0o600u32)
+                .uid(self.user.uid)
+                .gid(self.user.gid)
+                .build()?;
+            linux.set_devices(Some(vec![kvm]));
+        }
+        Ok(linux)
+    }
+
+    fn namespaces(&self) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+        use LinuxNamespaceType::{Ipc, Mount, Network, Pid, Uts};
+        let own = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
+        let joined =
+            |typ, path: PathBuf| LinuxNamespaceBuilder::default().typ(typ).path(path).build();
+        Ok(vec![
+            own(Mount)?,
+            own(Ipc)?,
+            own(Uts)?,
+            joined(Pid, format!("/proc/{}/ns/pid", self.holder).into())?,
+            joined(Network, self.sandbox.network_namespace.clone())?,
+        ])
+    }
+
+    /// No device but those without which no program runs (the runtime adds them) and KVM.
+    fn device_rules(&self) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
+        let mut rules = vec![
+            LinuxDeviceCgroupBuilder::default()
+                .allow(false)
+                .access("rwm")
+                .build()?,
+        ];
+        if self.accelerator == Accelerator::Kvm {
+            let (_, major, minor) = KVM;
+            let kvm = LinuxDeviceCgroupBuilder::default()
+                .allow(true)
+                .typ(LinuxDeviceType::C)
+                .major(major)
+                .minor(minor)
+                .access("rw");
+            rules.push(kvm.build()?);
+        }
+        Ok(rules)
+    }
+}
+
+fn mount(
+    destination: &str,
+    typ: &str,
+    source: &Path,
+    options: &[&str],
+) -> Result<oci_spec::runtime::Mount, OciSpecError> {
+    let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
+    MountBuilder::default()
+        .destination(destination)
+        .typ(typ)
+        .source(source)
+        .options(options)
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::tests::{bundle, spec};
+
+    fn jail_spec(accelerator: Accelerator) -> serde_json::Value {
+        let mut given = spec();
+        given["process"]["apparmorProfile"] = "cri-containerd.apparmor.d".into();
+        given["linux"]["seccomp"] = serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO"});
+        let bundle = bundle(given);
+        let sandbox = Sandbox {
+            network_namespace: "/var/run/netns/cni-1".into(),
+            hostname: Some("pod-a".into()),
+            sysctls: [].into(),
+            cgroups_path: None,
+            oom_score_adj: None,
+        };
+        let jail = Jail {
+            root: Path::new("/opt/kubevirt/qemu"),
+            bundle: &bundle,
+            sandbox: &sandbox,
+            holder: 4242,
+            user: &Identity {
+                uid: 2_000_000_001,
+                gid: 2_000_000_001,
+                groups: vec![],
+            },
+            arguments: vec!["/usr/bin/qemu-system-x86_64".into(), "-S".into()],
+            accelerator,
+            resources: bundle.linux().resources().clone().unwrap(),
+        };
+        serde_json::to_value(jail.spec(&["/usr".into()]).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_jail_has_nothing_but_qemu() {
+        insta::assert_snapshot!(
+            serde_json::to_string_pretty(&jail_spec(Accelerator::Kvm)).unwrap()
+        );
+    }
+
+    #[test]
+    fn emulation_needs_no_device() {
+        let spec = jail_spec(Accelerator::Tcg);
+        assert!(spec["linux"].get("devices").is_none(), "{}", spec["linux"]);
+        assert_eq!(
+            spec["linux"]["resources"]["devices"]
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! What QEMU needs beside the guest's memory and processors, and whether the pod has it.
+//!
+//! The container's limit is the guest's; QEMU's own need comes on top of it and is in the pod's
+//! limit as the overhead of its RuntimeClass. A container can never use more than its pod, so a
+//! pod without that overhead is refused before it is killed for want of memory.
+
+use oci_spec::runtime::LinuxResources;
+use qemu_driver::machine::Accelerator;
+
+/// QEMU's own memory with KVM: its code and heap, device models, stacks, and the page tables for
+/// the guest's memory. Measured: `SPECIFICATION.md`.
+const MEMORY_BYTES: u64 = 96 << 20;
+
+/// More with emulation: the cache of translated code.
+const EMULATION_BYTES: u64 = 96 << 20;
+
+/// The share of a processor, in thousandths, for QEMU's threads that are not the guest's
+/// processors, so that they never make the guest wait.
+const CPU_MILLIS: u64 = 100;
+
+/// What comes on top of the container's limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overhead {
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Thousandths of a processor.
+    pub cpu_millis: u64,
+}
+
+/// The limits of the pod's control group; `None` without one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodLimits {
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u64>,
+}
+
+/// Why a machine does not fit into its pod.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the pod's memory limit of {} MiB does not hold the machine container's {} MiB and the {} MiB \
+     that QEMU needs{why}: give the RuntimeClass that overhead (overhead.podFixed.memory)",
+    pod_bytes >> 20, container_bytes >> 20, overhead_bytes >> 20
+)]
+pub struct DoesNotFit {
+    pod_bytes: u64,
+    container_bytes: u64,
+    overhead_bytes: u64,
+    why: &'static str,
+}
+
+impl Overhead {
+    /// The overhead of a machine that runs by `accelerator`.
+    pub fn of(accelerator: Accelerator) -> Self {
+        let emulation = match accelerator {
+            Accelerator::Kvm => 0,
+            Accelerator::Tcg => EMULATION_BYTES,
+        };
+        Self {
+            memory_bytes: MEMORY_BYTES + emulation,
+            cpu_millis: CPU_MILLIS,
+        }
+    }
+
+    /// The limits of QEMU's control group: those that the pod gives the machine container and the
+    /// overhead, within the limits of the pod.
+    pub fn add_to(
+        self,
+        resources: &LinuxResources,
+        pod: PodLimits,
+        accelerator: Accelerator,
+    ) -> Result<LinuxResources, DoesNotFit> {
+        let mut raised = resources.clone();
+        if let Some(container_bytes) = memory_limit(resources) {
+            let limit = container_bytes.saturating_add(self.memory_bytes);
+            if let Some(pod_bytes) = pod.memory_bytes.filter(|pod_bytes| *pod_bytes < limit) {
+                let why = match accelerator {
+                    Accelerator::Kvm => "",
+                    Accelerator::Tcg => " to emulate a processor, as this node has no KVM",
+                };
+                let overhead_bytes = self.memory_bytes;
+                return Err(DoesNotFit {
+                    pod_bytes,
+                    container_bytes,
+                    overhead_bytes,
+                    why,
+                });
+            }
+            self.raise_memory(&mut raised);
+        }
+        self.raise_cpu(&mut raised, pod.cpu_millis);
+        Ok(raised)
+    }
+
+    fn raise_memory(self, resources: &mut LinuxResources) {
+        let more = i64::try_from(self.memory_bytes).unwrap_or(i64::MAX);
+        let raise = |limit: Option<i64>| match limit {
+            Some(limit) if limit > 0 => Some(limit.saturating_add(more)),
+            unlimited => unlimited,
+        };
+        if let Some(memory) = resources.memory_mut() {
+            memory.set_limit(raise(memory.limit()));
+            // The limit of memory and swap together.
+            memory.set_swap(raise(memory.swap()));
+        }
+        if let Some(high) = resources
+            .unified_mut()
+            .as_mut()
+            .and_then(|unified| unified.get_mut("memory.high"))
+            && let Ok(bytes) = high.parse::<u64>()
+        {
+            *high = bytes.saturating_add(self.memory_bytes).to_string();
+        }
+    }
+
+    fn raise_cpu(self, resources: &mut LinuxResources, pod_millis: Option<u64>) {
+        let Some(cpu) = resources.cpu_mut() else {
+            return;
+        };
+        let Some(millis) = cpu_limit(cpu.quota(), cpu.period()) else {
+            return;
+        };
+        let raised = (millis + self.cpu_millis)
+            .min(pod_millis.unwrap_or(u64::MAX))
+            .max(millis);
+        let period = cpu
+            .period()
+            .filter(|period| *period > 0)
+            .unwrap_or(DEFAULT_PERIOD);
+        // Rounded down, since v1 refuses a child with a greater share than its parent.
+        cpu.set_quota(i64::try_from(raised.saturating_mul(period) / 1000).ok());
+    }
+}
+
+/// Of the kernel, in microseconds.
+const DEFAULT_PERIOD: u64 = 100_000;
+
+/// The limit of memory in `resources`, in bytes.
+pub fn memory_limit(resources: &LinuxResources) -> Option<u64> {
+    let limit = resources.memory().as_ref()?.limit()?;
+    u64::try_from(limit).ok().filter(|limit| *limit > 0)
+}
+
+/// The limit of processors in `resources`, in thousandths of one.
+pub fn cpu_limit_millis(resources: &LinuxResources) -> Option<u64> {
+    let cpu = resources.cpu().as_ref()?;
+    cpu_limit(cpu.quota(), cpu.period())
+}
+
+fn cpu_limit(quota: Option<i64>, period: Option<u64>) -> Option<u64> {
+    let quota = u64::try_from(quota?).ok().filter(|quota| *quota > 0)?;
+    Some(
+        quota.saturating_mul(1000)
+            / period
+                .filter(|period| *period > 0)
+                .unwrap_or(DEFAULT_PERIOD),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn resources(memory: serde_json::Value, cpu: serde_json::Value) -> LinuxResources {
+        serde_json::from_value(json!({"memory": memory, "cpu": cpu})).unwrap()
+    }
+
+    fn pod(memory_bytes: u64, cpu_millis: u64) -> PodLimits {
+        PodLimits {
+            memory_bytes: Some(memory_bytes),
+            cpu_millis: Some(cpu_millis),
+        }
+    }
+
+    #[test]
+    fn limits_are_raised_within_the_pods() {
+        let overhead = Overhead {
+            memory_bytes: 100 * MIB,
+            cpu_millis: 100,
+        };
+        let given = resources(
+            json!({"limit": 256 * MIB, "swap": 256 * MIB}),
+            json!({"quota": 150_000, "period": 100_000, "shares": 512}),
+        );
+        let raise = |pod| overhead.add_to(&given, pod, Accelerator::Kvm);
+        let raised = raise(PodLimits::default()).unwrap();
+        assert_eq!(memory_limit(&raised), Some(356 * MIB));
+        assert_eq!(raised.memory().unwrap().swap(), Some(356 << 20));
+        assert_eq!(cpu_limit_millis(&raised), Some(1600));
+        assert_eq!(raised.cpu().as_ref().unwrap().shares(), Some(512));
+        let raised = raise(pod(356 * MIB, 1550)).unwrap();
+        assert_eq!(cpu_limit_millis(&raised), Some(1550));
+        let error = raise(pod(355 * MIB, 1550)).unwrap_err().to_string();
+        assert!(
+            error.contains("355 MiB") && error.contains("podFixed"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn no_limit_stays_none() {
+        let given = resources(json!({"limit": -1}), json!({"quota": -1, "shares": 2}));
+        let raised = Overhead::of(Accelerator::Tcg)
+            .add_to(&given, pod(MIB, 1), Accelerator::Tcg)
+            .unwrap();
+        assert_eq!(raised, given);
+    }
+
+    #[test]
+    fn the_throttling_limit_of_v2_is_raised_too() {
+        let mut given = resources(json!({"limit": 256 * MIB}), json!({}));
+        given.set_unified(Some([("memory.high".into(), "200".into())].into()));
+        let overhead = Overhead {
+            memory_bytes: 100,
+            cpu_millis: 0,
+        };
+        let raised = overhead
+            .add_to(&given, PodLimits::default(), Accelerator::Kvm)
+            .unwrap();
+        assert_eq!(raised.unified().as_ref().unwrap()["memory.high"], "300");
+    }
+}

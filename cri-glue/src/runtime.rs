@@ -1,0 +1,359 @@
+//! The node's OCI runtime (`runc`, or another with its command line), which makes the jails.
+//!
+//! Every call is bounded in time, and its error is the runtime's own last message. Calls block;
+//! who is asynchronous runs them on a blocking thread. Children are waited for one by one, so the
+//! caller's process must not reap children that it did not start.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use oci_spec::runtime::LinuxResources;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::config::NodeConfig;
+
+/// The descriptor that the first of a container's descriptors becomes.
+const FIRST_DESCRIPTOR: i32 = 3;
+
+/// How long a call may take. runc needs some tens of milliseconds; a node under pressure, seconds.
+/// kubelet gives up on the whole of CreateContainer after two minutes.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most bytes of the runtime's log that are looked at.
+const MAX_LOG_BYTES: u64 = 64 << 10;
+
+/// The node's OCI runtime, with the state of one containerd namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runtime {
+    path: PathBuf,
+    state: PathBuf,
+    systemd: bool,
+}
+
+/// A container that was created and not started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreatedContainer {
+    /// Its first process, in the PID namespace of the caller.
+    pub pid: u32,
+}
+
+/// What a container's first process has as its standard streams and further descriptors.
+#[derive(Debug, Default)]
+pub struct Descriptors {
+    /// Standard output and error, both; `/dev/null` if absent.
+    pub output: Option<OwnedFd>,
+    /// Descriptors from 3 on.
+    pub preserved: Vec<OwnedFd>,
+}
+
+/// Why the runtime did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages say it, the fields are named in them"
+)]
+pub enum RuntimeError {
+    #[error(
+        "the OCI runtime {} cannot be run: {source}; install it, or set runtime.path in the \
+         node's configuration", runtime.display()
+    )]
+    Run { runtime: PathBuf, source: io::Error },
+    #[error("{} {verb} failed: {message}", runtime.display())]
+    Failed {
+        runtime: PathBuf,
+        verb: &'static str,
+        message: String,
+    },
+    #[error("{} {verb} did not end within {} seconds", runtime.display(), TIMEOUT.as_secs())]
+    TimedOut {
+        runtime: PathBuf,
+        verb: &'static str,
+    },
+    #[error("{} create wrote no pid to {}: {source}", runtime.display(), path.display())]
+    PidFile {
+        runtime: PathBuf,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+impl Runtime {
+    /// The runtime of the node, for containers of the containerd namespace `namespace` whose
+    /// control group is `cgroups_path`: the form of that path tells the driver.
+    pub fn new(node: &NodeConfig, namespace: &str, cgroups_path: Option<&Path>) -> Self {
+        Self {
+            path: node.runtime.path.clone(),
+            state: node.runtime.state.join("runc").join(namespace),
+            systemd: cgroups_path.is_some_and(crate::cgroup::is_systemd_form),
+        }
+    }
+
+    /// Creates the container `id` from `bundle`; its process waits to be started.
+    pub fn create(
+        &self,
+        id: &str,
+        bundle: &Path,
+        descriptors: Descriptors,
+    ) -> Result<CreatedContainer, RuntimeError> {
+        let pid_file = bundle.join("pid");
+        let mut command = self.command(bundle, "create");
+        command
+            .arg("--bundle")
+            .arg(bundle)
+            .arg("--pid-file")
+            .arg(&pid_file);
+        command
+            .arg("--preserve-fds")
+            .arg(descriptors.preserved.len().to_string())
+            .arg(id);
+        if let Some(output) = descriptors.output {
+            let twin = output
+                .try_clone()
+                .map_err(|source| self.unrunnable(source))?;
+            command.stdout(output).stderr(twin);
+        }
+        let mappings = (FIRST_DESCRIPTOR..)
+            .zip(descriptors.preserved)
+            .map(|(child_fd, parent_fd)| FdMapping {
+                parent_fd,
+                child_fd,
+            })
+            .collect();
+        command
+            .fd_mappings(mappings)
+            .map_err(|collision| self.unrunnable(io::Error::other(collision)))?;
+        self.run("create", command, &log_file(bundle))?;
+        let pid = fs::read_to_string(&pid_file)
+            .and_then(|pid| pid.trim().parse().map_err(io::Error::other))
+            .map_err(|source| {
+                let runtime = self.path.clone();
+                RuntimeError::PidFile {
+                    runtime,
+                    path: pid_file,
+                    source,
+                }
+            })?;
+        Ok(CreatedContainer { pid })
+    }
+
+    /// Starts the process of the created container `id`, whose bundle is `bundle`.
+    pub fn start(&self, id: &str, bundle: &Path) -> Result<(), RuntimeError> {
+        let mut command = self.command(bundle, "start");
+        command.arg(id);
+        self.run("start", command, &log_file(bundle))
+    }
+
+    /// Sets the resources of the container `id`, whose bundle is `bundle`.
+    pub fn update(
+        &self,
+        id: &str,
+        bundle: &Path,
+        resources: &LinuxResources,
+    ) -> Result<(), RuntimeError> {
+        let path = bundle.join("resources.json");
+        serde_json::to_vec(resources)
+            .map_err(io::Error::from)
+            .and_then(|json| fs::write(&path, json))
+            .map_err(|source| self.unrunnable(source))?;
+        let mut command = self.command(bundle, "update");
+        command.arg("--resources").arg(&path).arg(id);
+        self.run("update", command, &log_file(bundle))
+    }
+
+    /// Ends the processes of the container `id` and removes it with its control groups. A
+    /// container that does not exist is removed already.
+    pub fn delete(&self, id: &str) -> Result<(), RuntimeError> {
+        let log = self.state.join(format!("{id}.log"));
+        fs::create_dir_all(&self.state).map_err(|source| self.unrunnable(source))?;
+        let mut command = self.global(&log);
+        command.args(["delete", "--force", id]);
+        let result = self.run("delete", command, &log);
+        let _ = fs::remove_file(&log);
+        match result {
+            Err(RuntimeError::Failed { .. }) if !self.state.join(id).exists() => Ok(()),
+            result => result,
+        }
+    }
+
+    fn command(&self, bundle: &Path, verb: &str) -> Command {
+        let mut command = self.global(&log_file(bundle));
+        command.arg(verb);
+        command
+    }
+
+    fn global(&self, log: &Path) -> Command {
+        let mut command = Command::new(&self.path);
+        command.arg("--root").arg(&self.state).arg("--log").arg(log);
+        command.args(["--log-format", "json"]);
+        if self.systemd {
+            command.arg("--systemd-cgroup");
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    fn run(
+        &self,
+        verb: &'static str,
+        mut command: Command,
+        log: &Path,
+    ) -> Result<(), RuntimeError> {
+        let mut child = command.spawn().map_err(|source| self.unrunnable(source))?;
+        // The command holds our copies of the container's descriptors.
+        drop(command);
+        let runtime = || self.path.clone();
+        match wait(&mut child) {
+            Ok(Some(status)) if status.success() => Ok(()),
+            Ok(Some(status)) => {
+                let message = last_error(log).unwrap_or_else(|| status.to_string());
+                Err(RuntimeError::Failed {
+                    runtime: runtime(),
+                    verb,
+                    message,
+                })
+            }
+            Ok(None) => Err(RuntimeError::TimedOut {
+                runtime: runtime(),
+                verb,
+            }),
+            Err(source) => Err(self.unrunnable(source)),
+        }
+    }
+
+    fn unrunnable(&self, source: io::Error) -> RuntimeError {
+        RuntimeError::Run {
+            runtime: self.path.clone(),
+            source,
+        }
+    }
+}
+
+fn log_file(bundle: &Path) -> PathBuf {
+    bundle.join("runtime.log")
+}
+
+/// Waits for `child` for at most [`TIMEOUT`]; then ends it and returns `None`.
+fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    let pid = Pid::from_child(child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    let deadline = std::time::Instant::now() + TIMEOUT;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let timeout = rustix::time::Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(0) => {
+                child.kill()?;
+                child.wait()?;
+                return Ok(None);
+            }
+            Ok(_) => return child.wait().map(Some),
+        }
+    }
+}
+
+/// The last message of level error in the log of a runtime.
+fn last_error(log: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        level: String,
+        msg: String,
+    }
+    let mut text = String::new();
+    File::open(log)
+        .ok()?
+        .take(MAX_LOG_BYTES)
+        .read_to_string(&mut text)
+        .ok()?;
+    let lines = text
+        .lines()
+        .rev()
+        .filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    let mut errors = lines.filter(|line| matches!(line.level.as_str(), "error" | "fatal"));
+    errors.next().map(|line| line.msg)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A runtime that is a shell script.
+    fn runtime(dir: &Path, script: &str) -> Runtime {
+        let path = dir.join("fake-runtime");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Runtime {
+            path,
+            state: dir.join("state"),
+            systemd: false,
+        }
+    }
+
+    #[test]
+    fn descriptors_are_contiguous_from_three() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "while [ $# -gt 1 ]; do [ $1 = --pid-file ] && echo 77 > $2; shift; done\n\
+                      cat <&3; cat <&4; [ ! -e /proc/self/fd/5 ]";
+        let runtime = runtime(dir.path(), script);
+        let (mut output, input) = std::io::pipe().unwrap();
+        let preserved = ["one", "two"].map(|text| {
+            let path = dir.path().join(text);
+            fs::write(&path, text).unwrap();
+            OwnedFd::from(File::open(path).unwrap())
+        });
+        let descriptors = Descriptors {
+            output: Some(input.into()),
+            preserved: preserved.into(),
+        };
+        let created = runtime.create("c1", dir.path(), descriptors).unwrap();
+        assert_eq!(created.pid, 77);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "onetwo");
+    }
+
+    #[test]
+    fn the_runtimes_own_words_are_the_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "while [ $1 != --log ]; do shift; done\n\
+            echo '{\"level\":\"warning\",\"msg\":\"w\"}' > $2\n\
+            echo '{\"level\":\"error\",\"msg\":\"no such thing\"}' >> $2\nexit 1";
+        let runtime = runtime(dir.path(), script);
+        let error = runtime
+            .create("c1", dir.path(), Descriptors::default())
+            .unwrap_err();
+        assert!(
+            error.to_string().ends_with("create failed: no such thing"),
+            "{error}"
+        );
+        runtime.delete("c1").unwrap();
+        fs::create_dir_all(dir.path().join("state/c1")).unwrap();
+        assert!(runtime.delete("c1").is_err());
+    }
+
+    #[test]
+    fn a_missing_runtime_is_named() {
+        let mut node = NodeConfig::default();
+        node.runtime.path = "/nonexistent/runc".into();
+        node.runtime.state = tempfile::tempdir().unwrap().path().join("state");
+        let runtime = Runtime::new(&node, "k8s.io", None);
+        let error = runtime.start("c1", Path::new("/")).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/runc"), "{error}");
+    }
+}

@@ -1,0 +1,56 @@
+//! The termination message: one sentence that kubelet shows as the reason of a container's end.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use vm_api::contract::TERMINATION_MESSAGE_LIMIT;
+
+/// The file that kubelet reads the message from. It belongs to kubelet and is never in the jail,
+/// so that nothing of the guest's can put another file in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TerminationLog(PathBuf);
+
+impl TerminationLog {
+    /// The log at `path` on the node.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Writes `message` in place of what is there, cut at [`TERMINATION_MESSAGE_LIMIT`] bytes.
+    pub fn write(&self, message: &str) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut file = std::fs::File::from(openat(CWD, &self.0, flags, Mode::empty())?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other(format!(
+                "{} is not a regular file",
+                self.0.display()
+            )));
+        }
+        file.set_len(0)?;
+        file.write_all(
+            &message.as_bytes()[..message.floor_char_boundary(TERMINATION_MESSAGE_LIMIT)],
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_is_bounded_and_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = TerminationLog::new(&path);
+        assert!(log.write("no such file").is_err());
+        std::fs::write(&path, "before").unwrap();
+        log.write("end").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "end");
+        log.write(&"ä".repeat(5000)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 4096);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(TerminationLog::new(&link).write("x").is_err());
+    }
+}
