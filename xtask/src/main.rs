@@ -10,6 +10,8 @@ mod oci;
 mod packages;
 mod progress;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -31,8 +33,20 @@ enum Command {
     Image(image::Args),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The whole chain in one line, and never a backtrace: what fails here is the machine's
+        // state or the user's input.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Cluster(args) => cluster::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Image(args) => image::run(args),
