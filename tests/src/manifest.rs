@@ -9,17 +9,17 @@ use crate::Node;
 /// References of the images that the suite loads onto the nodes.
 pub mod image {
     /// Linux with busybox and the guest agent; says [`TINY_READY`].
-    pub const TINY: &str = "kubevirt.local/guest/tiny:latest";
+    pub const TINY: &str = "kubevirt.local/guest/tiny:qcow2";
     /// What the tiny guest prints on its console once it is up.
     pub const TINY_READY: &str = "tiny guest ready";
     /// A boot sector that prints and halts.
-    pub const BOOT_SECTOR: &str = "kubevirt.local/guest/boot-sector:latest";
+    pub const BOOT_SECTOR: &str = "kubevirt.local/guest/boot-sector:raw";
     /// A boot sector that prints much and powers off.
-    pub const POWER_OFF: &str = "kubevirt.local/guest/power-off:latest";
+    pub const POWER_OFF: &str = "kubevirt.local/guest/power-off:raw";
     /// Debian with systemd, cloud-init, sshd and the guest agent.
-    pub const DEBIAN: &str = "kubevirt.local/guest/debian:latest";
+    pub const DEBIAN: &str = "kubevirt.local/guest/debian:qcow2";
     /// busybox, for ordinary containers.
-    pub const BUSYBOX: &str = "kubevirt.local/test/busybox:latest";
+    pub const BUSYBOX: &str = "kubevirt.local/bench/busybox:1";
 }
 
 /// One Kubernetes object.

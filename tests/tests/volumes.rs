@@ -68,7 +68,7 @@ fn a_filesystem_claim_keeps_what_was_written(node: Node) {
     let namespace = TestNamespace::new("claim-fs");
     let claim = LocalClaim::filesystem(&namespace, "data", node);
     let mount = json!([{ "name": "data", "mountPath": "/volumes/data" }]);
-    let sizes = json!({ "data": 64 << 20 });
+    let sizes = json!({ "data": "64Mi" });
     keeps(
         &namespace,
         &with_data(node, claimed("data"), MARK)
