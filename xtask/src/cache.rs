@@ -1,6 +1,7 @@
 //! Where builds are kept between runs, outside the tree: a second run is quick, and nothing relies
 //! on it being there.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -56,7 +57,8 @@ impl Key {
 }
 
 /// The directory `<kind>/<name>-<key>`. Where it is missing, `build` fills it, and the directories
-/// that older keys of the same name left behind go away. Never seen half built.
+/// that older keys of the same name left behind go away. Never seen half built, and never built by
+/// two at a time.
 pub(crate) fn entry(
     kind: &str,
     name: &str,
@@ -64,13 +66,20 @@ pub(crate) fn entry(
     build: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
     let base = dir(kind)?;
+    let lock = base.join(format!(".{name}.lock"));
+    let lock = File::create(&lock).with_context(|| format!("create {}", lock.display()))?;
+    lock.lock()
+        .with_context(|| format!("wait for another build of {name}"))?;
+
     let key = key.name();
     let target = base.join(format!("{name}-{key}"));
     if target.exists() {
         return Ok(target);
     }
-    let temporary = tempfile::Builder::new().prefix(".building-").tempdir_in(&base)?;
-    build(temporary.path())?;
+    let half = base.join(format!(".{name}.building"));
+    remove(&half)?;
+    std::fs::create_dir(&half).with_context(|| format!("create {}", half.display()))?;
+    build(&half)?;
     let is_older = |file: &str| {
         file.strip_prefix(name)
             .and_then(|rest| rest.strip_prefix('-'))
@@ -78,15 +87,31 @@ pub(crate) fn entry(
     };
     for old in std::fs::read_dir(&base)?.flatten() {
         if old.file_name().to_str().is_some_and(is_older) {
-            std::fs::remove_dir_all(old.path())
-                .with_context(|| format!("remove {}", old.path().display()))?;
+            remove(&old.path())?;
         }
     }
-    // Somebody else may have built the same meanwhile: theirs is as good.
-    if let Err(error) = std::fs::rename(temporary.path(), &target)
-        && !target.exists()
-    {
-        return Err(error).with_context(|| format!("create {}", target.display()));
-    }
+    std::fs::rename(&half, &target).with_context(|| format!("create {}", target.display()))?;
     Ok(target)
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_that_join_to_the_same_text_have_different_keys() {
+        let key = |parts: &[&str]| parts.iter().fold(Key::default(), Key::add).name();
+        assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
+        assert_ne!(key(&["a"]), key(&["a", ""]));
+        assert_eq!(key(&["a", "b"]), key(&["a", "b"]));
+    }
 }

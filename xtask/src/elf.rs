@@ -2,14 +2,19 @@
 //! their own, so that nothing of the host gets in and nothing has to run.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use goblin::elf::Elf;
 
 /// Where Debian's loader looks without configuration.
-const LIBRARY_DIRS: [&str; 4] =
-    ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib64", "usr/lib64"];
+const LIBRARY_DIRS: [&str; 4] = [
+    "lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu",
+    "lib64",
+    "usr/lib64",
+];
 
 /// How many symbolic links in a row are followed before they count as a loop.
 const MAX_LINKS: usize = 16;
@@ -24,7 +29,10 @@ pub(crate) type Files = BTreeMap<String, PathBuf>;
 /// A library that is not below `root` is named, with who needs it.
 pub(crate) fn closure(root: &Path, programs: &[&str]) -> Result<Files> {
     let mut files = Files::new();
-    let mut todo: Vec<String> = programs.iter().map(|program| (*program).to_owned()).collect();
+    let mut todo: Vec<String> = programs
+        .iter()
+        .map(|program| (*program).to_owned())
+        .collect();
     while let Some(path) = todo.pop() {
         if files.contains_key(&path) {
             continue;
@@ -63,42 +71,59 @@ pub(crate) fn copy(files: &Files, into: &Path) -> Result<()> {
 }
 
 fn find(root: &Path, runpaths: &[&str], library: &str) -> Option<String> {
-    let own = runpaths.iter().flat_map(|paths| paths.split(':')).map(|dir| dir.trim_matches('/'));
+    let own = runpaths
+        .iter()
+        .flat_map(|paths| paths.split(':'))
+        .map(|dir| dir.trim_matches('/'));
     own.chain(LIBRARY_DIRS)
         .map(|dir| format!("{dir}/{library}"))
         .find(|path| resolve(root, path).is_ok())
 }
 
 /// The regular file that `path` leads to when `root` is the root directory.
-fn resolve(root: &Path, path: &str) -> Result<PathBuf> {
-    let mut path = PathBuf::from(path);
-    for _ in 0..MAX_LINKS {
-        let full = root.join(&path);
-        let meta = full.symlink_metadata()?;
-        if meta.is_file() {
-            return Ok(full);
+pub(crate) fn resolve(root: &Path, path: &str) -> Result<PathBuf> {
+    let mut todo: Vec<OsString> = parts(Path::new(path));
+    let mut inner = PathBuf::new();
+    let mut links = 0;
+    while let Some(part) = todo.pop() {
+        if part == ".." {
+            inner.pop();
+            continue;
         }
-        if !meta.is_symlink() {
-            bail!("{} is no file", path.display());
+        inner.push(part);
+        let full = root.join(&inner);
+        if full
+            .symlink_metadata()
+            .with_context(|| full.display().to_string())?
+            .is_symlink()
+        {
+            links += 1;
+            ensure!(
+                links <= MAX_LINKS,
+                "too many symbolic links at {}",
+                full.display()
+            );
+            let target = std::fs::read_link(&full)?;
+            inner.pop();
+            if target.is_absolute() {
+                inner.clear();
+            }
+            todo.extend(parts(&target));
         }
-        path = normal(&path.parent().unwrap_or(Path::new("")).join(std::fs::read_link(&full)?));
     }
-    bail!("too many symbolic links at {}", path.display())
+    let full = root.join(inner);
+    ensure!(full.symlink_metadata()?.is_file(), "{path} is no file");
+    Ok(full)
 }
 
-/// Without a leading slash, `.` and `..`: the path as seen from a root that one cannot leave.
-fn normal(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => out.push(name),
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    out
+/// The components of a path, the last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let named = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
+    path.components()
+        .rev()
+        .filter(named)
+        .map(|part| part.as_os_str().to_owned())
+        .collect()
 }
 
 #[cfg(test)]

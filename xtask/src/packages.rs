@@ -46,15 +46,20 @@ impl Packages {
     /// When apt knows no such package, in its own words.
     pub(crate) fn resolve(names: &[&str]) -> Result<Self> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let uris = match command::output(apt(&names)?.arg("--print-uris")) {
-            Ok(uris) => uris,
-            // A fresh machine has no package lists yet.
-            Err(_) => {
-                update()?;
-                command::output(apt(&names)?.arg("--print-uris"))?
-            }
+        // What was downloaded before is left out of the answer, so ask about an empty directory.
+        let uris = || {
+            let empty = cache::dir("packages")?.join("none");
+            command::output(apt(&names, &empty).arg("--print-uris"))
         };
-        Ok(Self { names, closure: closure(&uris)? })
+        // A fresh machine has no package lists yet.
+        let uris = uris().or_else(|_| {
+            update()?;
+            uris()
+        })?;
+        Ok(Self {
+            names,
+            closure: closure(&uris)?,
+        })
     }
 
     /// All packages, in the order of their names.
@@ -64,14 +69,46 @@ impl Packages {
 
     /// A text that changes with any version.
     pub(crate) fn fingerprint(&self) -> String {
-        self.closure.iter().map(|package| format!("{}\n", package.file)).collect()
+        self.closure
+            .iter()
+            .map(|package| format!("{}\n", package.file))
+            .collect()
+    }
+
+    /// The files in `package`, which was downloaded, relative to the root.
+    pub(crate) fn files(&self, package: &Package) -> Result<Vec<String>> {
+        let archive = cache::dir("packages")?.join(&package.file);
+        let tar = Command::new("dpkg-deb")
+            .arg("--fsys-tarfile")
+            .arg(&archive)
+            .output()
+            .context("run dpkg-deb")?;
+        let mut files = Vec::new();
+        for entry in tar::Archive::new(tar.stdout.as_slice()).entries()? {
+            let path = entry
+                .with_context(|| format!("read {}", archive.display()))?
+                .path()?
+                .into_owned();
+            files.push(
+                path.strip_prefix("./")
+                    .unwrap_or(&path)
+                    .display()
+                    .to_string(),
+            );
+        }
+        Ok(files)
     }
 
     /// Downloads what is missing and unpacks all of it below `into`.
     pub(crate) fn unpack(&self, into: &Path) -> Result<()> {
         let archives = cache::dir("packages")?;
-        if self.closure.iter().any(|package| !archives.join(&package.file).exists()) {
-            let download = || command::run(apt(&self.names)?.arg("--download-only"));
+        if self
+            .closure
+            .iter()
+            .any(|package| !archives.join(&package.file).exists())
+        {
+            std::fs::create_dir_all(archives.join("partial"))?;
+            let download = || command::run(apt(&self.names, &archives).arg("--download-only"));
             if download().is_err() {
                 // The lists may be older than what the mirror still holds.
                 update()?;
@@ -90,7 +127,10 @@ impl Packages {
 fn closure(uris: &str) -> Result<Vec<Package>> {
     let mut closure = Vec::new();
     for line in uris.lines().filter(|line| line.starts_with('\'')) {
-        let file = line.split_whitespace().nth(1).context("apt printed a URI without a file")?;
+        let file = line
+            .split_whitespace()
+            .nth(1)
+            .context("apt printed a URI without a file")?;
         let package = Package::parse(file)
             .with_context(|| format!("apt named a file that is no package: {file}"))?;
         closure.push(package);
@@ -102,9 +142,7 @@ fn closure(uris: &str) -> Result<Vec<Package>> {
     Ok(closure)
 }
 
-fn apt(names: &[String]) -> Result<Command> {
-    let archives = cache::dir("packages")?;
-    std::fs::create_dir_all(archives.join("partial"))?;
+fn apt(names: &[String], archives: &Path) -> Command {
     let mut apt = Command::new("apt-get");
     apt.args(["install", "-y", "-q", "--no-install-recommends"])
         // Nothing counts as installed, so that dependencies come out whole.
@@ -114,7 +152,7 @@ fn apt(names: &[String]) -> Result<Command> {
         .arg(format!("Dir::Cache::archives={}", archives.display()))
         .args(names)
         .env("LC_ALL", "C");
-    Ok(apt)
+    apt
 }
 
 fn update() -> Result<()> {
@@ -133,7 +171,10 @@ mod tests {
         let found = closure(uris).unwrap();
         assert_eq!(found.len(), 2);
         assert_eq!((&*found[0].name, &*found[0].version), ("base", "2-1"));
-        assert_eq!((&*found[1].name, &*found[1].version), ("qemu-utils", "1:7.2+dfsg-7"));
+        assert_eq!(
+            (&*found[1].name, &*found[1].version),
+            ("qemu-utils", "1:7.2+dfsg-7")
+        );
     }
 
     #[test]

@@ -19,19 +19,34 @@ const DISK: u64 = 1 << 20;
 /// Assembles `tests/guests/<name>/boot.s` into the directory it returns.
 pub(super) fn build(name: &str) -> Result<PathBuf> {
     let source = recipe(name).join("boot.s");
-    let content =
-        std::fs::read(&source).with_context(|| format!("read {}", source.display()))?;
-    let key = Key::default().add(content).add(include_str!("boot_sector.rs"));
+    let content = std::fs::read(&source).with_context(|| format!("read {}", source.display()))?;
+    let key = Key::default()
+        .add(content)
+        .add(include_str!("boot_sector.rs"));
     cache::entry("guests", name, key, |dir| assemble(&source, dir))
 }
 
 fn assemble(source: &Path, dir: &Path) -> Result<()> {
     let (object, disk) = (dir.join("boot.o"), dir.join("disk.img"));
-    command::run(Command::new("as").arg("--32").arg("-o").args([&object, source]))?;
+    command::run(
+        Command::new("as")
+            .arg("--32")
+            .arg("-o")
+            .args([&object, source]),
+    )?;
     // The firmware loads the sector to 0x7c00 and jumps there.
     command::run(
         Command::new("ld")
-            .args(["-m", "elf_i386", "--oformat", "binary", "-Ttext", "0x7c00", "-e", "0x7c00"])
+            .args([
+                "-m",
+                "elf_i386",
+                "--oformat",
+                "binary",
+                "-Ttext",
+                "0x7c00",
+                "-e",
+                "0x7c00",
+            ])
             .arg("-o")
             .args([&disk, &object]),
     )?;
@@ -42,7 +57,10 @@ fn assemble(source: &Path, dir: &Path) -> Result<()> {
         source.display(),
         sector.len()
     );
-    std::fs::File::options().write(true).open(&disk)?.set_len(DISK)?;
+    std::fs::File::options()
+        .write(true)
+        .open(&disk)?
+        .set_len(DISK)?;
     std::fs::set_permissions(&disk, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     std::fs::remove_file(object)?;
     Ok(())

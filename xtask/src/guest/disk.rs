@@ -54,8 +54,10 @@ impl Disk {
     /// Writes the disk to `out`; `work` holds what is needed meanwhile.
     pub(super) fn write(&self, out: &Path, work: &Path) -> Result<()> {
         let (esp, root) = (work.join("esp.img"), work.join("root.img"));
-        self.write_esp(&esp).context("make the EFI system partition")?;
-        self.write_root(&root).context("make the root file system")?;
+        self.write_esp(&esp)
+            .context("make the EFI system partition")?;
+        self.write_root(&root)
+            .context("make the root file system")?;
 
         let (esp_at, root_at) = (MARGIN_MIB, MARGIN_MIB + self.esp_mib);
         sized(out, root_at + self.root_mib + MARGIN_MIB)?;
@@ -71,7 +73,10 @@ impl Disk {
         }
         let code = std::fs::read(GPT_BOOT_CODE)
             .with_context(|| format!("read {GPT_BOOT_CODE} (of the package syslinux-common)"))?;
-        ensure!(code.len() <= BOOT_CODE, "{GPT_BOOT_CODE} does not fit before the partitions");
+        ensure!(
+            code.len() <= BOOT_CODE,
+            "{GPT_BOOT_CODE} does not fit before the partitions"
+        );
         let mut disk = File::options().write(true).open(out)?;
         disk.seek(SeekFrom::Start(0))?;
         disk.write_all(&code)?;
@@ -92,7 +97,11 @@ impl Disk {
         )?;
         command::run(
             Command::new("sh")
-                .args(["-c", "exec sfdisk --quiet --no-reread --no-tell-kernel \"$1\" <\"$2\"", "sh"])
+                .args([
+                    "-c",
+                    "exec sfdisk --quiet --no-reread --no-tell-kernel \"$1\" <\"$2\"",
+                    "sh",
+                ])
                 .args([out, &script]),
         )?;
         Ok(std::fs::remove_file(script)?)
@@ -107,7 +116,12 @@ impl Disk {
                 .args(["-H", &(MARGIN_MIB * MIB / SECTOR).to_string()])
                 .args(["-v", "ESP", "-N", ESP_SERIAL, "::"]),
         )?;
-        command::run(mtool("mmd", esp).args(["::EFI", "::EFI/BOOT", "::loader", "::loader/entries"]))?;
+        command::run(mtool("mmd", esp).args([
+            "::EFI",
+            "::EFI/BOOT",
+            "::loader",
+            "::loader/entries",
+        ]))?;
         let texts = [
             (
                 "::syslinux.cfg",
@@ -117,7 +131,10 @@ impl Disk {
                     self.command_line
                 ),
             ),
-            ("::loader/loader.conf", "default linux\ntimeout 0\n".to_owned()),
+            (
+                "::loader/loader.conf",
+                "default linux\ntimeout 0\n".to_owned(),
+            ),
             (
                 "::loader/entries/linux.conf",
                 format!(
@@ -148,7 +165,10 @@ impl Disk {
             Command::new("mke2fs")
                 .args(["-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096"])
                 .args(["-L", self.root_label, "-U", ROOT_FS_ID])
-                .args(["-E", &format!("hash_seed={ROOT_FS_ID},root_owner=0:0,lazy_itable_init=0")])
+                .args([
+                    "-E",
+                    &format!("hash_seed={ROOT_FS_ID},root_owner=0:0,lazy_itable_init=0"),
+                ])
                 .arg("-d")
                 .args([&self.root, image])
                 .env("E2FSPROGS_FAKE_TIME", MTIME.to_string()),

@@ -121,9 +121,21 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if let Some(dir) = &args.output {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         for path in [&mut built.disk, &mut built.archive] {
-            let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-            let copy = dir.join(format!("{}-{}.{extension}", args.name.name(), format.name()));
-            command::run(Command::new("cp").arg("--sparse=always").arg(&path).arg(&copy))?;
+            let extension = path
+                .extension()
+                .and_then(|e| e.to_str())
+                .unwrap_or_default();
+            let copy = dir.join(format!(
+                "{}-{}.{extension}",
+                args.name.name(),
+                format.name()
+            ));
+            command::run(
+                Command::new("cp")
+                    .arg("--sparse=always")
+                    .arg(&path)
+                    .arg(&copy),
+            )?;
             *path = copy;
         }
     }
@@ -153,17 +165,37 @@ pub(crate) fn build(guest: Guest, format: Format) -> Result<Built> {
         let step = Step::begin(format!("Packing {image}"));
         let mut tree = Tree::default();
         tree.file_of(&format!("disk/{}", format.file()), &disk, 0o440, DISK_OWNER);
-        oci::write_archive(&archive, &Image { name: image.clone(), tree, ..Image::default() })?;
+        oci::write_archive(
+            &archive,
+            &Image {
+                name: image.clone(),
+                tree,
+                ..Image::default()
+            },
+        )?;
         step.done();
     }
-    Ok(Built { image, disk, archive })
+    Ok(Built {
+        image,
+        disk,
+        archive,
+    })
 }
 
 fn convert(raw: &Path, qcow2: &Path) -> Result<()> {
     let half = qcow2.with_extension("half");
     command::run(
         Command::new("qemu-img")
-            .args(["convert", "-f", "raw", "-O", "qcow2", "-c", "-o", "compression_type=zstd"])
+            .args([
+                "convert",
+                "-f",
+                "raw",
+                "-O",
+                "qcow2",
+                "-c",
+                "-o",
+                "compression_type=zstd",
+            ])
             .args([raw, &half]),
     )?;
     std::fs::rename(&half, qcow2).with_context(|| format!("create {}", qcow2.display()))
@@ -171,10 +203,15 @@ fn convert(raw: &Path, qcow2: &Path) -> Result<()> {
 
 /// The directory of a guest's recipe in the tree.
 fn recipe(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/guests")
+        .join(name)
 }
 
 /// The words of a recipe's list: a line each, without blanks and comments.
 fn list(text: &str) -> Vec<&str> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect()
 }

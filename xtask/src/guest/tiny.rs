@@ -23,7 +23,11 @@ const PACKAGES: &str = include_str!("../../../tests/guests/tiny/packages");
 const MODULES: &str = include_str!("../../../tests/guests/tiny/modules");
 
 /// What is taken out of the packages with its libraries, besides busybox.
-const PROGRAMS: [&str; 3] = ["usr/sbin/qemu-ga", "usr/sbin/dropbear", "bin/nc.traditional"];
+const PROGRAMS: [&str; 3] = [
+    "usr/sbin/qemu-ga",
+    "usr/sbin/dropbear",
+    "bin/nc.traditional",
+];
 
 /// `quiet` keeps the console for the guest's own words; hot-plugged memory is used at once.
 const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 quiet memhp_default_state=online";
@@ -51,8 +55,11 @@ pub(super) fn build() -> Result<PathBuf> {
 }
 
 fn assemble(packages: &Packages, dir: &Path, work: &Path) -> Result<()> {
-    let (unpacked, initramfs, root) =
-        (work.join("packages"), work.join("initramfs"), work.join("root"));
+    let (unpacked, initramfs, root) = (
+        work.join("packages"),
+        work.join("initramfs"),
+        work.join("root"),
+    );
     packages.unpack(&unpacked)?;
     let kernel = Kernel::find(&unpacked)?;
     fill_initramfs(&unpacked, &kernel, &initramfs).context("fill the initramfs")?;
@@ -82,7 +89,9 @@ fn fill_initramfs(unpacked: &Path, kernel: &Kernel, target: &Path) -> Result<()>
 }
 
 fn fill_root(unpacked: &Path, kernel: &Kernel, target: &Path) -> Result<()> {
-    let empty = ["dev", "mnt", "proc", "root", "run", "sys", "tmp", "usr/bin", "var"];
+    let empty = [
+        "dev", "mnt", "proc", "root", "run", "sys", "tmp", "usr/bin", "var",
+    ];
     directories(target, &empty)?;
     std::fs::set_permissions(target.join("root"), PermissionsExt::from_mode(0o700))?;
     symlink("/run", target.join("var/run"))?;
@@ -144,9 +153,14 @@ impl Kernel {
             .into_iter()
             .find(|dir| dir.exists())
             .context("the kernel package has no modules")?;
-        let modules = std::fs::read_dir(base)?.next().context("there is no kernel")??.path();
+        let modules = std::fs::read_dir(base)?
+            .next()
+            .context("there is no kernel")??
+            .path();
         let version = modules.file_name().and_then(|name| name.to_str());
-        let version = version.context("the kernel's version is not UTF-8")?.to_owned();
+        let version = version
+            .context("the kernel's version is not UTF-8")?
+            .to_owned();
         Ok(Self { version, modules })
     }
 
@@ -157,11 +171,12 @@ impl Kernel {
         let mut chosen = BTreeSet::new();
         let mut todo: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         while let Some(name) = todo.pop() {
-            let file = self.module(&name).with_context(|| format!("there is no module {name}"))?;
+            let file = self
+                .module(&name)
+                .with_context(|| format!("there is no module {name}"))?;
             if chosen.insert(file.clone()) {
-                let depends = command::output(
-                    Command::new("modinfo").args(["-F", "depends"]).arg(&file),
-                )?;
+                let depends =
+                    command::output(Command::new("modinfo").args(["-F", "depends"]).arg(&file))?;
                 let depends = depends.trim().split(',').filter(|name| !name.is_empty());
                 todo.extend(depends.map(str::to_owned));
             }
@@ -173,21 +188,35 @@ impl Kernel {
             }
             std::fs::copy(file, inner)?;
         }
-        for index in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
+        for index in [
+            "modules.order",
+            "modules.builtin",
+            "modules.builtin.modinfo",
+        ] {
             std::fs::copy(self.modules.join(index), to.join(index))?;
         }
-        command::run(Command::new("depmod").arg("-b").arg(target).arg(&self.version))
+        command::run(
+            Command::new("depmod")
+                .arg("-b")
+                .arg(target)
+                .arg(&self.version),
+        )
     }
 
     /// Names and files differ in `-` and `_` at will.
     fn module(&self, name: &str) -> Option<PathBuf> {
         let same = |file: &str| file.replace('-', "_") == name.replace('-', "_");
-        WalkDir::new(&self.modules).into_iter().flatten().map(walkdir::DirEntry::into_path).find(
-            |path| {
-                let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+        WalkDir::new(&self.modules)
+            .into_iter()
+            .flatten()
+            .map(walkdir::DirEntry::into_path)
+            .find(|path| {
+                let file = path
+                    .file_name()
+                    .and_then(|file| file.to_str())
+                    .unwrap_or_default();
                 file.split_once(".ko").is_some_and(|(stem, _)| same(stem))
-            },
-        )
+            })
     }
 }
 
@@ -195,12 +224,22 @@ impl Kernel {
 /// costs more than reading when the CPU is emulated.
 fn write_cpio(dir: &Path, archive: &Path) -> Result<()> {
     let mut out = File::create(archive)?;
-    for (inode, entry) in WalkDir::new(dir).min_depth(1).sort_by_file_name().into_iter().enumerate()
+    for (inode, entry) in WalkDir::new(dir)
+        .min_depth(1)
+        .sort_by_file_name()
+        .into_iter()
+        .enumerate()
     {
         let entry = entry?;
         let (name, meta) = (entry.path().strip_prefix(dir)?, entry.metadata()?);
-        let name = name.to_str().context("a name in the initramfs is not UTF-8")?;
-        let content = if meta.is_file() { std::fs::read(entry.path())? } else { Vec::new() };
+        let name = name
+            .to_str()
+            .context("a name in the initramfs is not UTF-8")?;
+        let content = if meta.is_file() {
+            std::fs::read(entry.path())?
+        } else {
+            Vec::new()
+        };
         let mut file = cpio::newc::Builder::new(name)
             .ino(u32::try_from(inode)? + 1)
             .mode(meta.permissions().mode())

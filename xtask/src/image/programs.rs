@@ -1,0 +1,100 @@
+//! Builds the product's programs for release. They carry their C library with them, so the shim
+//! runs on any distribution and the images need no libraries.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use goblin::elf::Elf;
+
+use crate::command;
+use crate::progress::Step;
+
+/// Named even though it is this machine's own: only then do the flags below spare build scripts
+/// and procedural macros, which cannot be static.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Links the C library statically.
+const STATIC: &str = "-C target-feature=+crt-static";
+
+const PACKAGES: [&str; 3] = [
+    "containerd-shim-kubevirt",
+    "kubevirt-node",
+    "vm-crd-controller",
+];
+
+/// Where the programs are.
+pub(crate) struct Programs {
+    /// The shim.
+    pub(crate) shim: PathBuf,
+    /// The node installer.
+    pub(crate) installer: PathBuf,
+    /// The controller.
+    pub(crate) controller: PathBuf,
+}
+
+impl Programs {
+    /// Builds them from the tree as it is; cargo knows what is up to date.
+    pub(crate) fn build() -> Result<Self> {
+        let step = Step::begin("Building the shim, the installer and the controller");
+        let mut build = cargo();
+        build.args([
+            "build",
+            "--release",
+            "--quiet",
+            "--locked",
+            "--target",
+            TARGET,
+        ]);
+        for package in PACKAGES {
+            build.args(["--package", package]);
+        }
+        let inherited = std::env::var("RUSTFLAGS").unwrap_or_default();
+        command::run(build.env("RUSTFLAGS", format!("{inherited} {STATIC}")))?;
+        step.done();
+        let dir = target_dir()?.join(TARGET).join("release");
+        let programs = Self {
+            shim: program(
+                &dir,
+                &["containerd-shim-kubevirt-v1", "containerd-shim-kubevirt"],
+            )?,
+            installer: program(&dir, &["kubevirt-node"])?,
+            controller: program(&dir, &["vm-crd-controller"])?,
+        };
+        Ok(programs)
+    }
+}
+
+/// The first of `names` that was built; it must need nothing that a node may lack.
+fn program(dir: &Path, names: &[&str]) -> Result<PathBuf> {
+    let path = names
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|path| path.exists())
+        .with_context(|| format!("cargo built no {} in {}", names[0], dir.display()))?;
+    let content = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    let elf = Elf::parse(&content).with_context(|| format!("read {}", path.display()))?;
+    ensure!(
+        elf.interpreter.is_none() && elf.libraries.is_empty(),
+        "{} is not static: it needs {:?}",
+        path.display(),
+        elf.libraries
+    );
+    Ok(path)
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    cargo
+}
+
+fn target_dir() -> Result<PathBuf> {
+    let metadata =
+        command::output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let dir = metadata["target_directory"]
+        .as_str()
+        .context("cargo tells no target directory")?;
+    Ok(dir.into())
+}
