@@ -93,21 +93,27 @@ impl Build {
         if finished.is_dir() {
             return Ok(finished);
         }
-        let work = tempfile::tempdir_in(cache::dir("go")?)?;
+        command::run(&mut command::words("go version"))
+            .context("building the test cluster needs Go 1.25 or newer on the PATH")?;
+        let work = finished.with_extension("work");
+        if work.exists() {
+            fs::remove_dir_all(&work)?;
+        }
+        fs::create_dir(&work)?;
         let step = Step::begin(format!("Building {} {}", self.name, self.version));
-        fs::write(work.path().join("go.mod"), self.go_mod()?)?;
+        fs::write(work.join("go.mod"), self.go_mod()?)?;
         let packages = self.packages();
-        let out = work.path().join("bin");
+        let out = work.join("bin");
         fs::create_dir(&out)?;
         let all = command::output(
-            go(work.path())
+            go(&work)
                 .args(["list", "-mod=mod", "-deps"])
                 .args(&packages),
         )
         .context("download the modules")?;
         step.total(all.lines().count() as u64);
         compile(
-            go(work.path())
+            go(&work)
                 .args(["build", "-mod=mod", "-v", "-trimpath", "-tags", self.tags])
                 .args(["-ldflags", &format!("-s -w {}", self.ldflags)])
                 .arg("-o")
@@ -118,6 +124,7 @@ impl Build {
         .with_context(|| format!("build {} {}", self.name, self.version))?;
         // The rename is what makes it finished: an interrupted build leaves nothing behind.
         fs::rename(&out, &finished).with_context(|| format!("keep {}", finished.display()))?;
+        fs::remove_dir_all(&work)?;
         step.done();
         Ok(finished)
     }

@@ -9,6 +9,12 @@ pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
 /// Where containerd's configuration lies, as on any node.
 pub(crate) const CONFIG: &str = "/etc/containerd/config.toml";
 
+/// A file that the newest containerd merges into [`CONFIG`]; the old one merges none.
+const DROP_IN: &str = "/etc/containerd/conf.d/kubevirt.toml";
+
+/// The runtime's own configuration on a node.
+pub(crate) const RUNTIME_CONFIG: &str = "/etc/kubevirt/config.toml";
+
 /// The image of the sandbox's own container.
 pub(crate) const PAUSE_IMAGE: &str = "kubevirt.local/bench/pause:1";
 
@@ -64,6 +70,33 @@ imports = ["/etc/containerd/conf.d/*.toml"]
 "#
         )
     }
+}
+
+/// The file that runtimes are added to.
+pub(crate) const fn runtime_file(node: Node) -> &'static str {
+    if is_newest(node) { DROP_IN } else { CONFIG }
+}
+
+/// `old`, the content of [`runtime_file`], with the runtime `kubevirt` as the installer adds it.
+pub(crate) fn with_runtime(node: Node, old: &str, shim: &str) -> String {
+    let (head, plugin) = match (is_newest(node), old.is_empty()) {
+        (true, true) => ("version = 3\n", "io.containerd.cri.v1.runtime"),
+        (true, false) => ("", "io.containerd.cri.v1.runtime"),
+        (false, _) => ("", "io.containerd.grpc.v1.cri"),
+    };
+    format!(
+        r#"{head}{old}
+[plugins."{plugin}".containerd.runtimes.kubevirt]
+  runtime_type = "io.containerd.kubevirt.v1"
+  runtime_path = "{shim}"
+  pod_annotations = ["kubevirt.io/*"]
+  container_annotations = ["kubevirt.io/*", "io.kubernetes.container.*"]
+  privileged_without_host_devices = true
+
+  [plugins."{plugin}".containerd.runtimes.kubevirt.options]
+    ConfigPath = "{RUNTIME_CONFIG}"
+"#
+    )
 }
 
 #[cfg(test)]

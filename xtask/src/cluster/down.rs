@@ -39,7 +39,7 @@ pub(crate) fn down(cluster: &ClusterName) -> Result<()> {
     }
     if lock::is_last() {
         note(kernel::restore_settings());
-        note(network::remove_empty_netns_dir());
+        note(network::remove_netns_dir());
         note(lock::remove_base(lock));
     }
     if !failures.is_empty() {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::names::{ClusterName, Node, Place};
 use super::supervisor::PATH;
@@ -44,14 +44,20 @@ fn write(cluster: &ClusterName, name: &str, script: &str) -> Result<()> {
 }
 
 /// The `export` lines. Names hold no character that a shell would take for more than itself.
-pub(crate) fn exports(cluster: &ClusterName) -> String {
+///
+/// # Errors
+/// When there is no such cluster.
+pub(crate) fn exports(cluster: &ClusterName) -> Result<String> {
     let (dir, bin) = (cluster.dir(), cluster.bin());
-    format!(
+    if !cluster.kubeconfig().exists() {
+        bail!("there is no cluster {cluster}; `cargo xtask cluster up --name {cluster}` makes it");
+    }
+    Ok(format!(
         "export CLUSTER_DIR={}\n\
          export KUBECONFIG={}\n\
          case \":$PATH:\" in *:{bin}:*) ;; *) export PATH={bin}:\"$PATH\" ;; esac\n",
         dir.display(),
         cluster.kubeconfig().display(),
         bin = bin.display(),
-    )
+    ))
 }

@@ -18,6 +18,11 @@ pub(crate) fn exclusive() -> Result<Lock> {
     fs::create_dir_all(base)
         .with_context(|| format!("create {} (the bench needs root)", base.display()))?;
     let file = File::open(base)?;
+    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => return Ok(lock),
+        Err((file, _)) => file,
+    };
+    eprintln!("Waiting for another `cargo xtask cluster` to finish ...");
     Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, error)| error)
         .with_context(|| format!("lock {}", base.display()))

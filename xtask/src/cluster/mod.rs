@@ -6,11 +6,13 @@ mod builds;
 mod cgroup;
 mod containerd;
 mod control_plane;
+mod dev;
 mod distribution;
 mod down;
 mod env;
 mod forward;
 mod images;
+mod install;
 mod kernel;
 mod kubectl;
 mod kubelet;
@@ -66,6 +68,16 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// A developer's short cut: build the shim and put it on both nodes without building images
+    DevShim {
+        /// Cargo's profile
+        #[arg(long, default_value = "release")]
+        profile: String,
+    },
+    /// Build the product and install it on the cluster as a user does
+    Install,
+    /// Take the product off the cluster again
+    Uninstall,
     /// PID 1 of a place of the cluster; started by `up`
     #[command(hide = true)]
     Supervise {
@@ -86,7 +98,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         }
         Command::Down => down::down(cluster),
         Command::Env => {
-            print!("{}", env::exports(cluster));
+            print!("{}", env::exports(cluster)?);
             Ok(())
         }
         Command::Load { archives } => load::load(cluster, &archives),
@@ -94,6 +106,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
             let error = place::on_node(cluster, node)?.args(command).exec();
             Err(error).context("run nsenter (util-linux)")
         }
+        Command::DevShim { profile } => dev::dev_shim(cluster, &profile),
+        Command::Install => install::install(cluster),
+        Command::Uninstall => install::uninstall(cluster),
         Command::Supervise { spec } => supervisor::run(&spec),
     }
 }

@@ -2,7 +2,7 @@
 //! No interface of it ever exists in the host's own namespace; addresses need not be free there.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -20,6 +20,9 @@ pub(crate) fn ensure(cluster: &ClusterName) -> Result<()> {
         return Ok(());
     }
     remove(cluster)?;
+    if !Path::new(NETNS).exists() {
+        fs::write(made_netns_dir(), "").context("note that /run/netns is new")?;
+    }
     for place in Place::ALL {
         let netns = cluster.netns(place);
         run(&mut words(&format!("ip netns add {netns}")))?;
@@ -91,21 +94,29 @@ pub(crate) fn remove(cluster: &ClusterName) -> Result<()> {
     Ok(())
 }
 
-/// Takes back the mount that `ip netns add` makes the first time, once no namespace is left in it.
-pub(crate) fn remove_empty_netns_dir() -> Result<()> {
-    let dir = Path::new(NETNS);
-    let empty = || fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
-    if !empty() {
+/// Tells that `ip netns add` made its directory, and a mount on it, for one of our clusters.
+fn made_netns_dir() -> PathBuf {
+    ClusterName::base().join("netns-dir.made")
+}
+
+/// Takes back the directory and its mount if they were made for us and nobody uses them by now.
+pub(crate) fn remove_netns_dir() -> Result<()> {
+    let (dir, made) = (Path::new(NETNS), made_netns_dir());
+    if !made.exists() {
         return Ok(());
     }
-    while fs::read_to_string("/proc/self/mountinfo")?
-        .lines()
-        .any(|line| line.split(' ').nth(4) == Some(NETNS))
-    {
+    let empty = || fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    let mounted = || -> Result<bool> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(mounts
+            .lines()
+            .any(|line| line.split(' ').nth(4) == Some(NETNS)))
+    };
+    while empty() && mounted()? {
         run(&mut words(&format!("umount {NETNS}")))?;
     }
     if empty() {
         fs::remove_dir(dir).with_context(|| format!("remove {NETNS}"))?;
     }
-    Ok(())
+    fs::remove_file(made).context("forget that /run/netns is ours")
 }

@@ -101,10 +101,7 @@ fn provision(
         "/etc/resolv.conf",
         format!("nameserver {DNS_SERVICE}\n").as_bytes(),
     )?;
-    write(
-        "/etc/containerd/config.toml",
-        containerd::config(node).as_bytes(),
-    )?;
+    write(containerd::CONFIG, containerd::config(node).as_bytes())?;
     write(
         "/etc/cni/net.d/10-bench.conflist",
         cni(node).to_string().as_bytes(),

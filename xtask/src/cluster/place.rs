@@ -74,18 +74,31 @@ pub(crate) fn kill(cluster: &ClusterName, place: Place) -> Result<()> {
     cgroup::remove(&cluster.cgroup(place))
 }
 
-/// Prepares a command that runs as on `node`: in its namespaces, with its search path.
-///
-/// # Errors
-/// When the node is not running.
-pub(crate) fn on_node(cluster: &ClusterName, node: Node) -> Result<Command> {
-    let supervisor = supervisor(cluster, Place::Node(node)).with_context(|| {
+fn running(cluster: &ClusterName, node: Node) -> Result<Identity> {
+    supervisor(cluster, Place::Node(node)).with_context(|| {
         format!(
             "{} of cluster {cluster} is not running; `cargo xtask cluster up --name {cluster}` \
              starts it",
             node.name()
         )
-    })?;
+    })
+}
+
+/// The root of `node`'s files as the node itself sees them.
+///
+/// # Errors
+/// When the node is not running.
+pub(crate) fn node_root(cluster: &ClusterName, node: Node) -> Result<PathBuf> {
+    let pid = running(cluster, node)?.pid();
+    Ok(PathBuf::from(format!("/proc/{pid}/root")))
+}
+
+/// Prepares a command that runs as on `node`: in its namespaces, with its search path.
+///
+/// # Errors
+/// When the node is not running.
+pub(crate) fn on_node(cluster: &ClusterName, node: Node) -> Result<Command> {
+    let supervisor = running(cluster, node)?;
     let mut command = Command::new("nsenter");
     command
         .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--wd=/"])
