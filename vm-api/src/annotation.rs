@@ -6,7 +6,9 @@
 use serde_ignored::Path;
 
 use crate::contract::VMI_SPEC_ANNOTATION;
+use crate::field::{self, FieldError};
 use crate::v1::VirtualMachineInstanceSpec;
+use crate::{support, validate};
 
 /// Bytes of an annotation at most; all annotations of an object together have at most 256 KiB.
 pub const MAXIMUM_BYTES: usize = 256 * 1024;
@@ -34,6 +36,21 @@ pub enum AnnotationError {
          VirtualMachineInstance's spec", .0.join(", ")
     )]
     UnknownFields(Vec<String>),
+    /// It has fields that are wrong or do not work.
+    #[error("annotation {VMI_SPEC_ANNOTATION}: {}", field::join(.0))]
+    Refused(Vec<FieldError>),
+}
+
+/// Reads the annotation and refuses what is wrong in it and what does not work: all that stands
+/// between a pod and its machine.
+pub fn read(json: &str) -> Result<VirtualMachineInstanceSpec, AnnotationError> {
+    let spec = parse(json)?;
+    for errors in [validate::annotation(&spec), support::instance(&spec)] {
+        if !errors.is_empty() {
+            return Err(AnnotationError::Refused(errors));
+        }
+    }
+    Ok(spec)
 }
 
 /// Reads the annotation, which holds any part of a `VirtualMachineInstanceSpec` in JSON.
@@ -113,6 +130,22 @@ mod tests {
             message(r#"{"domain":{"devices":{"disks":[{"name":"a","bootOrder":"first"}]}}}"#);
         assert!(text.contains("domain.devices.disks[0].bootOrder"), "{text}");
         assert!(message(r#"{"volumes":[{}]}"#).contains("volumes[0]: missing field `name`"));
+    }
+
+    #[test]
+    fn what_is_wrong_or_does_not_work_is_named() {
+        let refused = |json: &str| read(json).unwrap_err().to_string();
+        let text = refused(r#"{"volumes":[{"name":"a"}],"hostname":"A"}"#);
+        assert!(
+            text.contains("hostname: `A`") && text.contains("volumes[0]: no source"),
+            "{text}"
+        );
+        let text = refused(r#"{"domain":{"devices":{"tpm":{}}}}"#);
+        assert!(
+            text.ends_with("domain.devices.tpm: is not supported yet: leave it out"),
+            "{text}"
+        );
+        assert!(read(r#"{"domain":{"cpu":{"cores":2}}}"#).is_ok());
     }
 
     #[test]

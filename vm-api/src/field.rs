@@ -44,6 +44,13 @@ pub fn join(errors: &[FieldError]) -> String {
         .join("; ")
 }
 
+/// Errors in the order of their paths, each once.
+pub(crate) fn sorted(mut errors: Vec<FieldError>) -> Vec<FieldError> {
+    errors.sort();
+    errors.dedup();
+    errors
+}
+
 /// Reads an optional word; an empty one counts as absent, as it does in KubeVirt.
 pub(crate) fn word<T>(
     path: impl FnOnce() -> String,

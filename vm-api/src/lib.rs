@@ -2,10 +2,13 @@
 
 pub mod annotation;
 pub mod contract;
+pub mod defaults;
 pub mod field;
 pub mod machine;
 pub mod quantity;
+pub mod support;
 pub mod v1;
+pub mod validate;
 pub mod words;
 
 pub use field::FieldError;

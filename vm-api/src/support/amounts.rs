@@ -1,0 +1,191 @@
+//! Amounts and texts that KubeVirt's admission lets pass but no machine can be made from.
+
+use crate::field::FieldError;
+use crate::machine::{Bootloader, VolumeSource, bootloader, guest_memory_bytes, source, topology};
+use crate::v1::{VirtualMachineInstanceSpec, Volume};
+
+/// Bytes of memory with which QEMU's firmware starts at least.
+pub const MINIMUM_MEMORY: u64 = 4 << 20;
+
+/// Bytes of memory that a machine has at most.
+pub const MAXIMUM_MEMORY: u64 = 1 << 40;
+
+/// Virtual processors that a machine has at most: those of a q35 board in QEMU 7.2.
+pub const MAXIMUM_VCPUS: u32 = 288;
+
+pub(super) fn refused(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    errors.extend(memory(spec));
+    errors.extend(processors(spec));
+    errors.extend(firmware(spec));
+    for (index, volume) in spec.volumes.iter().enumerate() {
+        errors.extend(empty_name(volume, index));
+        errors.extend(capacity(volume, index));
+    }
+    errors
+}
+
+fn memory(spec: &VirtualMachineInstanceSpec) -> Option<FieldError> {
+    // Without any amount, it comes from elsewhere: that is the validation's concern.
+    let bytes = match guest_memory_bytes(spec, Some(MINIMUM_MEMORY)) {
+        Ok(bytes) => bytes,
+        Err(error) => return Some(error),
+    };
+    let message = if bytes < MINIMUM_MEMORY {
+        format!("{bytes} bytes of memory are too few to start a machine: give it at least 4Mi")
+    } else if bytes > MAXIMUM_MEMORY {
+        format!("{bytes} bytes of memory are more than a machine can have: give it at most 1Ti")
+    } else {
+        return None;
+    };
+    let guest = spec
+        .domain
+        .memory
+        .as_ref()
+        .is_some_and(|memory| memory.guest.is_some());
+    let amount = spec
+        .domain
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.amount("memory"));
+    let path = match amount {
+        Some((path, _)) if !guest => path,
+        _ => "domain.memory.guest".to_owned(),
+    };
+    Some(FieldError::new(path, message))
+}
+
+fn processors(spec: &VirtualMachineInstanceSpec) -> Option<FieldError> {
+    let vcpus = topology(spec, None).ok()?.vcpus();
+    (vcpus > MAXIMUM_VCPUS).then(|| {
+        let message =
+            format!("{vcpus} virtual processors in all: a machine has at most {MAXIMUM_VCPUS}");
+        FieldError::new("domain.cpu", message)
+    })
+}
+
+fn firmware(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let given = spec.domain.firmware.as_ref();
+    let explicit = given
+        .and_then(|firmware| firmware.bootloader.as_ref())
+        .and_then(|bootloader| bootloader.efi.as_ref())
+        .is_some_and(|efi| efi.secure_boot.is_some());
+    if let Ok(Bootloader::Uefi {
+        secure_boot: true, ..
+    }) = bootloader(spec)
+        && !explicit
+    {
+        let message = "secure boot is on by default and not supported yet: set secureBoot: false";
+        errors.push(FieldError::new("domain.firmware.bootloader.efi", message));
+    }
+    let uuid = given
+        .and_then(|firmware| firmware.uuid.as_deref())
+        .filter(|uuid| !uuid.is_empty());
+    if let Some(uuid) = uuid.filter(|uuid| !is_uuid(uuid)) {
+        let message = format!(
+            "`{uuid}` is not a UUID: write it as 5d307ca9-b3ef-428c-8861-06e72d69f223, or leave it out"
+        );
+        errors.push(FieldError::new("domain.firmware.uuid", message));
+    }
+    errors
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.char_indices().all(|(index, c)| match index {
+            8 | 13 | 18 | 23 => c == '-',
+            _ => c.is_ascii_hexdigit(),
+        })
+}
+
+fn empty_name(volume: &Volume, index: usize) -> Option<FieldError> {
+    let (field, name, what) = match source(volume, index).ok()? {
+        VolumeSource::ContainerDisk(disk) => ("image", &disk.image, "image"),
+        VolumeSource::PersistentVolumeClaim(claim) => ("claimName", &claim.claim_name, "claim"),
+        _ => return None,
+    };
+    let name_of_source = source(volume, index).ok()?.name();
+    name.is_empty().then(|| {
+        FieldError::new(
+            format!("volumes[{index}].{name_of_source}.{field}"),
+            format!("name the {what}"),
+        )
+    })
+}
+
+fn capacity(volume: &Volume, index: usize) -> Option<FieldError> {
+    let disk = volume.empty_disk.as_ref()?;
+    let message = match disk.capacity.bytes() {
+        Ok(0) => "an empty disk needs a size above zero, such as 1Gi".to_owned(),
+        Ok(_) => return None,
+        Err(error) => error.to_string(),
+    };
+    Some(FieldError::new(
+        format!("volumes[{index}].emptyDisk.capacity"),
+        message,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn messages(spec: serde_json::Value) -> Vec<String> {
+        let spec = serde_json::from_value(spec).unwrap();
+        refused(&spec).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn memory_and_processors_have_limits() {
+        let at = |guest: &str| messages(json!({ "domain": { "memory": { "guest": guest } } }));
+        assert!(at("0")[0].starts_with("domain.memory.guest: 0 bytes of memory are too few"));
+        assert!(at("2Ti")[0].contains("more than a machine can have"));
+        assert!(at("-1")[0].contains("below zero"));
+        assert_eq!(at("4Mi"), Vec::<String>::new());
+        let limits =
+            json!({ "domain": { "resources": { "limits": { "memory": "1M", "cpu": "400" } } } });
+        let messages = messages(limits);
+        assert!(
+            messages[0].starts_with("domain.resources.limits[memory]: "),
+            "{messages:?}"
+        );
+        assert!(
+            messages[1].starts_with("domain.cpu: 400 virtual processors"),
+            "{messages:?}"
+        );
+    }
+
+    #[test]
+    fn firmware_that_cannot_be_made_is_named() {
+        let firmware = json!({ "bootloader": { "efi": {} }, "uuid": "no" });
+        let messages = messages(json!({ "domain": { "firmware": firmware } }));
+        assert!(
+            messages[0].ends_with("set secureBoot: false"),
+            "{messages:?}"
+        );
+        assert!(
+            messages[1].starts_with("domain.firmware.uuid: `no` is not a UUID"),
+            "{messages:?}"
+        );
+    }
+
+    #[test]
+    fn volumes_need_names_and_sizes() {
+        let messages = messages(json!({ "volumes": [
+            { "name": "a", "containerDisk": { "image": "" } },
+            { "name": "b", "persistentVolumeClaim": { "claimName": "" } },
+            { "name": "c", "emptyDisk": { "capacity": 0 } },
+        ] }));
+        assert_eq!(
+            messages,
+            [
+                "volumes[0].containerDisk.image: name the image",
+                "volumes[1].persistentVolumeClaim.claimName: name the claim",
+                "volumes[2].emptyDisk.capacity: an empty disk needs a size above zero, such as 1Gi",
+            ]
+        );
+    }
+}

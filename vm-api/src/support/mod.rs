@@ -1,0 +1,218 @@
+//! Which fields of the API work, and which are refused by name.
+//!
+//! The schema admits every field of KubeVirt, so that nothing is pruned; but accepted means done.
+//! What works stands in one table of paths: a field that is not in it is refused, so that a new
+//! field of the types cannot be forgotten.
+
+mod amounts;
+mod table;
+
+use serde_json::Value;
+
+use crate::field::{FieldError, sorted};
+use crate::v1::{VirtualMachineInstanceSpec, VirtualMachineSpec};
+pub use amounts::{MAXIMUM_MEMORY, MAXIMUM_VCPUS, MINIMUM_MEMORY};
+use table::{HINTS, INSTANCE, MACHINE, Working};
+
+/// Set fields of an instance that do not work, each with what to do instead.
+pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
+    let mut errors = fields(&to_json(spec), INSTANCE);
+    errors.extend(amounts::refused(spec));
+    sorted(errors)
+}
+
+/// Set fields of a machine that do not work, its template's among them.
+pub fn machine(spec: &VirtualMachineSpec) -> Vec<FieldError> {
+    let mut json = to_json(spec);
+    if let Some(template) = json.get_mut("template").and_then(Value::as_object_mut) {
+        template.remove("spec");
+    }
+    let mut errors = fields(&json, MACHINE);
+    if let Some(template) = &spec.template.spec {
+        errors.extend(
+            instance(template)
+                .into_iter()
+                .map(|error| error.under("template.spec")),
+        );
+    }
+    sorted(errors)
+}
+
+fn to_json<T: serde::Serialize>(spec: &T) -> Value {
+    // The types have only strings as keys and no infinite numbers: nothing in them can fail.
+    serde_json::to_value(spec).unwrap_or_default()
+}
+
+fn fields(spec: &Value, working: &[Working]) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    Walk {
+        working,
+        errors: &mut errors,
+    }
+    .children(spec, "", "");
+    errors
+}
+
+/// A walk over a spec in JSON.
+struct Walk<'a> {
+    working: &'a [Working],
+    errors: &'a mut Vec<FieldError>,
+}
+
+impl Walk<'_> {
+    /// Visits what is below `value`: `path` is where it is, `pattern` the same without indices.
+    fn children(&mut self, value: &Value, path: &str, pattern: &str) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let (path, pattern) = (join(path, name), join(pattern, name));
+                    self.visit(value, &path, &pattern);
+                }
+            }
+            Value::Array(items) => {
+                let pattern = format!("{pattern}[]");
+                for (index, value) in items.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    if matches!(value, Value::Object(_)) {
+                        self.children(value, &path, &pattern);
+                    } else {
+                        self.visit(value, &path, &pattern);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn visit(&mut self, value: &Value, path: &str, pattern: &str) {
+        if value.is_null() {
+            return;
+        }
+        let leads_on = |name: &str| {
+            name.strip_prefix(pattern)
+                .is_some_and(|rest| rest.starts_with(['.', '[']))
+        };
+        match self.working.iter().find(|field| field.covers(pattern)) {
+            Some(field) => {
+                if let Some(message) = field.refusal(value) {
+                    self.errors.push(FieldError::new(path, message));
+                }
+            }
+            None if self.working.iter().any(|field| leads_on(field.path())) => {
+                self.children(value, path, pattern);
+            }
+            None => self.errors.push(FieldError::new(path, missing(pattern))),
+        }
+    }
+}
+
+fn missing(pattern: &str) -> String {
+    let hint = HINTS
+        .iter()
+        .find(|(path, _)| *path == pattern)
+        .map_or("leave it out", |(_, hint)| hint);
+    format!("is not supported yet: {hint}")
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn paths(spec: Value) -> Vec<String> {
+        let spec = serde_json::from_value(spec).unwrap();
+        instance(&spec)
+            .into_iter()
+            .map(|error| error.path)
+            .collect()
+    }
+
+    #[test]
+    fn what_works_is_not_refused() {
+        let spec = json!({
+            "domain": {
+                "cpu": { "cores": 2 },
+                "memory": { "guest": "256Mi" },
+                "resources": { "limits": { "memory": "300Mi", "cpu": 2 } },
+                "devices": {
+                    "disks": [{ "name": "root", "disk": { "bus": "virtio" }, "bootOrder": 1 }],
+                    "interfaces": [{ "name": "default", "masquerade": {}, "ports": [{ "port": 80 }] }],
+                },
+            },
+            "networks": [{ "name": "default", "pod": {} }],
+            "volumes": [{ "name": "root", "containerDisk": { "image": "x" } }],
+            "nodeSelector": { "example.com/disk": "fast" },
+            "tolerations": [{ "key": "a", "operator": "Exists" }],
+        });
+        assert_eq!(paths(spec), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_does_not_work_is_refused_where_it_begins() {
+        let spec = json!({
+            "domain": {
+                "cpu": { "numa": { "guestMappingPassthrough": {} } },
+                "memory": { "guest": "256Mi" },
+                "resources": { "limits": { "example.com/gpu": 1 } },
+                "devices": {
+                    "tpm": {},
+                    "disks": [{ "name": "a", "disk": {} }, { "name": "b", "disk": { "bus": "usb" } }],
+                    "interfaces": [{ "name": "default", "bridge": {} }],
+                },
+            },
+            "volumes": [{ "name": "a", "sysprep": {} }],
+            "readinessProbe": { "guestAgentPing": {} },
+        });
+        assert_eq!(
+            paths(spec),
+            [
+                "domain.cpu.numa",
+                "domain.devices.disks[1].disk.bus",
+                "domain.devices.interfaces[0].bridge",
+                "domain.devices.tpm",
+                "domain.resources.limits.example.com/gpu",
+                "readinessProbe",
+                "volumes[0].sysprep",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_refusal_says_what_to_do() {
+        let spec =
+            json!({ "domain": { "devices": { "interfaces": [{ "name": "a", "bridge": {} }] } } });
+        let spec = serde_json::from_value(spec).unwrap();
+        assert_eq!(
+            instance(&spec)[0].to_string(),
+            "domain.devices.interfaces[0].bridge: is not supported yet: use masquerade"
+        );
+    }
+
+    #[test]
+    fn a_machine_is_refused_with_its_template() {
+        let spec = json!({
+            "runStrategy": "WaitAsReceiver",
+            "instancetype": { "name": "small" },
+            "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "domain": { "devices": { "tpm": {} } } } },
+        });
+        let spec = serde_json::from_value(spec).unwrap();
+        let paths: Vec<_> = machine(&spec).into_iter().map(|error| error.path).collect();
+        assert_eq!(
+            paths,
+            [
+                "instancetype",
+                "runStrategy",
+                "template.spec.domain.devices.tpm"
+            ]
+        );
+    }
+}

@@ -1,0 +1,193 @@
+//! The table of fields that work.
+//!
+//! A path has `[]` for any item of a list and `*` for any key of a map; `.**` stands for everything
+//! below.
+
+use serde_json::Value;
+
+/// A field that works.
+pub(super) enum Working {
+    /// With every value.
+    Field(&'static str),
+    /// With these values alone; texts as they are, others as in JSON.
+    Only(&'static str, &'static [&'static str]),
+}
+
+use Working::{Field, Only};
+
+impl Working {
+    /// The path in the table.
+    pub(super) fn path(&self) -> &'static str {
+        match self {
+            Field(path) | Only(path, _) => path,
+        }
+    }
+
+    /// Whether a field, its path without indices, is meant.
+    pub(super) fn covers(&self, pattern: &str) -> bool {
+        let path = self.path();
+        match path.strip_suffix("**").or(path.strip_suffix('*')) {
+            Some(parent) => pattern.starts_with(parent.trim_end_matches('.')),
+            None => path == pattern,
+        }
+    }
+
+    /// Why the value does not work, if it does not.
+    pub(super) fn refusal(&self, value: &Value) -> Option<String> {
+        let Only(_, allowed) = self else {
+            return None;
+        };
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        if allowed.contains(&text.as_str()) {
+            return None;
+        }
+        let allowed: Vec<_> = allowed
+            .iter()
+            .filter(|word| !word.is_empty())
+            .copied()
+            .collect();
+        Some(format!(
+            "`{text}` is not supported yet: use {}, or leave it out",
+            allowed.join(", ")
+        ))
+    }
+}
+
+/// Fields of a machine that work, its template's spec apart.
+pub(super) const MACHINE: &[Working] = &[
+    Field("running"),
+    Only(
+        "runStrategy",
+        &["Always", "RerunOnFailure", "Manual", "Once", "Halted"],
+    ),
+    Field("template.metadata.labels.*"),
+    Field("template.metadata.annotations.*"),
+    // Taken from the machine, whatever stands here: so does KubeVirt.
+    Field("template.metadata.name"),
+    Field("template.metadata.namespace"),
+];
+
+/// Fields of an instance that work.
+pub(super) const INSTANCE: &[Working] = &[
+    Field("domain.cpu.cores"),
+    Field("domain.cpu.sockets"),
+    Field("domain.cpu.threads"),
+    Field("domain.cpu.model"),
+    Field("domain.memory.guest"),
+    Field("domain.resources.requests.cpu"),
+    Field("domain.resources.requests.memory"),
+    Field("domain.resources.limits.cpu"),
+    Field("domain.resources.limits.memory"),
+    Field("domain.machine.type"),
+    Field("domain.firmware.uuid"),
+    Field("domain.firmware.serial"),
+    Only("domain.firmware.bootloader.bios.useSerial", &["false"]),
+    Only("domain.firmware.bootloader.efi.secureBoot", &["false"]),
+    Only("domain.firmware.bootloader.efi.persistent", &["false"]),
+    Field("domain.clock.utc"),
+    Only("domain.features.acpi.enabled", &["true"]),
+    Field("domain.devices.disks[].name"),
+    Only(
+        "domain.devices.disks[].disk.bus",
+        &["", "virtio", "sata", "scsi"],
+    ),
+    Field("domain.devices.disks[].disk.readonly"),
+    Only("domain.devices.disks[].cdrom.bus", &["", "sata", "scsi"]),
+    Field("domain.devices.disks[].cdrom.readonly"),
+    Only("domain.devices.disks[].cdrom.tray", &["", "closed"]),
+    Field("domain.devices.disks[].bootOrder"),
+    Field("domain.devices.disks[].cache"),
+    Only("domain.devices.disks[].io", &["", "native", "threads"]),
+    Field("domain.devices.disks[].serial"),
+    Field("domain.devices.disks[].shareable"),
+    Field("domain.devices.interfaces[].name"),
+    Field("domain.devices.interfaces[].masquerade"),
+    Only(
+        "domain.devices.interfaces[].model",
+        &["", "virtio", "e1000", "e1000e", "rtl8139"],
+    ),
+    Field("domain.devices.interfaces[].macAddress"),
+    Field("domain.devices.interfaces[].ports[].name"),
+    Field("domain.devices.interfaces[].ports[].port"),
+    Field("domain.devices.interfaces[].ports[].protocol"),
+    Field("domain.devices.interfaces[].bootOrder"),
+    Field("domain.devices.rng"),
+    Only("domain.devices.autoattachSerialConsole", &["true"]),
+    Only("domain.devices.autoattachGraphicsDevice", &["false"]),
+    Only("domain.devices.autoattachMemBalloon", &["true"]),
+    Field("domain.devices.autoattachPodInterface"),
+    Only("domain.devices.autoattachInputDevice", &["false"]),
+    Only("domain.devices.autoattachVSOCK", &["false"]),
+    Only("domain.devices.logSerialConsole", &["true"]),
+    Field("networks[].name"),
+    Field("networks[].pod.vmNetworkCIDR"),
+    Field("volumes[].name"),
+    Field("volumes[].containerDisk.image"),
+    Field("volumes[].containerDisk.imagePullPolicy"),
+    Field("volumes[].containerDisk.imagePullSecret"),
+    Field("volumes[].containerDisk.path"),
+    Field("volumes[].persistentVolumeClaim.claimName"),
+    Field("volumes[].persistentVolumeClaim.readOnly"),
+    Only("volumes[].persistentVolumeClaim.hotpluggable", &["false"]),
+    Field("volumes[].emptyDisk.capacity"),
+    Field("volumes[].cloudInitNoCloud.**"),
+    Only("architecture", &["", "amd64"]),
+    Field("hostname"),
+    Field("subdomain"),
+    Field("dnsPolicy"),
+    Field("dnsConfig.**"),
+    Field("nodeSelector.*"),
+    Field("affinity.**"),
+    Field("tolerations[].**"),
+    Field("topologySpreadConstraints[].**"),
+    Field("schedulerName"),
+    Field("priorityClassName"),
+    Field("terminationGracePeriodSeconds"),
+    Only("evictionStrategy", &["None"]),
+];
+
+/// What to do instead of setting a field, where leaving it out is not the answer.
+pub(super) const HINTS: &[(&str, &str)] = &[
+    ("domain.devices.interfaces[].bridge", "use masquerade"),
+    ("domain.devices.interfaces[].sriov", "use masquerade"),
+    ("domain.devices.interfaces[].binding", "use masquerade"),
+    ("domain.devices.interfaces[].passtBinding", "use masquerade"),
+    ("domain.devices.interfaces[].passt", "use masquerade"),
+    ("domain.devices.interfaces[].macvtap", "use masquerade"),
+    ("domain.devices.interfaces[].slirp", "use masquerade"),
+    (
+        "domain.devices.interfaces[].portRanges",
+        "list each port in ports",
+    ),
+    ("domain.devices.disks[].lun", "use disk"),
+    ("networks[].multus", "use the pod network: pod"),
+    ("networks[].resourceClaim", "use the pod network: pod"),
+    (
+        "volumes[].dataVolume",
+        "use persistentVolumeClaim with the claim of the same name",
+    ),
+    ("volumes[].ephemeral", "use persistentVolumeClaim"),
+    (
+        "volumes[].cloudInitConfigDrive",
+        "use cloudInitNoCloud, which cloud-init reads as well",
+    ),
+    (
+        "volumes[].hostDisk",
+        "use persistentVolumeClaim: a machine cannot name a file of the node",
+    ),
+    (
+        "instancetype",
+        "set domain.cpu and domain.memory in the template",
+    ),
+    ("preference", "set what it would fill in in the template"),
+    (
+        "dataVolumeTemplates",
+        "make the claim beforehand and use persistentVolumeClaim",
+    ),
+    (
+        "domain.memory.hugepages",
+        "leave it out: guests get ordinary memory",
+    ),
+];
