@@ -83,29 +83,33 @@ fn build(profile: &str) -> Result<PathBuf> {
 
 fn install(cluster: &ClusterName, node: Node, shim: &Path, qemu: &Path) -> Result<()> {
     let prefix = place::node_root(cluster, node)?.join(PREFIX);
-    let release = prefix.join("releases/dev");
-    fs::create_dir_all(release.join("bin"))?;
+    let bin = prefix.join("releases/dev/bin");
+    fs::create_dir_all(&bin)?;
     // A rename: the old file may be running.
-    let fresh = release.join("bin/.new");
+    let fresh = bin.join(".new");
     fs::copy(shim, &fresh)?;
-    fs::rename(fresh, release.join("bin").join(SHIM))?;
-    relink(&prefix, "bin")?;
-    if !prefix.join("qemu").exists() {
-        command::run(
-            Command::new("cp")
-                .arg("-aT")
-                .arg(qemu)
-                .arg(release.join("qemu")),
-        )?;
-        relink(&prefix, "qemu")?;
+    fs::rename(fresh, bin.join(SHIM))?;
+    relink(&prefix, "bin", "dev")?;
+    // A tree is the root of running machines' jails: another one goes to another place.
+    let tree = qemu
+        .parent()
+        .and_then(Path::file_name)
+        .context("QEMU's tree has no name")?;
+    let tree = format!("dev-{}", tree.to_string_lossy());
+    let target = prefix.join("releases").join(&tree).join("qemu");
+    if !target.exists() {
+        let fresh = target.with_extension("new");
+        fs::create_dir_all(&fresh)?;
+        command::run(Command::new("cp").arg("-aT").args([qemu, &fresh]))?;
+        fs::rename(&fresh, &target)?;
     }
-    Ok(())
+    relink(&prefix, "qemu", &tree)
 }
 
-fn relink(prefix: &Path, part: &str) -> Result<()> {
+fn relink(prefix: &Path, part: &str, release: &str) -> Result<()> {
     let fresh = prefix.join(format!(".{part}"));
     let _ = fs::remove_file(&fresh);
-    symlink(Path::new("releases/dev").join(part), &fresh)?;
+    symlink(Path::new("releases").join(release).join(part), &fresh)?;
     fs::rename(&fresh, prefix.join(part)).with_context(|| format!("link {part}"))
 }
 

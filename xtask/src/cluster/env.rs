@@ -1,7 +1,9 @@
 //! What an ordinary shell needs to work with the cluster: variables and small wrappers.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
@@ -60,4 +62,18 @@ pub(crate) fn exports(cluster: &ClusterName) -> Result<String> {
         cluster.kubeconfig().display(),
         bin = bin.display(),
     ))
+}
+
+/// The same for a program that this one starts.
+pub(crate) fn environment(cluster: &ClusterName) -> HashMap<String, String> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let text = |path: PathBuf| path.display().to_string();
+    HashMap::from([
+        ("CLUSTER_DIR".to_owned(), text(cluster.dir())),
+        ("KUBECONFIG".to_owned(), text(cluster.kubeconfig())),
+        (
+            "PATH".to_owned(),
+            format!("{}:{path}", cluster.bin().display()),
+        ),
+    ])
 }

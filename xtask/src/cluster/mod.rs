@@ -34,7 +34,20 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use names::{ClusterName, Node};
+
+pub(crate) use down::down;
+pub(crate) use env::environment;
+pub(crate) use install::install;
+pub(crate) use kubectl::kubectl;
+pub(crate) use load::load;
+pub(crate) use names::{ClusterName, Node};
+pub(crate) use place::on_node;
+pub(crate) use up::up;
+
+/// Directory of the Kubernetes programs, built if need be.
+pub(crate) fn kubernetes() -> Result<PathBuf> {
+    Ok(builds::ensure()?.kubernetes)
+}
 
 /// Arguments of `cargo xtask cluster`.
 #[derive(clap::Args)]
@@ -90,24 +103,24 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let cluster = &args.name;
     match args.command {
         Command::Up => {
-            up::up(cluster)?;
+            up(cluster)?;
             eprintln!(
                 "Cluster {cluster} is up. Next: eval \"$(cargo xtask cluster env --name {cluster})\""
             );
             Ok(())
         }
-        Command::Down => down::down(cluster),
+        Command::Down => down(cluster),
         Command::Env => {
             print!("{}", env::exports(cluster)?);
             Ok(())
         }
-        Command::Load { archives } => load::load(cluster, &archives),
+        Command::Load { archives } => load(cluster, &archives),
         Command::NodeExec { node, command } => {
-            let error = place::on_node(cluster, node)?.args(command).exec();
+            let error = on_node(cluster, node)?.args(command).exec();
             Err(error).context("run nsenter (util-linux)")
         }
         Command::DevShim { profile } => dev::dev_shim(cluster, &profile),
-        Command::Install => install::install(cluster),
+        Command::Install => install(cluster),
         Command::Uninstall => install::uninstall(cluster),
         Command::Supervise { spec } => supervisor::run(&spec),
     }
