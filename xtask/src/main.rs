@@ -3,12 +3,14 @@
 mod cache;
 mod cluster;
 mod command;
+mod demo;
 mod elf;
 mod guest;
 mod image;
 mod oci;
 mod packages;
 mod progress;
+mod test;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Set everything up and show the main job: a VirtualMachine from apply to a guest that answers
+    Demo(demo::Args),
+    /// Run all tests
+    Test(test::Args),
     /// Bring the two-node test cluster up or down, and work with it
     Cluster(cluster::Args),
     /// Build a guest disk and its containerDisk image
@@ -47,6 +53,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Cluster(args) => cluster::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Image(args) => image::run(args),

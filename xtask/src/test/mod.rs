@@ -1,0 +1,147 @@
+//! `cargo xtask test`: everything that must hold, in the order in which a mistake costs least.
+//!
+//! End to end it uses a cluster of its own name, and takes it down at the end; what the suite left
+//! on the nodes is compared with what was there before.
+
+mod footprint;
+mod licences;
+
+use std::collections::HashMap;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::cluster::{self, ClusterName};
+use crate::guest::{self, Guest};
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only these parts (default: all of them)
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// The end-to-end tests whose names hold this
+    #[arg(long)]
+    filter: Option<String>,
+    /// The cluster of the end-to-end tests
+    #[arg(long, default_value = "kubevirt-test")]
+    cluster: ClusterName,
+    /// Leave that cluster up
+    #[arg(long)]
+    keep: bool,
+}
+
+/// A part of the tests.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Format, clippy with warnings denied, licences of the dependencies
+    Lint,
+    /// Tests of one crate each, on this machine
+    Unit,
+    /// The controller against a real API server
+    Controller,
+    /// Machines on a real two-node cluster
+    E2e,
+}
+
+/// End-to-end tests that run at once. More would only share the same cores.
+const AT_ONCE: &str = "3";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
+    let begin = Instant::now();
+    if wanted(Part::Lint) {
+        stage("format", || {
+            cargo(&["fmt", "--all", "--check"], &HashMap::new())
+        })?;
+        stage("licences", licences::check)?;
+        stage("clippy", || {
+            let lint = [
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--all-features",
+                "--quiet",
+            ];
+            cargo(
+                &[&lint[..], &["--", "-D", "warnings"]].concat(),
+                &HashMap::new(),
+            )
+        })?;
+    }
+    if wanted(Part::Unit) {
+        stage("unit tests", || {
+            let test = ["test", "--workspace", "--exclude", "tests", "--exclude"];
+            cargo(
+                &[&test[..], &["vm-crd-controller"]].concat(),
+                &HashMap::new(),
+            )
+        })?;
+    }
+    if wanted(Part::Controller) {
+        let programs = cluster::kubernetes()?.display().to_string();
+        let environment = HashMap::from([("KUBERNETES_BIN".to_owned(), programs)]);
+        stage("controller", || {
+            cargo(&["test", "-p", "vm-crd-controller"], &environment)
+        })?;
+    }
+    if wanted(Part::E2e) {
+        stage("end to end", || end_to_end(args))?;
+    }
+    eprintln!(
+        "All tests passed in {:.0} s.",
+        begin.elapsed().as_secs_f32()
+    );
+    Ok(())
+}
+
+/// Runs one part and says how long it took.
+fn stage(name: &str, part: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("== {name}");
+    let begin = Instant::now();
+    part().with_context(|| format!("{name} failed"))?;
+    eprintln!("== {name}: {:.0} s", begin.elapsed().as_secs_f32());
+    Ok(())
+}
+
+/// Runs cargo in the workspace, with its output shown.
+fn cargo(arguments: &[&str], environment: &HashMap<String, String>) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(arguments)
+        .envs(environment)
+        .status()?;
+    if !status.success() {
+        bail!("cargo {} ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+fn end_to_end(args: &Args) -> Result<()> {
+    let result = with_cluster(args);
+    if args.keep {
+        eprintln!("The cluster {} stays up.", args.cluster);
+        return result;
+    }
+    let down = cluster::down(&args.cluster);
+    result.and(down)
+}
+
+fn with_cluster(args: &Args) -> Result<()> {
+    let cluster = &args.cluster;
+    cluster::up(cluster)?;
+    let mut archives = Vec::new();
+    for guest in Guest::value_variants() {
+        archives.push(guest::build(*guest, guest.default_format())?.archive);
+    }
+    cluster::load(cluster, &archives)?;
+    cluster::install(cluster)?;
+    let before = footprint::of(cluster)?;
+    let mut test = vec!["test", "-p", "tests", "--no-fail-fast"];
+    test.extend(args.filter.as_deref());
+    test.extend(["--", "--test-threads", AT_ONCE]);
+    let result = cargo(&test, &cluster::environment(cluster));
+    result.and(footprint::settle(cluster, &before))
+}
