@@ -12,11 +12,11 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 /// A directory whose contents are not trusted.
 #[derive(Debug)]
-pub struct Directory(OwnedFd);
+pub(crate) struct Directory(OwnedFd);
 
 /// Whether symbolic links inside a directory are followed; they never lead out of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Links {
+pub(crate) enum Links {
     /// A path with a link in it is refused (`ELOOP`).
     Refused,
     /// Links that stay inside are followed, as kubelet's `..data` needs.
@@ -25,32 +25,40 @@ pub enum Links {
 
 impl Directory {
     /// Opens the directory at `path`, which is trusted: it comes from the runtime.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(openat(CWD, path, flags, Mode::empty())?))
     }
 
     /// Opens `path` beneath the directory without following a link, for `flags` (an access mode,
     /// `CREATE`, `EXCL`, `PATH`, `DIRECTORY`). A leading `/` means the directory itself.
-    pub fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    pub(crate) fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         self.resolve(path, flags | OFlags::NOFOLLOW, mode, Links::Refused)
     }
 
     /// Opens the directory at `path` beneath this one.
-    pub fn directory(&self, path: &Path) -> io::Result<Self> {
+    pub(crate) fn directory(&self, path: &Path) -> io::Result<Self> {
         self.open_at(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
             .map(Self)
     }
 
     /// Opens `path` beneath the directory for reading.
-    pub fn read(&self, path: &Path, links: Links) -> io::Result<File> {
+    pub(crate) fn read(&self, path: &Path, links: Links) -> io::Result<File> {
         Ok(self
             .resolve(path, OFlags::RDONLY, Mode::empty(), links)?
             .into())
     }
 
+    /// Opens `path` for reading as if the directory were `/`, absolute links included: for trees
+    /// that are trusted.
+    pub(crate) fn read_in_root(&self, path: &Path) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        Ok(openat2(&self.0, path, flags, Mode::empty(), resolve)?.into())
+    }
+
     /// What is at `path`, itself and not what it links to; `None` if nothing is.
-    pub fn kind(&self, path: &Path) -> io::Result<Option<std::fs::FileType>> {
+    pub(crate) fn kind(&self, path: &Path) -> io::Result<Option<std::fs::FileType>> {
         match self.open_at(path, OFlags::PATH, Mode::empty()) {
             Ok(fd) => Ok(Some(File::from(fd).metadata()?.file_type())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -59,7 +67,7 @@ impl Directory {
     }
 
     /// Names of the entries.
-    pub fn entries(&self) -> io::Result<Vec<std::ffi::OsString>> {
+    pub(crate) fn entries(&self) -> io::Result<Vec<std::ffi::OsString>> {
         use std::os::unix::ffi::OsStringExt;
         let readable = openat(
             &self.0,
@@ -105,7 +113,7 @@ impl AsFd for Directory {
 }
 
 /// The word for a kind of file in a message.
-pub fn kind_word(kind: std::fs::FileType) -> &'static str {
+pub(crate) fn kind_word(kind: std::fs::FileType) -> &'static str {
     use std::os::unix::fs::FileTypeExt;
     match kind {
         kind if kind.is_symlink() => "a symbolic link",

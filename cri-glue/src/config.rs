@@ -43,10 +43,6 @@ pub struct Qemu {
     pub uefi_code: PathBuf,
     /// Template of the variables that belong to `uefi_code`, within `root`.
     pub uefi_vars: PathBuf,
-    /// UEFI code that only starts signed code, within `root`.
-    pub uefi_secure_code: PathBuf,
-    /// Template of the variables that belong to `uefi_secure_code`, within `root`.
-    pub uefi_secure_vars: PathBuf,
 }
 
 impl Default for Qemu {
@@ -58,8 +54,6 @@ impl Default for Qemu {
             accelerator: AcceleratorChoice::Auto,
             uefi_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
             uefi_vars: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
-            uefi_secure_code: "/usr/share/OVMF/OVMF_CODE_4M.ms.fd".into(),
-            uefi_secure_vars: "/usr/share/OVMF/OVMF_VARS_4M.ms.fd".into(),
         }
     }
 }
@@ -233,8 +227,6 @@ impl NodeConfig {
             ("qemu.path", &qemu.path),
             ("qemu.uefi-code", &qemu.uefi_code),
             ("qemu.uefi-vars", &qemu.uefi_vars),
-            ("qemu.uefi-secure-code", &qemu.uefi_secure_code),
-            ("qemu.uefi-secure-vars", &qemu.uefi_secure_vars),
             ("runtime.state", &self.runtime.state),
         ] {
             let plain = value

@@ -7,11 +7,11 @@ mod image;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use vm_api::contract::{SEED_NETWORK_DATA_FILE, SEED_USER_DATA_FILE};
+use vm_api::field::FieldError;
+use vm_api::machine::{Datum, cloud_init};
 use vm_api::v1::CloudInitSource;
 
 use crate::beneath::{Directory, Links};
@@ -53,34 +53,14 @@ pub enum SeedError {
     },
     #[error("volume {volume}: its {what} has more than {MAX_DATA_BYTES} bytes")]
     TooLarge { volume: String, what: &'static str },
-    #[error("volume {volume}: its {what} is not base64: {source}")]
-    Base64 {
-        volume: String,
-        what: &'static str,
-        source: base64::DecodeError,
-    },
-    #[error("volume {volume}: its {what} is given more than once")]
-    Ambiguous { volume: String, what: &'static str },
+    #[error(transparent)]
+    Field(#[from] FieldError),
     #[error(transparent)]
     Mount(#[from] MountError),
-    #[error("volume {volume}: its Secret is not mounted as a directory at {}", source_path.display())]
-    NotADirectory {
-        volume: String,
-        source_path: PathBuf,
-    },
+    #[error("volume {volume}: a block device is no Secret")]
+    NotASecret { volume: String },
     #[error("volume {volume}: cannot make the seed: {source}")]
     Make { volume: String, source: io::Error },
-}
-
-/// One of the two data that a seed carries.
-struct Datum<'a> {
-    what: &'static str,
-    /// Names of the file in the Secret, the first being the one to name in errors. KubeVirt takes
-    /// both spellings.
-    keys: [&'static str; 2],
-    inline: Option<&'a str>,
-    base64: Option<&'a str>,
-    from_secret: bool,
 }
 
 /// Makes the seed of `volume`: a read-only image in memory.
@@ -91,21 +71,15 @@ pub fn make(
     mounts: &PodMounts,
     identity: &Identity,
 ) -> Result<File, SeedError> {
-    let read = |datum: Datum<'_>| datum.read(volume, mounts, identity);
-    let user_data = read(Datum {
-        what: "user data",
-        keys: [SEED_USER_DATA_FILE, "userData"],
-        inline: source.user_data.as_deref(),
-        base64: source.user_data_base64.as_deref(),
-        from_secret: source.secret_ref.is_some(),
-    })?;
-    let network_data = read(Datum {
-        what: "network data",
-        keys: [SEED_NETWORK_DATA_FILE, "networkData"],
-        inline: source.network_data.as_deref(),
-        base64: source.network_data_base64.as_deref(),
-        from_secret: source.network_data_secret_ref.is_some(),
-    })?;
+    let path = format!("volume {volume}");
+    let (user_data, network_data) = cloud_init(source, &path)?;
+    let seed = Seed {
+        volume,
+        mounts,
+        identity,
+    };
+    let user_data = seed.read(user_data, &USER_DATA)?;
+    let network_data = seed.read(network_data, &NETWORK_DATA)?;
     let meta_data = serde_json::json!({
         "instance-id": identification.instance_id,
         "local-hostname": identification.hostname,
@@ -122,82 +96,68 @@ pub fn make(
     })
 }
 
-impl Datum<'_> {
-    fn read(
-        self,
-        volume: &str,
-        mounts: &PodMounts,
-        identity: &Identity,
-    ) -> Result<Option<Vec<u8>>, SeedError> {
-        let what = self.what;
-        let volume_name = || volume.to_owned();
-        let data = match (self.inline, self.base64, self.from_secret) {
-            (None, None, false) => return Ok(None),
-            (Some(text), None, false) => text.as_bytes().to_vec(),
-            (None, Some(text), false) => STANDARD
-                .decode(text.split_whitespace().collect::<String>())
-                .map_err(|source| SeedError::Base64 {
-                    volume: volume_name(),
-                    what,
-                    source,
-                })?,
-            (None, None, true) => self.read_secret(volume, mounts, identity)?,
-            _ => {
-                return Err(SeedError::Ambiguous {
-                    volume: volume_name(),
-                    what,
-                });
-            }
+/// One of the two data that a seed carries.
+struct Kind {
+    what: &'static str,
+    /// Names of the file in the Secret, the first being the one to name in errors. KubeVirt takes
+    /// both spellings.
+    keys: [&'static str; 2],
+}
+
+const USER_DATA: Kind = Kind {
+    what: "user data",
+    keys: [SEED_USER_DATA_FILE, "userData"],
+};
+const NETWORK_DATA: Kind = Kind {
+    what: "network data",
+    keys: [SEED_NETWORK_DATA_FILE, "networkData"],
+};
+
+/// Where a seed's data come from.
+struct Seed<'a> {
+    volume: &'a str,
+    mounts: &'a PodMounts,
+    identity: &'a Identity,
+}
+
+impl Seed<'_> {
+    fn read(&self, datum: Option<Datum<'_>>, kind: &Kind) -> Result<Option<Vec<u8>>, SeedError> {
+        let data = match datum {
+            None => return Ok(None),
+            Some(Datum::Inline(data)) => data.into_owned(),
+            Some(Datum::Secret(_)) => self.read_secret(kind)?,
         };
         if data.len() as u64 > MAX_DATA_BYTES {
-            return Err(SeedError::TooLarge {
-                volume: volume_name(),
-                what,
-            });
+            let (volume, what) = (self.volume.to_owned(), kind.what);
+            return Err(SeedError::TooLarge { volume, what });
         }
         Ok(Some(data))
     }
 
-    fn read_secret(
-        &self,
-        volume: &str,
-        mounts: &PodMounts,
-        identity: &Identity,
-    ) -> Result<Vec<u8>, SeedError> {
-        let key = self.keys[0];
+    /// The datum in the mount of the volume, whichever Secrets the pod made it of.
+    fn read_secret(&self, kind: &Kind) -> Result<Vec<u8>, SeedError> {
+        let key = kind.keys[0];
+        let volume = || self.volume.to_owned();
         let fail = |source| SeedError::Read {
-            volume: volume.to_owned(),
+            volume: volume(),
             key,
             source,
         };
-        let source_path = match mounts.volume(volume)? {
-            Volume::Mount { source, .. } => source,
-            Volume::Device { .. } => {
-                let (volume, source_path) = (volume.to_owned(), volume.into());
-                return Err(SeedError::NotADirectory {
-                    volume,
-                    source_path,
-                });
-            }
+        let Volume::Mount { source, .. } = self.mounts.volume(self.volume)? else {
+            return Err(SeedError::NotASecret { volume: volume() });
         };
-        let directory = Directory::open(source_path).map_err(fail)?;
-        let read = || {
-            self.keys
-                .iter()
-                .map(|key| read_bounded(&directory, key))
-                .collect()
-        };
-        let found: Vec<_> = identity.run(read).map_err(fail)?;
-        for result in found {
+        let directory = Directory::open(source).map_err(fail)?;
+        let read = || kind.keys.map(|key| read_bounded(&directory, key));
+        for result in self.identity.run(read).map_err(fail)? {
             match result {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => return result.map_err(fail),
             }
         }
         Err(SeedError::NoKey {
-            volume: volume.to_owned(),
+            volume: volume(),
             key,
-            what: self.what,
+            what: kind.what,
         })
     }
 }
@@ -281,10 +241,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_given_is_an_empty_seed() {
-        let files = files(seed(json!({"userData": ""}), Path::new("/")).unwrap());
-        assert_eq!(files.len(), 2);
+    fn user_data_are_always_there() {
+        let source = json!({"networkData": "version: 2"});
+        let files = files(seed(source, Path::new("/")).unwrap());
         assert_eq!(files[0], ("user-data".to_owned(), String::new()));
+        assert_eq!(files.len(), 3);
     }
 
     #[test]

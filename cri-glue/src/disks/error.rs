@@ -1,0 +1,116 @@
+//! Why a volume cannot be a disk.
+
+use std::io;
+use std::path::PathBuf;
+
+use qemu_driver::image::ImageError;
+use qemu_driver::machine::MachineError;
+use vm_api::contract::{DISK_DIRECTORY, DISK_IMAGE_FILE, VOLUME_SIZES_ANNOTATION};
+
+use crate::mounts::MountError;
+use crate::seed::SeedError;
+
+/// Why a volume cannot be a disk.
+#[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages say it, the fields are named in them"
+)]
+pub enum DiskError {
+    #[error(
+        "no disk in the image: {DISK_DIRECTORY} must hold exactly one file, the disk of volume \
+         {name}"
+    )]
+    NoDisk { name: String },
+    #[error(
+        "the image has more than one file in {DISK_DIRECTORY}, {first:?} and {second:?}: leave one, \
+         or name it as path of volume {name}"
+    )]
+    TwoDisks {
+        name: String,
+        first: String,
+        second: String,
+    },
+    #[error("volume {name}: {} in the image is {kind}, not a regular file", path.display())]
+    NotAFile {
+        name: String,
+        path: PathBuf,
+        kind: &'static str,
+    },
+    #[error("volume {name}: cannot open {} in the image: {source}", path.display())]
+    OpenImage {
+        name: String,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("disk {name}: {source}")]
+    Image { name: String, source: ImageError },
+    #[error("volume {name}: its claim cannot be opened by user {uid} of the pod: {source}")]
+    OpenClaim {
+        name: String,
+        uid: u32,
+        source: io::Error,
+    },
+    #[error("volume {name}: {DISK_IMAGE_FILE} in its claim is {kind}, not a regular file")]
+    ClaimNotAFile { name: String, kind: &'static str },
+    #[error("volume {name}: what the pod mounts there is not a directory with {DISK_IMAGE_FILE}")]
+    NotADirectory { name: String },
+    #[error(
+        "volume {name}: its claim holds {found:?} but no {DISK_IMAGE_FILE}: name the disk so, or \
+         empty the claim to have one made"
+    )]
+    ClaimNotEmpty { name: String, found: String },
+    #[error("volume {name}: its claim has no {DISK_IMAGE_FILE} and is mounted read-only")]
+    EmptyReadOnly { name: String },
+    #[error(
+        "volume {name}: its claim is empty and shares its file system, so that its size is not \
+         known: give it in the annotation {VOLUME_SIZES_ANNOTATION}, such as \
+         {{\"{name}\": \"10Gi\"}}"
+    )]
+    UnknownSize { name: String },
+    #[error("volume {name}: {size} bytes are too few for a disk")]
+    TooSmall { name: String, size: u64 },
+    #[error(
+        "volume {name}: its disk is in use by another machine of this node: stop that one, or \
+         make the disk shareable in both"
+    )]
+    InUse { name: String },
+    #[error("volume {name}: cannot open its block device {major}:{minor}: {source}")]
+    OpenDevice {
+        name: String,
+        major: u32,
+        minor: u32,
+        source: io::Error,
+    },
+    #[error("volume {name}: cannot make {}: {source}", path.display())]
+    Make {
+        name: String,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("volume {name}: {source_name} is not supported")]
+    Unsupported {
+        name: String,
+        source_name: &'static str,
+    },
+    #[error("volume {name}: capacity: {message}")]
+    Capacity { name: String, message: String },
+    #[error("disk {name}: bus usb is not supported: use virtio, sata or scsi")]
+    Bus { name: String },
+    #[error("disk {name}: io io_uring is not supported: use native or threads")]
+    IoUring { name: String },
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+}
+
+impl DiskError {
+    /// What the image of the disk `name` is refused for.
+    pub(super) fn image(name: &str) -> impl FnOnce(ImageError) -> Self {
+        let name = name.to_owned();
+        |source| Self::Image { name, source }
+    }
+}

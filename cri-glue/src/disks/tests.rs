@@ -1,0 +1,1 @@
+//! Disks from real directories, and from hostile ones.

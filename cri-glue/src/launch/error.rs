@@ -1,0 +1,104 @@
+//! Why a machine was not launched.
+
+use std::io;
+use std::path::PathBuf;
+
+use qemu_driver::machine::MachineError;
+use qemu_driver::qmp::QmpError;
+use vm_api::contract::VOLUME_SIZES_ANNOTATION;
+use vm_api::field::FieldError;
+
+use crate::config::AcceleratorChoice;
+use crate::disks::DiskError;
+use crate::jail::JailError;
+use crate::machine::BuildError;
+use crate::mounts::MountError;
+use crate::nic::NicError;
+use crate::overhead::DoesNotFit;
+use crate::runtime::RuntimeError;
+use crate::uid::UidError;
+use crate::wish::WishError;
+
+/// Why a machine was not launched.
+#[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages say it, the fields are named in them"
+)]
+pub enum LaunchError {
+    #[error(
+        "QEMU is not on this node: {} in {} ({source}); install it, or set qemu.root and qemu.path \
+         in the node's configuration", path.display(), root.display()
+    )]
+    NoQemu {
+        root: PathBuf,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "UEFI firmware is not on this node: {} in {} ({source}); install it, or set {key} in the \
+         node's configuration", path.display(), root.display()
+    )]
+    NoFirmware {
+        root: PathBuf,
+        path: PathBuf,
+        key: &'static str,
+        source: io::Error,
+    },
+    #[error("the node's configuration asks for {choice:?}, but {reason}")]
+    Accelerator {
+        choice: AcceleratorChoice,
+        reason: String,
+    },
+    #[error("cannot find out whether the node has KVM: {0}")]
+    Detect(io::Error),
+    #[error("annotation {VOLUME_SIZES_ANNOTATION}: {0}")]
+    VolumeSizes(String),
+    #[error("QEMU ended before its guest could start: {}", said.as_ref().unwrap_or(&error.to_string()))]
+    Qemu {
+        error: QmpError,
+        said: Option<String>,
+    },
+    #[error("cannot write the record {}: {source}", path.display())]
+    Record { path: PathBuf, source: io::Error },
+    #[error("cannot look into the container's root {}: {source}", rootfs.display())]
+    Rootfs { rootfs: PathBuf, source: io::Error },
+    #[error("cannot make a pipe for QEMU's messages: {0}")]
+    Pipe(io::Error),
+    #[error("cannot make QEMU's sockets: {0}")]
+    Sockets(io::Error),
+    #[error("the launch was cut off: {0}")]
+    Panic(#[from] tokio::task::JoinError),
+    #[error(transparent)]
+    Wish(#[from] WishError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Fits(#[from] DoesNotFit),
+    #[error(transparent)]
+    Uid(#[from] UidError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Nic(#[from] NicError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error(transparent)]
+    Jail(#[from] JailError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}
+
+impl From<Vec<FieldError>> for LaunchError {
+    fn from(errors: Vec<FieldError>) -> Self {
+        Self::Wish(errors.into())
+    }
+}
+
+impl From<FieldError> for LaunchError {
+    fn from(error: FieldError) -> Self {
+        Self::Wish(error.into())
+    }
+}

@@ -1,0 +1,214 @@
+//! From a container of a pod to a paused guest: all steps in order, each recorded before it is
+//! done, all of them undone if one fails.
+//!
+//! Expected flow: [`create`] when containerd creates the task, QMP's `cont` when it starts it,
+//! [`record::undo`](crate::record::undo) when it deletes it. Relies on a mounted root, a holder of
+//! the pod's namespaces and a Tokio runtime; promises that its error is one sentence that names
+//! what is wrong, and that nothing is left then.
+
+mod error;
+mod prepare;
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qemu_driver::Qmp;
+use qemu_driver::machine::Accelerator;
+use qemu_driver::qmp::Event;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use tokio::sync::broadcast;
+use tokio::task::spawn_blocking;
+
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::config::NodeConfig;
+use crate::diagnostics::Diagnostics;
+use crate::network::{DhcpServer, NetworkUndo, Port};
+use crate::record;
+use crate::runtime::Runtime;
+use crate::sandbox::Sandbox;
+use crate::termination::TerminationLog;
+
+pub use error::LaunchError;
+use prepare::{Container, Prepared, prepare};
+
+/// How long QEMU may take to answer for the first time. It needs 0.1 s; a node under pressure,
+/// seconds.
+const QMP_BOUND: Duration = Duration::from_secs(20);
+
+/// What a machine is launched from.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The node's configuration.
+    pub node: Arc<NodeConfig>,
+    /// The machine container's bundle.
+    pub bundle: Arc<Bundle>,
+    /// The pod's sandbox.
+    pub sandbox: Arc<Sandbox>,
+    /// The container's root, mounted.
+    pub rootfs: PathBuf,
+    /// Pid of the process that holds the pod's namespaces.
+    pub holder: u32,
+    /// Containerd's namespace.
+    pub namespace: String,
+    /// Ports that the pod's other containers declare, as far as they are known.
+    pub reserved_ports: Vec<Port>,
+}
+
+/// A guest that waits to be started by QMP's `cont`.
+#[derive(Debug)]
+pub struct Launched {
+    /// QEMU, in the caller's PID namespace: a child of the nearest subreaper.
+    pub pid: u32,
+    /// The first serial port.
+    pub console: UnixStream,
+    /// The guest agent's port.
+    pub agent: UnixStream,
+    /// The monitor.
+    pub qmp: Qmp,
+    /// Its events, from the first on.
+    pub events: broadcast::Receiver<Event>,
+    /// The machine's network, if it has one. Dropping it ends the DHCP server.
+    pub network: Option<MachineNetwork>,
+    /// QEMU's control group, if the runtime gave it one.
+    pub cgroup: Option<Cgroup>,
+    /// What QEMU says on its standard error.
+    pub diagnostics: Diagnostics,
+    /// Where kubelet reads the reason of the machine's end.
+    pub termination_log: Option<TerminationLog>,
+    /// What runs the guest's instructions.
+    pub accelerator: Accelerator,
+}
+
+/// The network of a running machine.
+#[derive(Debug)]
+pub struct MachineNetwork {
+    /// What further changes need.
+    pub undo: NetworkUndo,
+    dhcp: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for MachineNetwork {
+    fn drop(&mut self) {
+        self.dhcp.abort();
+    }
+}
+
+impl MachineNetwork {
+    fn serve((dhcp, undo): (DhcpServer, NetworkUndo)) -> Self {
+        let dhcp = tokio::spawn(async move {
+            match dhcp.serve().await {
+                Ok(never) => match never {},
+                Err(error) => tracing::info!(%error, "the DHCP server ended"),
+            }
+        });
+        Self { undo, dhcp }
+    }
+}
+
+/// Launches the machine of `request`, which then waits for QMP's `cont`. After an error everything
+/// is undone, what the caller noted in the bundle's record included.
+///
+/// Takes tens of milliseconds; run it on a task of its own, since dropping the future halfway
+/// leaves the undoing to the record.
+pub async fn create(request: Request) -> Result<Launched, LaunchError> {
+    let request = Arc::new(request);
+    let mut started = None;
+    match launch(&request, &mut started).await {
+        Ok(launched) => Ok(launched),
+        Err(error) => {
+            let bundle = request.bundle.dir().to_owned();
+            let undo = move || {
+                if let Some(pid) = started {
+                    end(pid);
+                }
+                record::undo(&bundle)
+            };
+            match spawn_blocking(undo).await {
+                Ok(Ok(())) => {}
+                Ok(Err(errors)) => tracing::error!(%errors, "a failed launch is not undone"),
+                Err(panic) => tracing::error!(%panic, "a failed launch is not undone"),
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn launch(request: &Arc<Request>, pid: &mut Option<u32>) -> Result<Launched, LaunchError> {
+    let preparing = Arc::clone(request);
+    let prepared = spawn_blocking(move || prepare(&preparing)).await??;
+    let Prepared {
+        container,
+        output,
+        channels,
+        network,
+        accelerator,
+        termination_log,
+    } = prepared;
+    let mut diagnostics = Diagnostics::read(output.into()).map_err(LaunchError::Pipe)?;
+    let cgroups_path = request.bundle.linux().cgroups_path().as_deref();
+    let runtime = Runtime::new(&request.node, &request.namespace, cgroups_path);
+    start(runtime, container, pid).await?;
+    let network = network.map(MachineNetwork::serve);
+    let (qmp, events) = match Qmp::connect(channels.qmp, QMP_BOUND).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            let said = tokio::time::timeout(Duration::from_secs(1), diagnostics.at_end()).await;
+            let said = said.unwrap_or_else(|_| diagnostics.tail());
+            return Err(LaunchError::Qemu {
+                error,
+                said: said.last().cloned(),
+            });
+        }
+    };
+    Ok(Launched {
+        pid: pid.unwrap_or_default(),
+        console: channels.console,
+        agent: channels.agent,
+        qmp,
+        events,
+        network,
+        cgroup: cgroups_path.map(Cgroup::of_spec),
+        diagnostics,
+        termination_log,
+        accelerator,
+    })
+}
+
+/// Creates and starts QEMU's container; `pid` is set as soon as there is a process.
+async fn start(
+    runtime: Runtime,
+    container: Container,
+    pid: &mut Option<u32>,
+) -> Result<(), LaunchError> {
+    let Container {
+        id,
+        jail,
+        descriptors,
+    } = container;
+    let (creating, created_id, created_jail) = (runtime.clone(), id.clone(), jail.clone());
+    let create = move || creating.create(&created_id, &created_jail, descriptors);
+    *pid = Some(spawn_blocking(create).await??.pid);
+    spawn_blocking(move || runtime.start(&id, &jail)).await??;
+    Ok(())
+}
+
+/// Ends and reaps QEMU if it is a child of this process: the OCI runtime could end it too, but
+/// would take a dead child that nobody reaps for a living one.
+fn end(pid: u32) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    for _ in 0..500 {
+        match waitpid(Some(pid), WaitOptions::NOHANG) {
+            Ok(None) => {}
+            Ok(Some(_)) | Err(_) => return,
+        }
+        if kill_process(pid, Signal::KILL).is_err() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,336 @@
+//! The steps before there is a process: what is wished is checked, then opened, set up, and
+//! written into a bundle.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use qemu_driver::accelerator::{Detected, detect};
+use qemu_driver::machine::{Accelerator, DiskFile, Firmware, Machine, Uefi};
+use qemu_driver::{Channels, CommandLine};
+use vm_api::Quantity;
+use vm_api::contract::{DISK_DIRECTORY, VOLUME_SIZES_ANNOTATION};
+use vm_api::machine::{self, Bootloader, MachineDisk, VolumeSource};
+use vm_api::v1::VirtualMachineInstanceSpec;
+
+use super::{LaunchError, Request};
+use crate::beneath::Directory;
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::config::{AcceleratorChoice, NodeConfig};
+use crate::disks::{self, Scratch, Sources};
+use crate::identity::Identity;
+use crate::jail::{self, Jail};
+use crate::machine::{Names, build};
+use crate::mounts::PodMounts;
+use crate::network::{DhcpServer, NetworkUndo};
+use crate::nic::{self, PodNetwork};
+use crate::overhead::{Overhead, PodLimits};
+use crate::record::{Record, Step};
+use crate::runtime::{Descriptors, Runtime};
+use crate::seed::Identification;
+use crate::termination::TerminationLog;
+use crate::{uid, wish};
+
+/// The most bytes of a template of UEFI variables.
+const MAX_UEFI_VARS_BYTES: u64 = 16 << 20;
+
+/// All that a machine needs to be started.
+pub(super) struct Prepared {
+    pub(super) container: Container,
+    pub(super) output: OwnedFd,
+    pub(super) channels: Channels,
+    pub(super) network: Option<(DhcpServer, NetworkUndo)>,
+    pub(super) accelerator: Accelerator,
+    pub(super) termination_log: Option<TerminationLog>,
+}
+
+/// QEMU's container, to be created.
+pub(super) struct Container {
+    pub(super) id: String,
+    pub(super) jail: PathBuf,
+    pub(super) descriptors: Descriptors,
+}
+
+pub(super) fn prepare(request: &Request) -> Result<Prepared, LaunchError> {
+    let (node, bundle) = (&*request.node, &*request.bundle);
+    let record_error = |source| LaunchError::Record {
+        path: bundle.dir().to_owned(),
+        source,
+    };
+
+    // What can be said without touching anything.
+    check_qemu(node)?;
+    let mounts = PodMounts::of(bundle)?;
+    let spec = wish::read(bundle, has_disk(&request.rootfs)?)?;
+    let names = Names::of(bundle, &spec);
+    let wished_disks = machine::disks(&spec)?;
+    mounts.check_referred(wished_disks.iter().map(|disk| disk.name))?;
+    let capacities = capacities(bundle)?;
+    let accelerator = accelerator(node.qemu.accelerator)?;
+    let mut machine = build(bundle, &spec, &names, node, accelerator)?;
+    let resources = bundle.linux().resources().clone().unwrap_or_default();
+    let overhead = Overhead::of(accelerator);
+    let resources = overhead.add_to(&resources, pod_limits(bundle), accelerator)?;
+
+    // From here on, each step is noted before it is done.
+    let mut record = Record::open(bundle.dir()).map_err(record_error)?;
+    let identity = bundle.identity();
+    let user = qemu_user(request, &identity, &mut record)?;
+    let mut sources = Sources {
+        rootfs: &request.rootfs,
+        container: bundle.id(),
+        mounts: &mounts,
+        identity: &identity,
+        owner: &user,
+        capacities: &capacities,
+        identification: Identification {
+            instance_id: &names.cluster,
+            hostname: &names.hostname,
+        },
+        record: &mut record,
+    };
+    for disk in with_boot_order(wished_disks, &spec) {
+        machine.add_disk(disks::open(&disk, &mut sources)?)?;
+    }
+    let firmware = firmware(&spec, request, &user, &mut record)?;
+    let mut machine = machine.with_firmware(firmware);
+    let network = attach_network(&spec, request, &mounts, &names, &mut machine, &mut record)?;
+    let (command_line, channels) = CommandLine::new(machine).map_err(LaunchError::Sockets)?;
+
+    let jail = bundle.dir().join(jail::DIRECTORY);
+    record
+        .note(&Step::Directory { path: jail.clone() })
+        .map_err(record_error)?;
+    let program = node.qemu.path.as_os_str().to_owned();
+    let arguments = [program].into_iter().chain(command_line.args);
+    Jail {
+        root: &node.qemu.root,
+        bundle,
+        sandbox: &request.sandbox,
+        holder: request.holder,
+        user: &user,
+        arguments: arguments
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
+        accelerator,
+        resources,
+    }
+    .make(&jail)?;
+    let (id, cgroups_path) = (
+        bundle.id().to_owned(),
+        bundle.linux().cgroups_path().as_deref(),
+    );
+    let runtime = Runtime::new(node, &request.namespace, cgroups_path);
+    record
+        .note(&Step::Container {
+            id: id.clone(),
+            runtime,
+        })
+        .map_err(record_error)?;
+    let (output, qemu_output) = io::pipe().map_err(LaunchError::Pipe)?;
+    let descriptors = Descriptors {
+        output: Some(qemu_output.into()),
+        preserved: command_line.descriptors,
+    };
+    Ok(Prepared {
+        container: Container {
+            id,
+            jail,
+            descriptors,
+        },
+        output: output.into(),
+        channels,
+        network,
+        accelerator,
+        termination_log: mounts.termination_log().map(TerminationLog::new),
+    })
+}
+
+fn check_qemu(node: &NodeConfig) -> Result<(), LaunchError> {
+    let (root, path) = (&node.qemu.root, &node.qemu.path);
+    let found = Directory::open(root).and_then(|root| root.read_in_root(path));
+    let found = found.and_then(|file| match file.metadata()?.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is not a file")),
+    });
+    found.map_err(|source| LaunchError::NoQemu {
+        root: root.clone(),
+        path: path.clone(),
+        source,
+    })
+}
+
+fn has_disk(rootfs: &Path) -> Result<bool, LaunchError> {
+    let kind = Directory::open(rootfs).and_then(|root| root.kind(Path::new(DISK_DIRECTORY)));
+    let kind = kind.map_err(|source| LaunchError::Rootfs {
+        rootfs: rootfs.to_owned(),
+        source,
+    })?;
+    Ok(kind.is_some())
+}
+
+/// Capacities in bytes of the volumes that the pod tells them of.
+fn capacities(bundle: &Bundle) -> Result<BTreeMap<String, u64>, LaunchError> {
+    let Some(json) = bundle.annotation(VOLUME_SIZES_ANNOTATION) else {
+        return Ok(BTreeMap::new());
+    };
+    let sizes: BTreeMap<String, Quantity> = serde_json::from_str(json)
+        .map_err(|error| LaunchError::VolumeSizes(format!("it is no map of sizes: {error}")))?;
+    let bytes = sizes.into_iter().map(|(name, size)| match size.bytes() {
+        Ok(bytes) => Ok((name, bytes)),
+        Err(error) => Err(LaunchError::VolumeSizes(format!("{name}: {error}"))),
+    });
+    bytes.collect()
+}
+
+fn accelerator(choice: AcceleratorChoice) -> Result<Accelerator, LaunchError> {
+    if choice == AcceleratorChoice::Tcg {
+        return Ok(Accelerator::Tcg);
+    }
+    match (detect().map_err(LaunchError::Detect)?, choice) {
+        (Detected::Tcg(reason), AcceleratorChoice::Kvm) => {
+            let reason = reason.to_string();
+            Err(LaunchError::Accelerator { choice, reason })
+        }
+        (Detected::Tcg(reason), _) => {
+            tracing::warn!(%reason, "the guest is emulated");
+            Ok(Accelerator::Tcg)
+        }
+        (Detected::Kvm, _) => Ok(Accelerator::Kvm),
+    }
+}
+
+/// The limits of the pod. A control group that cannot be read limits nothing that is known.
+fn pod_limits(bundle: &Bundle) -> PodLimits {
+    let container = bundle
+        .linux()
+        .cgroups_path()
+        .as_deref()
+        .map(Cgroup::of_spec);
+    let Some(pod) = container.and_then(|container| container.parent()) else {
+        return PodLimits::default();
+    };
+    let read = |limit: Result<Option<u64>, _>| {
+        limit.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the pod's limit is not known");
+            None
+        })
+    };
+    PodLimits {
+        memory_bytes: read(pod.memory_limit()),
+        cpu_millis: read(pod.cpu_limit_millis()),
+    }
+}
+
+/// Who QEMU is: the pod's user, or for root a uid of the machine's own. Supplementary groups are
+/// left out: QEMU opens nothing that they would be good for.
+fn qemu_user(
+    request: &Request,
+    identity: &Identity,
+    record: &mut Record,
+) -> Result<Identity, LaunchError> {
+    let bundle = &request.bundle;
+    let uid = match identity.uid {
+        0 => uid::take(&request.node, &bundle.pod().sandbox_id, bundle.id(), record)?,
+        uid => uid,
+    };
+    let gid = if identity.gid == 0 { uid } else { identity.gid };
+    Ok(Identity {
+        uid,
+        gid,
+        groups: Vec::new(),
+    })
+}
+
+/// The disks with an order of booting: where the spec gives nothing one, disks are tried in their
+/// order, seeds excepted.
+fn with_boot_order<'a>(
+    mut disks: Vec<MachineDisk<'a>>,
+    spec: &VirtualMachineInstanceSpec,
+) -> Vec<MachineDisk<'a>> {
+    let interfaces = &spec.domain.devices.interfaces;
+    let given = disks.iter().any(|disk| disk.boot_order.is_some())
+        || interfaces
+            .iter()
+            .any(|interface| interface.boot_order.is_some());
+    if !given {
+        let bootable = disks
+            .iter_mut()
+            .filter(|disk| !matches!(disk.source, VolumeSource::CloudInitNoCloud(_)));
+        for (disk, place) in bootable.zip(1..) {
+            disk.boot_order = NonZeroU32::new(place);
+        }
+    }
+    disks
+}
+
+fn firmware(
+    spec: &VirtualMachineInstanceSpec,
+    request: &Request,
+    owner: &Identity,
+    record: &mut Record,
+) -> Result<Firmware, LaunchError> {
+    if machine::bootloader(spec)? == Bootloader::Bios {
+        return Ok(Firmware::Bios);
+    }
+    let qemu = &request.node.qemu;
+    let missing = |path: &PathBuf, key| {
+        let (root, path) = (qemu.root.clone(), path.clone());
+        move |source| LaunchError::NoFirmware {
+            root,
+            path,
+            key,
+            source,
+        }
+    };
+    let root = Directory::open(&qemu.root).map_err(missing(&qemu.uefi_code, "qemu.root"))?;
+    root.read_in_root(&qemu.uefi_code)
+        .map_err(missing(&qemu.uefi_code, "qemu.uefi-code"))?;
+    let template = root
+        .read_in_root(&qemu.uefi_vars)
+        .map_err(missing(&qemu.uefi_vars, "qemu.uefi-vars"))?;
+    let scratch = Scratch {
+        rootfs: &request.rootfs,
+        container: request.bundle.id(),
+        owner,
+    };
+    let mut vars = scratch
+        .make("uefi", "vars", record)
+        .map_err(|source| LaunchError::Rootfs {
+            rootfs: request.rootfs.clone(),
+            source,
+        })?;
+    io::copy(
+        &mut io::Read::take(template, MAX_UEFI_VARS_BYTES),
+        &mut vars,
+    )
+    .map_err(missing(&qemu.uefi_vars, "qemu.uefi-vars"))?;
+    Ok(Firmware::Uefi(Uefi::new(
+        &qemu.uefi_code,
+        DiskFile::new(vars)?,
+    )?))
+}
+
+fn attach_network(
+    spec: &VirtualMachineInstanceSpec,
+    request: &Request,
+    mounts: &PodMounts,
+    names: &Names,
+    machine: &mut Machine,
+    record: &mut Record,
+) -> Result<Option<(DhcpServer, NetworkUndo)>, LaunchError> {
+    let pod = PodNetwork {
+        namespace: &request.sandbox.network_namespace,
+        resolv_conf: mounts.resolv_conf(),
+        others: request.reserved_ports.clone(),
+        names,
+    };
+    let Some(attached) = nic::attach(spec, pod, record)? else {
+        return Ok(None);
+    };
+    machine.add_nic(attached.nic)?;
+    Ok(Some((attached.dhcp, attached.undo)))
+}

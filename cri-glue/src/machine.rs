@@ -1,0 +1,279 @@
+//! The spec as a `Machine`: everything but its disks and its network, which have descriptors.
+
+use std::path::Path;
+
+use oci_spec::runtime::LinuxResources;
+use qemu_driver::machine::{
+    Accelerator, Cpu, CpuModel, CpuWord, Machine, MachineError, MachineType, Memory, Name, Uuid,
+};
+use vm_api::contract::{DOMAIN_ANNOTATION, FIRMWARE_UUID_ANNOTATION};
+use vm_api::field::FieldError;
+use vm_api::machine;
+use vm_api::v1::VirtualMachineInstanceSpec;
+
+use crate::bundle::Bundle;
+use crate::config::NodeConfig;
+use crate::overhead;
+
+/// The name space in which machines that bring no UUID get theirs.
+const UUID_NAMESPACE: Uuid = Uuid::from_u128(0x5b1f_0c9e_7d4a_4f63_9a51_c2e8_30f7_6d14);
+
+/// Why the spec is not a machine.
+#[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages say it, the fields are named in them"
+)]
+pub enum BuildError {
+    #[error(
+        "the machine has no memory: give the machine container a memory limit \
+         (resources.limits.memory), or domain.memory.guest in its annotation"
+    )]
+    NoMemory,
+    #[error(
+        "guest memory of {} MiB is more than the machine container's limit of {} MiB: raise \
+         resources.limits.memory", guest >> 20, limit >> 20
+    )]
+    OverLimit { guest: u64, limit: u64 },
+    #[error(
+        "guest memory of {} MiB is more than the node's {} MiB", guest >> 20, node >> 20
+    )]
+    OverNode { guest: u64, node: u64 },
+    #[error("domain.firmware.uuid or annotation {FIRMWARE_UUID_ANNOTATION}: {text:?} is no UUID")]
+    Uuid { text: String },
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+}
+
+/// Names of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Of the machine: the instance's behind the pod, or the pod's.
+    pub machine: String,
+    /// Of the guest as a host.
+    pub hostname: String,
+    /// Of the machine in the cluster, stable over its restarts: what else is derived comes from it.
+    pub cluster: String,
+}
+
+impl Names {
+    /// The names of the machine in `bundle`.
+    pub fn of(bundle: &Bundle, spec: &VirtualMachineInstanceSpec) -> Self {
+        let pod = bundle.pod();
+        let machine = bundle.annotation(DOMAIN_ANNOTATION).unwrap_or(&pod.name);
+        let machine = &machine[..machine.floor_char_boundary(Name::MAX)];
+        let machine = machine.trim_end_matches(['.', '-']).to_owned();
+        let wished = spec.hostname.clone().filter(|name| !name.is_empty());
+        Self {
+            hostname: wished.unwrap_or_else(|| machine.clone()),
+            cluster: format!("{machine}.{}", pod.namespace),
+            machine,
+        }
+    }
+}
+
+/// The machine of `spec` in `bundle`, without disks and network.
+pub fn build(
+    bundle: &Bundle,
+    spec: &VirtualMachineInstanceSpec,
+    names: &Names,
+    node: &NodeConfig,
+    accelerator: Accelerator,
+) -> Result<Machine, BuildError> {
+    let resources = bundle.linux().resources().clone().unwrap_or_default();
+    let wished_type = spec
+        .domain
+        .machine
+        .as_ref()
+        .and_then(|machine| machine.r#type.as_deref());
+    let wished_type = wished_type.filter(|wished| !wished.is_empty());
+    let machine = Machine::new(
+        Name::new("machine", names.machine.as_str())?,
+        uuid(bundle, spec, &names.cluster)?,
+        MachineType::new(wished_type.unwrap_or(&node.qemu.machine))?,
+        accelerator,
+        cpu(spec, &resources)?,
+        memory(spec, &resources, node_memory_bytes())?,
+    );
+    let serial = spec
+        .domain
+        .firmware
+        .as_ref()
+        .and_then(|firmware| firmware.serial.as_deref());
+    Ok(match serial.filter(|serial| !serial.is_empty()) {
+        Some(serial) => machine.with_serial(Name::new("serial number", serial)?),
+        None => machine,
+    })
+}
+
+fn uuid(
+    bundle: &Bundle,
+    spec: &VirtualMachineInstanceSpec,
+    cluster_name: &str,
+) -> Result<Uuid, BuildError> {
+    let wished = spec
+        .domain
+        .firmware
+        .as_ref()
+        .and_then(|firmware| firmware.uuid.as_deref());
+    let wished = wished.filter(|text| !text.is_empty());
+    match wished.or_else(|| bundle.annotation(FIRMWARE_UUID_ANNOTATION)) {
+        Some(text) => Uuid::parse_str(text).map_err(|_| BuildError::Uuid {
+            text: text.to_owned(),
+        }),
+        None => Ok(Uuid::new_v5(&UUID_NAMESPACE, cluster_name.as_bytes())),
+    }
+}
+
+fn cpu(spec: &VirtualMachineInstanceSpec, resources: &LinuxResources) -> Result<Cpu, BuildError> {
+    let topology = machine::topology(spec, overhead::cpu_limit_millis(resources))?;
+    let model = spec
+        .domain
+        .cpu
+        .as_ref()
+        .and_then(|cpu| cpu.model.as_deref());
+    let model = match model.unwrap_or_default() {
+        "" | "host-model" | "host-passthrough" => CpuModel::Host,
+        model => CpuModel::Named {
+            model: CpuWord::new(model)?,
+            features: Vec::new(),
+        },
+    };
+    Ok(Cpu::new(
+        topology.sockets,
+        topology.cores,
+        topology.threads,
+        model,
+    )?)
+}
+
+fn memory(
+    spec: &VirtualMachineInstanceSpec,
+    resources: &LinuxResources,
+    node: Option<u64>,
+) -> Result<Memory, BuildError> {
+    let limit = overhead::memory_limit(resources);
+    let guest = match (machine::guest_memory_bytes(spec, limit), limit) {
+        (Ok(guest), _) => guest,
+        (Err(error), None) if error.path == "domain.memory.guest" && !names_memory(spec) => {
+            return Err(BuildError::NoMemory);
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
+    match (limit, node) {
+        (Some(limit), _) if guest > limit => Err(BuildError::OverLimit { guest, limit }),
+        (_, Some(node)) if guest > node => Err(BuildError::OverNode { guest, node }),
+        _ => Ok(Memory::new(guest)?),
+    }
+}
+
+fn names_memory(spec: &VirtualMachineInstanceSpec) -> bool {
+    spec.domain
+        .memory
+        .as_ref()
+        .is_some_and(|memory| memory.guest.is_some())
+}
+
+/// The node's memory in bytes, where the kernel tells it.
+fn node_memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string(Path::new("/proc/meminfo")).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::bundle::tests::{bundle, spec};
+
+    const MIB: u64 = 1 << 20;
+
+    fn machine(change: impl FnOnce(&mut Value), wish: Value) -> Result<Machine, BuildError> {
+        let mut spec = spec();
+        change(&mut spec);
+        let bundle = bundle(spec);
+        let wish = serde_json::from_value(wish).unwrap();
+        let names = Names::of(&bundle, &wish);
+        build(
+            &bundle,
+            &wish,
+            &names,
+            &NodeConfig::default(),
+            Accelerator::Tcg,
+        )
+    }
+
+    #[test]
+    fn a_plain_pods_limits_are_the_machines() {
+        let machine = machine(|_| {}, json!({})).unwrap();
+        assert_eq!(machine.memory().bytes(), 256 * MIB);
+        assert_eq!(machine.cpu().vcpus(), 2);
+        assert_eq!(machine.name().as_str(), "pod-a");
+    }
+
+    #[test]
+    fn the_uuid_is_stable_or_given() {
+        let plain = || machine(|_| {}, json!({})).unwrap().uuid();
+        assert_eq!(plain(), plain());
+        let given = "11111111-2222-3333-4444-555555555555";
+        let annotated =
+            |spec: &mut Value| spec["annotations"][FIRMWARE_UUID_ANNOTATION] = given.into();
+        assert_eq!(
+            machine(annotated, json!({})).unwrap().uuid().to_string(),
+            given
+        );
+        let wish = json!({"domain": {"firmware": {"uuid": "x"}}});
+        assert!(matches!(
+            machine(|_| {}, wish),
+            Err(BuildError::Uuid { .. })
+        ));
+    }
+
+    #[test]
+    fn memory_is_bounded_by_limit_and_node() {
+        let wish = |guest: &str| json!({"domain": {"memory": {"guest": guest}}});
+        let error = machine(|_| {}, wish("512Mi")).unwrap_err().to_string();
+        assert!(
+            error.contains("512 MiB") && error.contains("256 MiB"),
+            "{error}"
+        );
+        let no_limit = |spec: &mut Value| spec["linux"]["resources"]["memory"] = json!({});
+        assert!(matches!(
+            machine(no_limit, json!({})),
+            Err(BuildError::NoMemory)
+        ));
+        assert!(matches!(
+            machine(no_limit, wish("900Gi")),
+            Err(BuildError::OverNode { .. })
+        ));
+        assert!(machine(|_| {}, wish("1Mi")).is_err());
+        assert!(machine(no_limit, wish("64Mi")).is_ok());
+    }
+
+    #[test]
+    fn names_come_from_the_instance_the_pod_or_the_spec() {
+        let long = "a".repeat(62) + "-" + &"b".repeat(100);
+        let mut given = spec();
+        given["annotations"]["io.kubernetes.cri.sandbox-name"] = long.into();
+        let names = Names::of(
+            &bundle(given.clone()),
+            &VirtualMachineInstanceSpec::default(),
+        );
+        assert_eq!(names.machine, "a".repeat(62));
+        given["annotations"][DOMAIN_ANNOTATION] = "vm1".into();
+        let wish = serde_json::from_value(json!({"hostname": "web"})).unwrap();
+        let names = Names::of(&bundle(given), &wish);
+        assert_eq!(
+            (names.machine.as_str(), names.hostname.as_str()),
+            ("vm1", "web")
+        );
+        assert_eq!(names.cluster, "vm1.default");
+    }
+}

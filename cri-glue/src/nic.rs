@@ -1,0 +1,180 @@
+//! The machine's network interface: the spec's wish, the pod's network, and the two joined.
+
+use std::io;
+use std::path::Path;
+
+use qemu_driver::machine::{MachineError, Name, Nic, NicModel};
+use vm_api::field::FieldError;
+use vm_api::machine::{self, Binding, InterfaceModel, MachineInterface};
+use vm_api::v1::VirtualMachineInstanceSpec;
+
+use crate::machine::Names;
+use crate::network::{
+    DEFAULT_INTERFACE, DhcpServer, Dns, Inbound, NetworkError, NetworkUndo, Port,
+    Protocol, Request, derive_mac, set_up,
+};
+use crate::record::{Record, Step};
+
+/// The most bytes of a `resolv.conf` that are read.
+const MAX_RESOLV_CONF_BYTES: u64 = 64 << 10;
+
+/// Why the machine has no network.
+#[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages say it, the fields are named in them"
+)]
+pub enum NicError {
+    #[error("interface {name}: binding {binding} is not supported: use masquerade")]
+    Binding { name: String, binding: &'static str },
+    #[error(
+        "interface {name}: model {model} is not supported: use virtio, e1000e, e1000 or rtl8139"
+    )]
+    Model { name: String, model: &'static str },
+    #[error("interface {second}: a machine has one interface, and {first} is it")]
+    TwoInterfaces { first: String, second: String },
+    #[error("interface {name}: vmNetworkCIDR {text:?} is not an IPv4 network such as 10.0.2.0/24")]
+    GuestNetwork { name: String, text: String },
+    #[error("cannot read the pod's resolver settings {path:?}: {source}")]
+    ResolvConf {
+        path: std::path::PathBuf,
+        source: io::Error,
+    },
+    #[error("{}", vm_api::field::join(.0))]
+    Fields(Vec<FieldError>),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+}
+
+/// What the machine's network is made of.
+#[derive(Debug)]
+pub struct PodNetwork<'a> {
+    /// The pod's network namespace.
+    pub namespace: &'a Path,
+    /// The pod's resolver settings on the node.
+    pub resolv_conf: Option<&'a Path>,
+    /// Ports of the pod's other containers.
+    pub others: Vec<Port>,
+    /// Names of the machine.
+    pub names: &'a Names,
+}
+
+/// An interface of the machine with what serves it.
+#[derive(Debug)]
+pub struct Attached {
+    /// For the machine.
+    pub nic: Nic,
+    /// To be run as long as the machine does.
+    pub dhcp: DhcpServer,
+    /// What further changes of the network, and its undoing, need.
+    pub undo: NetworkUndo,
+}
+
+/// Sets up the interface that `spec` wishes; `None` if it wishes none.
+pub fn attach(
+    spec: &VirtualMachineInstanceSpec,
+    pod: PodNetwork<'_>,
+    record: &mut Record,
+) -> Result<Option<Attached>, NicError> {
+    let interfaces = machine::interfaces(spec).map_err(NicError::Fields)?;
+    let interface = match interfaces.as_slice() {
+        [] => return Ok(None),
+        [interface] => interface,
+        [first, second, ..] => {
+            return Err(NicError::TwoInterfaces {
+                first: first.name.to_owned(),
+                second: second.name.to_owned(),
+            });
+        }
+    };
+    let model = model(interface)?;
+    let request = request(interface, pod)?;
+    let network = set_up(&request, &mut |undo| {
+        record.note(&Step::Network { undo: undo.clone() })
+    })?;
+    let name = Name::new("interface", interface.name)?;
+    let mut nic = Nic::new(name, vec![network.tap], network.mac, model)?;
+    if model == NicModel::Virtio {
+        nic = nic.with_mtu(network.mtu)?;
+    }
+    if let Some(index) = interface.boot_order {
+        nic = nic.with_boot_index(index);
+    }
+    let (dhcp, undo) = (network.dhcp, network.undo);
+    Ok(Some(Attached { nic, dhcp, undo }))
+}
+
+fn model(interface: &MachineInterface<'_>) -> Result<NicModel, NicError> {
+    match interface.model {
+        InterfaceModel::Virtio => Ok(NicModel::Virtio),
+        InterfaceModel::E1000 => Ok(NicModel::E1000),
+        InterfaceModel::E1000e => Ok(NicModel::E1000e),
+        InterfaceModel::Rtl8139 => Ok(NicModel::Rtl8139),
+        other => Err(NicError::Model {
+            name: interface.name.to_owned(),
+            model: other.as_str(),
+        }),
+    }
+}
+
+fn request(interface: &MachineInterface<'_>, pod: PodNetwork<'_>) -> Result<Request, NicError> {
+    let name = || interface.name.to_owned();
+    if interface.binding != Binding::Masquerade {
+        let binding = interface.binding.as_str();
+        return Err(NicError::Binding {
+            name: name(),
+            binding,
+        });
+    }
+    let guest_network = interface.guest_network.map(|text| {
+        text.parse().map_err(|_| NicError::GuestNetwork {
+            name: name(),
+            text: text.to_owned(),
+        })
+    });
+    let inbound = match &interface.inbound {
+        machine::Inbound::All => Inbound::All,
+        machine::Inbound::Only(ports) => Inbound::Only(ports.iter().map(port).collect()),
+    };
+    let mac = match interface.mac {
+        Some(mac) => mac.to_string().parse()?,
+        None => derive_mac(&format!("{}/{}", pod.names.cluster, interface.name)),
+    };
+    Ok(Request {
+        namespace: pod.namespace.to_owned(),
+        interface: DEFAULT_INTERFACE.to_owned(),
+        mac,
+        guest_network: guest_network.transpose()?,
+        inbound,
+        others: pod.others,
+        dns: pod
+            .resolv_conf
+            .map_or_else(|| Ok(Dns::default()), read_dns)?,
+        hostname: pod.names.hostname.clone(),
+    })
+}
+
+fn port(port: &machine::MachinePort) -> Port {
+    let protocol = match port.protocol {
+        machine::Protocol::Tcp => Protocol::Tcp,
+        machine::Protocol::Udp => Protocol::Udp,
+    };
+    Port {
+        protocol,
+        number: port.number,
+    }
+}
+
+fn read_dns(path: &Path) -> Result<Dns, NicError> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_RESOLV_CONF_BYTES).read_to_string(&mut text))
+        .map_err(|source| NicError::ResolvConf {
+            path: path.to_owned(),
+            source,
+        })?;
+    Ok(Dns::parse(&text))
+}
