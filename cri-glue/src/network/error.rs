@@ -10,14 +10,6 @@ use thiserror::Error;
 /// A failure to set up or take down a machine's network.
 #[derive(Debug, Error)]
 pub enum NetworkError {
-    /// The text is not an address that an interface may have.
-    #[error(
-        "wrong MAC address {text:?}: write six octets such as 02:00:5e:10:00:00; group addresses (odd first octet) and zero are not allowed"
-    )]
-    Mac {
-        /// What was given.
-        text: String,
-    },
     /// The text is not a protocol of Kubernetes.
     #[error("unknown protocol {text:?} of a port: write TCP, UDP or SCTP")]
     Protocol {
@@ -60,7 +52,7 @@ pub enum NetworkError {
         /// The interface's name.
         interface: String,
         /// Why.
-        source: ReplyError,
+        source: io::Error,
     },
     /// The pod's interface has no IPv4 address.
     #[error(

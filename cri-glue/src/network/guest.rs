@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn when_all_is_taken_the_error_says_what_to_do() {
-        insta::assert_snapshot!(choose(None, &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]).unwrap_err(), @"");
+        insta::assert_snapshot!(choose(None, &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]).unwrap_err(), @"the pod's network uses all of 10.0.2.0/24, 172.29.2.0/24, 192.168.202.0/24: choose a free guest network by vmNetworkCIDR");
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
             (guest.network.to_string(), guest.address.to_string()),
             ("192.0.2.72/29".into(), "192.0.2.74".into())
         );
-        insta::assert_snapshot!(choose(Some("10.1.0.0/16"), &["10.1.2.3/32"]).unwrap_err(), @"");
-        insta::assert_snapshot!(choose(Some("192.0.2.0/31"), &[]).unwrap_err(), @"");
+        insta::assert_snapshot!(choose(Some("10.1.0.0/16"), &["10.1.2.3/32"]).unwrap_err(), @"the guest network 10.1.0.0/16 overlaps with 10.1.2.3/32, which the pod uses itself: choose another vmNetworkCIDR");
+        insta::assert_snapshot!(choose(Some("192.0.2.0/31"), &[]).unwrap_err(), @"the guest network 192.0.2.0/31 is too small: a /30 is the smallest that holds the gateway and the guest");
     }
 }

@@ -20,13 +20,18 @@ mod sysctl;
 mod tap;
 mod undo;
 
+pub use qemu_driver::machine::MacAddress;
+
 pub use self::{
     dhcp::DhcpServer,
     dns::Dns,
     error::NetworkError,
     guest::GuestNetwork,
-    mac::MacAddress,
+    mac::derive_mac,
     request::{DEFAULT_INTERFACE, Inbound, Port, Protocol, Request},
     setup::{Network, Record, set_up},
     undo::{NetworkUndo, undo},
 };
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ const OWN_NAMESPACE: &str = "/proc/self/ns/net";
 
 /// Tells one namespace from all others of the running kernel (namespaces(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamespaceId {
+pub(super) struct NamespaceId {
     device: u64,
     inode: u64,
 }

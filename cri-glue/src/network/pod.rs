@@ -34,9 +34,9 @@ pub(super) struct PodInterface {
 impl PodInterface {
     /// Reads the interface called `name` in the calling thread's network namespace.
     pub(super) fn read(netlink: &mut NetlinkSocket, name: &str) -> Result<Self, NetworkError> {
-        let link = Link::find(netlink, name).map_err(|source| NetworkError::NoInterface {
+        let link = Link::find(netlink, name).map_err(|error| NetworkError::NoInterface {
             interface: name.to_owned(),
-            source,
+            source: error.into(),
         })?;
         let addresses = addresses(netlink, link.index).map_err(|source| NetworkError::Link {
             action: format!("read the addresses of the pod's interface {name}"),

@@ -11,7 +11,7 @@ const ROOT: &str = "/proc/sys/net";
 
 /// A kernel parameter and its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sysctl {
+pub(super) struct Sysctl {
     /// Path below `/proc/sys/net`, such as `ipv4/conf/eth0/forwarding`.
     key: String,
     value: String,

@@ -30,7 +30,7 @@ pub(super) struct Reply {
 pub(super) fn answer(lease: &Lease, request: &DhcpRequest) -> Option<Reply> {
     // There is one address to give. To hand it to a second client (a bridge in the guest may bring
     // one) would break both.
-    if request.mac != lease.mac.octets() {
+    if request.mac != lease.mac.bytes() {
         return None;
     }
     let kind = decide(lease, request)?;
@@ -168,5 +168,190 @@ fn encode(mut message: Message, lease: &Lease, limit: u16) -> Option<Vec<u8>> {
                 .remove(dhcproto::v4::OptionCode::Hostname)
                 .or_else(|| options.remove(dhcproto::v4::OptionCode::DomainName))?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use dhcproto::{
+        Decodable,
+        v4::{DhcpOption, Message, MessageType, OptionCode},
+    };
+
+    use super::{Lease, Reply, answer};
+    use crate::network::{Dns, GuestNetwork, derive_mac, dhcp::DhcpRequest};
+
+    const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 5);
+    const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 1);
+    const NONE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+
+    fn lease() -> Lease {
+        Lease {
+            mac: derive_mac("test"),
+            guest: GuestNetwork::choose(None, &[]).unwrap(),
+            mtu: 1450,
+            dns: Dns::parse("search a.svc.cluster.local cluster.local\nnameserver 10.96.0.10"),
+            hostname: "web-0".into(),
+        }
+    }
+
+    fn request(kind: MessageType) -> DhcpRequest {
+        DhcpRequest {
+            kind,
+            exchange: 7,
+            mac: lease().mac.bytes(),
+            broadcast: false,
+            current: NONE,
+            wanted: None,
+            server: None,
+            limit: 1500,
+        }
+    }
+
+    fn read(reply: &Reply) -> Message {
+        Message::from_bytes(&reply.message).unwrap()
+    }
+
+    #[test]
+    fn each_state_of_a_client_gets_its_answer() {
+        use MessageType::{Ack, Decline, Discover, Inform, Nak, Offer, Release, Request};
+        let everybody = Ipv4Addr::BROADCAST;
+        let request = |kind, current, wanted, server| DhcpRequest {
+            current,
+            wanted,
+            server,
+            ..request(kind)
+        };
+        for (asked, expected) in [
+            // Looking for a server, perhaps with an address in mind.
+            (
+                request(Discover, NONE, None, None),
+                Some((Offer, everybody)),
+            ),
+            (
+                request(Discover, NONE, Some(OTHER), None),
+                Some((Offer, everybody)),
+            ),
+            // Choosing a server.
+            (
+                request(Request, NONE, Some(OURS), Some(GATEWAY)),
+                Some((Ack, everybody)),
+            ),
+            (
+                request(Request, NONE, Some(OTHER), Some(GATEWAY)),
+                Some((Nak, everybody)),
+            ),
+            (request(Request, NONE, Some(OTHER), Some(OTHER)), None),
+            // After a reboot, with the address of a former life.
+            (
+                request(Request, NONE, Some(OURS), None),
+                Some((Ack, everybody)),
+            ),
+            (
+                request(Request, NONE, Some(OTHER), None),
+                Some((Nak, everybody)),
+            ),
+            // Renewing.
+            (request(Request, OURS, None, None), Some((Ack, OURS))),
+            (request(Request, OTHER, None, None), Some((Nak, everybody))),
+            (request(Inform, OURS, None, None), Some((Ack, OURS))),
+            (request(Decline, NONE, Some(OURS), Some(GATEWAY)), None),
+            (request(Release, OURS, None, Some(GATEWAY)), None),
+            (request(Offer, NONE, None, None), None),
+        ] {
+            let reply = answer(&lease(), &asked);
+            assert_eq!(
+                reply.map(|reply| (reply.kind, *reply.to.ip())),
+                expected,
+                "{asked:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_interface_of_the_guest_gets_nothing() {
+        let asked = DhcpRequest {
+            mac: [2, 0, 0, 0, 0, 1],
+            ..request(MessageType::Discover)
+        };
+        assert_eq!(answer(&lease(), &asked), None);
+    }
+
+    #[test]
+    fn an_offer_carries_the_whole_configuration() {
+        let message = read(&answer(&lease(), &request(MessageType::Discover)).unwrap());
+        assert_eq!((message.yiaddr(), message.xid()), (OURS, 7));
+        let options: Vec<DhcpOption> = message
+            .opts()
+            .iter()
+            .map(|(_, option)| option.clone())
+            .collect();
+        insta::assert_debug_snapshot!(options);
+    }
+
+    #[test]
+    fn who_only_wants_to_know_gets_no_lease() {
+        let asked = DhcpRequest {
+            current: OURS,
+            ..request(MessageType::Inform)
+        };
+        let message = read(&answer(&lease(), &asked).unwrap());
+        assert_eq!((message.yiaddr(), message.ciaddr()), (NONE, OURS));
+        assert_eq!(message.opts().get(OptionCode::AddressLeaseTime), None);
+        assert!(message.opts().get(OptionCode::Router).is_some());
+    }
+
+    #[test]
+    fn a_refusal_carries_no_configuration() {
+        let asked = DhcpRequest {
+            wanted: Some(OTHER),
+            ..request(MessageType::Request)
+        };
+        let message = read(&answer(&lease(), &asked).unwrap());
+        assert_eq!(message.yiaddr(), NONE);
+        assert_eq!(message.opts().get(OptionCode::Router), None);
+    }
+
+    #[test]
+    fn a_message_is_never_larger_than_the_client_takes() {
+        let search: Vec<String> = (0..30)
+            .map(|number| format!("{}.number-{number}.example", "x".repeat(40)))
+            .collect();
+        let mut lease = lease();
+        lease.dns = Dns::parse(&format!(
+            "nameserver 10.96.0.10\nsearch {}",
+            search.join(" ")
+        ));
+        let asked = DhcpRequest {
+            limit: 576,
+            ..request(MessageType::Discover)
+        };
+        let reply = answer(&lease, &asked).unwrap();
+        assert!(
+            reply.message.len() <= 576 - 28,
+            "{} octets",
+            reply.message.len()
+        );
+        let message = read(&reply);
+        let Some(DhcpOption::DomainSearch(kept)) = message.opts().get(OptionCode::DomainSearch)
+        else {
+            panic!("all domains are gone");
+        };
+        assert!(kept.len() > 2 && kept[..] == lease.dns.search[..kept.len()]);
+        assert!(message.opts().get(OptionCode::Hostname).is_some());
+    }
+
+    #[test]
+    fn a_small_message_is_filled_up_to_the_size_of_bootp() {
+        let mut lease = lease();
+        (lease.dns, lease.hostname) = (Dns::default(), String::new());
+        let asked = DhcpRequest {
+            wanted: Some(OTHER),
+            ..request(MessageType::Request)
+        };
+        assert_eq!(answer(&lease, &asked).unwrap().message.len(), 300);
     }
 }

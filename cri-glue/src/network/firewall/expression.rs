@@ -121,7 +121,7 @@ fn push_action<P: Pusher>(list: List<P>, action: &Action) -> List<P> {
         Action::Jump(chain) => verdict(list, VerdictCode::Jump, Some(chain)),
         Action::Redirect(to) => rewrite(list, DESTINATION_NAT, *to),
         Action::Disguise(to) => rewrite(list, SOURCE_NAT, *to),
-        Action::Masquerade => raw(list, b"masq", &[], None),
+        Action::Masquerade => raw(list, "masq", &[]),
         Action::ClampSegmentSize => clamp_segment_size(list),
     }
 }
@@ -206,27 +206,22 @@ fn any_of<P: Pusher>(list: List<P>, bits: u32) -> List<P> {
     compare(mask(list, bits.to_ne_bytes()), CmpOps::Neq, &[0; 4])
 }
 
+/// The library has other numbers for the attributes of a look-up than the kernel (`NFTA_LOOKUP_*`).
 fn port_in<P: Pusher>(list: List<P>, set: &str) -> List<P> {
-    let list = list
-        .nested_elem()
-        .nested_data_meta()
-        .push_key(MetaKeys::L4Proto as u32)
-        .push_dreg(Registers::Reg3200 as u32)
-        .end_nested()
-        .end_nested();
-    payload_into(
-        list,
+    // The key takes two registers of 32 bits, of which the first two make up the first of 128.
+    let list = payload_into(
+        meta(list, MetaKeys::L4Proto),
         Registers::Reg3201,
         PayloadBase::TransportHeader,
         DESTINATION_PORT_OFFSET,
         2,
+    );
+    let name = [set.as_bytes(), &[0]].concat();
+    raw(
+        list,
+        "lookup",
+        &[(1, &name), (2, &number(Registers::Reg1 as u32))],
     )
-    .nested_elem()
-    .nested_data_lookup()
-    .push_set_bytes(set.as_bytes())
-    .push_sreg(Registers::Reg3200 as u32)
-    .end_nested()
-    .end_nested()
 }
 
 fn verdict<P: Pusher>(list: List<P>, code: VerdictCode, chain: Option<&str>) -> List<P> {
@@ -262,58 +257,64 @@ fn rewrite<P: Pusher>(list: List<P>, kind: u32, address: Ipv4Addr) -> List<P> {
         .end_nested()
 }
 
-/// Loads what the route carries, and writes it to the TCP option. Attributes are `NFTA_RT_*`,
+/// Loads what the route carries, and writes it to the TCP option. The attributes are `NFTA_RT_*`,
 /// `NFTA_BYTEORDER_*` and `NFTA_EXTHDR_*`.
 fn clamp_segment_size<P: Pusher>(list: List<P>) -> List<P> {
     const ROUTE_SEGMENT_SIZE: u32 = 3;
     const TO_NETWORK_ORDER: u32 = 1;
     const TCP_OPTION: u32 = 1;
     const OPTION_SEGMENT_SIZE: u8 = 2;
-    let register = Registers::Reg1 as u32;
-    let list = raw(list, b"rt", &[(1, register), (2, ROUTE_SEGMENT_SIZE)], None);
+    let register = number(Registers::Reg1 as u32);
+    let size = number(2);
     let list = raw(
         list,
-        b"byteorder",
-        &[
-            (1, register),
-            (2, register),
-            (3, TO_NETWORK_ORDER),
-            (4, 2),
-            (5, 2),
-        ],
-        None,
+        "rt",
+        &[(1, &register), (2, &number(ROUTE_SEGMENT_SIZE))],
     );
+    let order = number(TO_NETWORK_ORDER);
+    let list = raw(
+        list,
+        "byteorder",
+        &[
+            (1, &register),
+            (2, &register),
+            (3, &order),
+            (4, &size),
+            (5, &size),
+        ],
+    );
+    let (kind, offset) = ([OPTION_SEGMENT_SIZE], number(2));
     raw(
         list,
-        b"exthdr",
-        &[(3, 2), (4, 2), (6, TCP_OPTION), (7, register)],
-        Some((2, OPTION_SEGMENT_SIZE)),
+        "exthdr",
+        &[
+            (2, &kind),
+            (3, &offset),
+            (4, &size),
+            (6, &number(TCP_OPTION)),
+            (7, &register),
+        ],
     )
 }
 
-/// An instruction that the library has no encoder for: its attributes by number, those of 32 bits
-/// and those of eight.
-fn raw<P: Pusher>(
-    list: List<P>,
-    name: &[u8],
-    numbers: &[(u16, u32)],
-    octet: Option<(u16, u8)>,
-) -> List<P> {
+/// An instruction that the library has no encoder for, or a wrong one: its attributes by number.
+fn raw<P: Pusher>(list: List<P>, name: &str, attributes: &[(u16, &[u8])]) -> List<P> {
     /// `NFTA_EXPR_DATA`.
     const DATA: u16 = 2;
-    let mut expression = list.nested_elem().push_name_bytes(name);
+    let mut expression = list.nested_elem().push_name_bytes(name.as_bytes());
     let buffer = expression.as_vec_mut();
     let start = push_nested_header(buffer, DATA);
-    for (attribute, number) in numbers {
-        push_header(buffer, *attribute, 4);
-        buffer.extend(number.to_be_bytes());
-    }
-    if let Some((attribute, octet)) = octet {
-        push_header(buffer, attribute, 1);
-        buffer.push(octet);
+    for (attribute, value) in attributes {
+        let size = u16::try_from(value.len()).expect("attributes of an instruction are small");
+        push_header(buffer, *attribute, size);
+        buffer.extend(*value);
     }
     finalize_nested_header(buffer, start);
     expression.end_nested()
+}
+
+fn number(value: u32) -> [u8; 4] {
+    value.to_be_bytes()
 }
 
 fn interface(name: &str) -> [u8; INTERFACE_NAME_SIZE] {
