@@ -2,6 +2,8 @@
 
 pub mod annotation;
 pub mod contract;
+#[cfg(feature = "schema")]
+pub mod crd;
 pub mod defaults;
 pub mod field;
 pub mod machine;

@@ -1,0 +1,235 @@
+//! The resource definitions of the kinds, made from the types.
+//!
+//! What is published admits all that KubeVirt admits and prunes nothing of it; rules that the
+//! schema can express (see [`rules`]) are checked by the API server itself, webhook or not.
+
+mod rules;
+mod structural;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use schemars::JsonSchema;
+use serde_json::{Value, json};
+
+use crate::contract::GROUP;
+use crate::v1::{
+    VERSION, VirtualMachineInstanceSpec, VirtualMachineInstanceStatus, VirtualMachineSpec,
+    VirtualMachineStatus,
+};
+
+/// First line of each file.
+const HEADER: &str =
+    "# Made from the types: cargo run -p vm-api --features schema --example crds\n";
+
+/// A kind and how clients see it.
+struct Kind {
+    name: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    short: [&'static str; 2],
+    columns: Vec<Value>,
+    schema: Value,
+}
+
+/// The definitions of all kinds.
+///
+/// # Errors
+///
+/// If a definition does not have the form of one: a mistake in the types, found by the tests.
+pub fn all() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
+    documents()
+        .into_iter()
+        .map(serde_json::from_value)
+        .collect()
+}
+
+/// The same as documents, as they are written to files.
+pub fn documents() -> Vec<Value> {
+    [virtual_machine(), instance()]
+        .into_iter()
+        .map(definition)
+        .collect()
+}
+
+/// The same as files of YAML, by name.
+///
+/// # Errors
+///
+/// If a document cannot be written as YAML: a mistake in the types, found by the tests.
+pub fn files() -> Result<Vec<(String, String)>, serde_saphyr::ser::Error> {
+    let file = |document: Value| {
+        let name = document["spec"]["names"]["plural"]
+            .as_str()
+            .unwrap_or_default();
+        let body = serde_saphyr::to_string(&ordered(&document))?;
+        Ok((format!("{name}.yaml"), format!("{HEADER}{body}")))
+    };
+    documents().into_iter().map(file).collect()
+}
+
+/// The document with its fields in the order of their names, whatever order `serde_json` is built
+/// to keep.
+fn ordered(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let sorted: BTreeMap<_, _> = fields.iter().collect();
+            sorted.into_iter().map(|(name, value)| (name.clone(), ordered(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(ordered).collect(),
+        _ => value.clone(),
+    }
+}
+
+fn virtual_machine() -> Kind {
+    Kind {
+        name: "VirtualMachine",
+        plural: "virtualmachines",
+        singular: "virtualmachine",
+        short: ["vm", "vms"],
+        columns: vec![
+            column("Age", "date", ".metadata.creationTimestamp", 0),
+            column("Status", "string", ".status.printableStatus", 0),
+            column("Ready", "string", &condition("Ready"), 0),
+        ],
+        schema: schema::<VirtualMachineSpec, VirtualMachineStatus>(
+            "A machine that a user keeps: it says what the machine is and when it runs.",
+            rules::MACHINE,
+        ),
+    }
+}
+
+fn instance() -> Kind {
+    Kind {
+        name: "VirtualMachineInstance",
+        plural: "virtualmachineinstances",
+        singular: "virtualmachineinstance",
+        short: ["vmi", "vmis"],
+        columns: vec![
+            column("Age", "date", ".metadata.creationTimestamp", 0),
+            column("Phase", "string", ".status.phase", 0),
+            column("IP", "string", ".status.interfaces[0].ipAddress", 0),
+            column("NodeName", "string", ".status.nodeName", 0),
+            column("Ready", "string", &condition("Ready"), 0),
+            column("Live-Migratable", "string", &condition("LiveMigratable"), 1),
+            column("Paused", "string", &condition("Paused"), 1),
+        ],
+        schema: schema::<VirtualMachineInstanceSpec, VirtualMachineInstanceStatus>(
+            "One run of a machine, backed by one pod.",
+            rules::INSTANCE,
+        ),
+    }
+}
+
+fn condition(name: &str) -> String {
+    format!(".status.conditions[?(@.type=='{name}')].status")
+}
+
+fn column(name: &str, kind: &str, path: &str, priority: u32) -> Value {
+    let mut column = json!({ "name": name, "type": kind, "jsonPath": path });
+    if priority > 0 {
+        column["priority"] = priority.into();
+    }
+    column
+}
+
+fn schema<Spec: JsonSchema, Status: JsonSchema>(description: &str, rules: &[rules::Rule]) -> Value {
+    let mut schema = json!({
+        "type": "object",
+        "description": description,
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": { "type": "string" },
+            "kind": { "type": "string" },
+            "metadata": { "type": "object" },
+            "spec": structural::schema::<Spec>("What is wished."),
+            "status": structural::schema::<Status>("What is."),
+        },
+    });
+    rules::apply(&mut schema, rules);
+    schema
+}
+
+fn definition(kind: Kind) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{}.{GROUP}", kind.plural) },
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind.name,
+                "listKind": format!("{}List", kind.name),
+                "plural": kind.plural,
+                "singular": kind.singular,
+                "shortNames": kind.short,
+                "categories": ["all"],
+            },
+            "versions": [{
+                "name": VERSION,
+                "served": true,
+                "storage": true,
+                "subresources": { "status": {} },
+                "additionalPrinterColumns": kind.columns,
+                "schema": { "openAPIV3Schema": kind.schema },
+            }],
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_have_the_form_of_definitions() {
+        let definitions = all().unwrap();
+        let names: Vec<_> = definitions
+            .iter()
+            .map(|d| d.metadata.name.clone().unwrap())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "virtualmachines.kubevirt.io",
+                "virtualmachineinstances.kubevirt.io"
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_is_pruned_by_way_of_an_object_without_fields_that_has_some() {
+        fn find(value: &Value, path: &str) {
+            let Some(fields) = value.as_object() else {
+                return;
+            };
+            assert!(
+                !fields.contains_key("$ref"),
+                "{path} refers to another schema"
+            );
+            let shapeless =
+                fields.get("type").is_none() && fields.get("x-kubernetes-int-or-string").is_none();
+            assert!(!shapeless, "{path} has no type");
+            for (name, value) in fields
+                .get("properties")
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+            {
+                find(value, &format!("{path}.{name}"));
+            }
+            for part in ["items", "additionalProperties"] {
+                if let Some(value) = fields.get(part) {
+                    find(value, &format!("{path}[]"));
+                }
+            }
+        }
+        for document in documents() {
+            find(
+                &document["spec"]["versions"][0]["schema"]["openAPIV3Schema"],
+                "",
+            );
+        }
+    }
+}
