@@ -65,7 +65,8 @@ fn device(disk: &Disk) -> Value {
     });
     if disk.device() != DiskDevice::Cdrom {
         // A guest that cannot reach its disk waits for it rather than to break its file systems.
-        device["werror"] = "stop".into();
+        // One that writes to a read-only disk is told so.
+        device["werror"] = if disk.read_only() { "report" } else { "stop" }.into();
         device["rerror"] = "stop".into();
         device["share-rw"] = disk.shareable().into();
     }

@@ -159,7 +159,7 @@ fn other_files_and_other_formats_are_refused_by_name() {
     let other = directory.path().join("other");
     qemu_img(&["create", "-q", "-f", "qcow2", text(&other), "1M"]);
     let image = directory.path().join("image");
-    let mut refuse = |args: &[&str]| {
+    let refuse = |args: &[&str]| {
         let mut all = vec!["create", "-q", "-f", "qcow2"];
         all.extend(args);
         all.extend([text(&image), "1M"]);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use qapi::qmp::QmpCommand;
+use qapi::Command;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
@@ -103,7 +103,7 @@ impl Connection {
         Ok((connection, greeting, events))
     }
 
-    pub(super) async fn execute<C: QmpCommand>(&self, command: &C) -> Result<C::Ok, QmpError> {
+    pub(super) async fn execute<C: Command>(&self, command: &C) -> Result<C::Ok, QmpError> {
         let name = C::NAME;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let request = qapi::Execute::new(command, Some(id));

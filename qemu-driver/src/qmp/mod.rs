@@ -9,6 +9,7 @@
 mod connection;
 mod error;
 mod event;
+mod stats;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::version::Version;
 use connection::Connection;
 pub use error::QmpError;
 pub use event::{Ending, Event};
+pub use stats::DiskStats;
 
 /// The state of the machine as QEMU names it: `running`, `paused`, `internal-error`, …
 pub use qapi::qmp::RunState;
@@ -32,21 +34,6 @@ pub use qapi::qmp::RunState;
 pub struct Qmp {
     connection: Arc<Connection>,
     version: Version,
-}
-
-/// What a disk has done since the machine started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskStats {
-    /// Bytes the guest read.
-    pub read_bytes: u64,
-    /// Bytes the guest wrote.
-    pub written_bytes: u64,
-    /// Requests to read.
-    pub read_operations: u64,
-    /// Requests to write.
-    pub write_operations: u64,
-    /// Highest offset written, in bytes.
-    pub highest_written: u64,
 }
 
 /// QEMU's greeting, the first line of a monitor.
@@ -192,26 +179,9 @@ impl Qmp {
 
     /// What each disk has done, by the disk's QEMU id (`disk-<name>`).
     pub async fn disk_stats(&self) -> Result<Vec<(String, DiskStats)>, QmpError> {
-        let stats = self
-            .execute(&qmp::query_blockstats { query_nodes: None })
-            .await?;
-        let count = |number: i64| u64::try_from(number).unwrap_or(0);
-        let disk = |disk: qmp::BlockStats| {
-            // The path of the device in QEMU's tree: `/machine/peripheral/disk-root/…`.
-            let id = disk
-                .qdev?
-                .split('/')
-                .find(|part| part.starts_with("disk-"))?
-                .to_owned();
-            let stats = DiskStats {
-                read_bytes: count(disk.stats.rd_bytes),
-                written_bytes: count(disk.stats.wr_bytes),
-                read_operations: count(disk.stats.rd_operations),
-                write_operations: count(disk.stats.wr_operations),
-                highest_written: count(disk.stats.wr_highest_offset),
-            };
-            Some((id, stats))
-        };
-        Ok(stats.into_iter().filter_map(disk).collect())
+        self.connection
+            .execute(&stats::Query {})
+            .await
+            .map(stats::of_disks)
     }
 }
