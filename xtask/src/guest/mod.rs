@@ -3,8 +3,12 @@
 //! needs no loop device and no mount, and builds the same recipe only once.
 
 mod boot_sector;
+mod debian;
 mod disk;
 mod tiny;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,12 +21,13 @@ use crate::oci::{self, Image, Tree};
 use crate::progress::Step;
 
 /// The Debian packages whose programs build guests.
-pub(crate) const PACKAGES: [&str; 9] = [
+pub(crate) const PACKAGES: [&str; 10] = [
     "binutils",
     "dpkg",
     "e2fsprogs",
     "fdisk",
     "kmod",
+    "mmdebstrap",
     "mtools",
     "qemu-utils",
     "syslinux",
@@ -54,6 +59,8 @@ pub(crate) struct Args {
 pub(crate) enum Guest {
     /// Linux with busybox, the guest agent and ssh; boots in seconds
     Tiny,
+    /// A whole distribution: systemd, cloud-init, sshd, the guest agent
+    Debian,
     /// Prints one line on the first serial port and halts
     BootSector,
     /// Prints 64 KiB of numbered lines and powers off at once
@@ -84,6 +91,7 @@ impl Guest {
     fn name(self) -> &'static str {
         match self {
             Self::Tiny => "tiny",
+            Self::Debian => "debian",
             Self::BootSector => "boot-sector",
             Self::PowerOff => "power-off",
         }
@@ -92,7 +100,7 @@ impl Guest {
     /// The format that people get who do not ask for one.
     pub(crate) fn default_format(self) -> Format {
         match self {
-            Self::Tiny => Format::Qcow2,
+            Self::Tiny | Self::Debian => Format::Qcow2,
             Self::BootSector | Self::PowerOff => Format::Raw,
         }
     }
@@ -150,6 +158,7 @@ pub(crate) fn build(guest: Guest, format: Format) -> Result<Built> {
     let name = guest.name();
     let dir = match guest {
         Guest::Tiny => tiny::build(),
+        Guest::Debian => debian::build(),
         Guest::BootSector | Guest::PowerOff => boot_sector::build(name),
     }
     .with_context(|| format!("build the guest {name}"))?;

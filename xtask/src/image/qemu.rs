@@ -83,6 +83,26 @@ pub(crate) fn tree() -> Result<PathBuf> {
     Ok(dir.join("root"))
 }
 
+/// The tree's QEMU as a program of this machine, to try a guest: run by the tree's own loader, it
+/// takes neither libraries nor modules nor firmware from here.
+#[cfg(test)]
+pub(crate) fn on_this_machine() -> Result<Command> {
+    let tree = tree()?;
+    let libraries = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"]
+        .map(|dir| tree.join(dir).display().to_string());
+    let mut qemu = Command::new(tree.join("lib64/ld-linux-x86-64.so.2"));
+    qemu.args(["--library-path", &libraries.join(":")])
+        .arg(tree.join(QEMU))
+        .env(
+            "QEMU_MODULE_DIR",
+            tree.join("usr/lib/x86_64-linux-gnu/qemu"),
+        );
+    for firmware in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
+        qemu.arg("-L").arg(tree.join(firmware));
+    }
+    Ok(qemu)
+}
+
 fn assemble(packages: &Packages, unpacked: &Path, tree: &Path) -> Result<()> {
     packages.unpack(unpacked)?;
     let mut files = elf::closure(unpacked, &OBJECTS)?;
