@@ -1,3 +1,20 @@
-//! Turns kubevirt.io objects into pods.
+//! The controller's program: command line, logs, then [`vm_crd_controller::run`].
 
-fn main() {}
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use vm_crd_controller::args::{Args, LogFormat};
+use vm_crd_controller::run::run;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+        LogFormat::Text => logs.init(),
+    }
+    run(args).await
+}

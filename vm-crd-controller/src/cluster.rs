@@ -1,0 +1,292 @@
+//! What the reconcilers may do to the cluster: thin effects, each counted.
+//!
+//! Status is written by server-side apply in the name of [`FIELD_MANAGER`]; objects are created so
+//! that a second attempt finds the first; deletions name the UID that was meant.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use vm_api::contract::labels;
+use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
+
+use crate::metrics::Metrics;
+
+/// The name in which this controller writes: field manager, reporter of events.
+pub const FIELD_MANAGER: &str = "vm-crd-controller";
+
+/// How long a node's labels are remembered: they change only when the runtime is installed anew.
+const NODE_MEMORY: Duration = Duration::from_secs(60);
+
+/// The way to the API server.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    metrics: Metrics,
+    accelerators: Arc<Mutex<HashMap<String, Remembered>>>,
+}
+
+/// What a node was labelled with, and when it was asked.
+struct Remembered {
+    accelerator: Option<String>,
+    asked: Instant,
+}
+
+/// Whether an object was made now or was there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Creation {
+    /// Now.
+    Made,
+    /// It was there.
+    Found,
+}
+
+impl Cluster {
+    /// The way to the API server by `client`, counted in `metrics`.
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self {
+            client,
+            metrics,
+            accelerators: Arc::default(),
+        }
+    }
+
+    fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Creates `object`, whose name is given, in its namespace.
+    pub async fn create<K>(&self, object: &K, resource: &'static str) -> kube::Result<Creation>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Serialize
+            + std::fmt::Debug,
+    {
+        self.metrics.count_write(resource, "create");
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let namespace = object.namespace().unwrap_or_default();
+        match self.api::<K>(&namespace).create(&params, object).await {
+            Ok(_) => Ok(Creation::Made),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                Ok(Creation::Found)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes the object with that name and UID; true if it was there.
+    pub async fn delete<K>(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        resource: &'static str,
+    ) -> kube::Result<bool>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        self.metrics.count_write(resource, "delete");
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        match self.api::<K>(namespace).delete(name, &params).await {
+            Ok(_) => Ok(true),
+            // Gone, or another object of that name by now.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Applies `status` to a machine or an instance; what it does not name, and this controller
+    /// named before, is removed.
+    pub async fn apply_status<K>(
+        &self,
+        object: &K,
+        status: Value,
+        resource: &'static str,
+    ) -> kube::Result<()>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        self.metrics.count_write(resource, "apply");
+        let patch = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            // The UID keeps a status from landing on a successor of the same name.
+            "metadata": { "name": object.name_any(), "uid": object.uid() },
+            "status": status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let namespace = object.namespace().unwrap_or_default();
+        self.api::<K>(&namespace)
+            .patch_status(&object.name_any(), &params, &Patch::Apply(patch))
+            .await
+            .map(|_| ())
+    }
+
+    /// Replaces the finalizers of the very version of `object` that was seen.
+    pub async fn set_finalizers<K>(
+        &self,
+        object: &K,
+        finalizers: &[String],
+        resource: &'static str,
+    ) -> kube::Result<()>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let metadata = json!({
+            "finalizers": finalizers,
+            "uid": object.uid(),
+            "resourceVersion": object.resource_version(),
+        });
+        self.merge(object, json!({ "metadata": metadata }), resource)
+            .await
+    }
+
+    /// Sets the run strategy of the very version of `vm` that was seen.
+    pub async fn set_run_strategy(&self, vm: &VirtualMachine, strategy: &str) -> kube::Result<()> {
+        let patch = json!({
+            "metadata": { "uid": vm.uid(), "resourceVersion": vm.resource_version() },
+            "spec": { "runStrategy": strategy, "running": null },
+        });
+        self.merge(vm, patch, "virtualmachines").await
+    }
+
+    async fn merge<K>(&self, object: &K, patch: Value, resource: &'static str) -> kube::Result<()>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        self.metrics.count_write(resource, "patch");
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let namespace = object.namespace().unwrap_or_default();
+        match self
+            .api::<K>(&namespace)
+            .patch(&object.name_any(), &params, &Patch::Merge(patch))
+            .await
+        {
+            Ok(_) => Ok(()),
+            // Gone already: nothing is left to change.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a claim.
+    pub async fn claim(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> kube::Result<Option<PersistentVolumeClaim>> {
+        self.api::<PersistentVolumeClaim>(namespace)
+            .get_opt(name)
+            .await
+    }
+
+    /// What runs machines on a node, `kvm` or `tcg`, as the node installer labelled it.
+    pub async fn accelerator(&self, node: &str) -> kube::Result<Option<String>> {
+        let mut known = self.accelerators.lock().await;
+        if let Some(remembered) = known.get(node)
+            && remembered.asked.elapsed() < NODE_MEMORY
+        {
+            return Ok(remembered.accelerator.clone());
+        }
+        let found = Api::<Node>::all(self.client.clone())
+            .get_metadata_opt(node)
+            .await?;
+        let accelerator = found.and_then(|node| node.labels().get(labels::ACCELERATOR).cloned());
+        known.insert(
+            node.to_owned(),
+            Remembered {
+                accelerator: accelerator.clone(),
+                asked: Instant::now(),
+            },
+        );
+        Ok(accelerator)
+    }
+
+    /// The newest warning about a pod, as kubelet and others wrote it.
+    pub async fn warning_about(&self, pod: &Pod) -> kube::Result<Option<Event>> {
+        let fields = format!(
+            "involvedObject.uid={},type=Warning",
+            pod.uid().unwrap_or_default()
+        );
+        let namespace = pod.namespace().unwrap_or_default();
+        let list = self
+            .api::<Event>(&namespace)
+            .list(&ListParams::default().fields(&fields))
+            .await?;
+        Ok(list.items.into_iter().max_by_key(last_seen))
+    }
+}
+
+/// When an event was last observed, however its writer says so.
+fn last_seen(event: &Event) -> Option<k8s_openapi::jiff::Timestamp> {
+    let series = event
+        .series
+        .as_ref()
+        .and_then(|series| series.last_observed_time.as_ref());
+    series
+        .map(|time| time.0)
+        .or_else(|| event.last_timestamp.as_ref().map(|time| time.0))
+        .or_else(|| event.event_time.as_ref().map(|time| time.0))
+}
+
+/// Names of resources in metrics.
+pub mod resource {
+    /// Machines.
+    pub const MACHINES: &str = "virtualmachines";
+    /// Their status.
+    pub const MACHINE_STATUS: &str = "virtualmachines/status";
+    /// Instances.
+    pub const INSTANCES: &str = "virtualmachineinstances";
+    /// Their status.
+    pub const INSTANCE_STATUS: &str = "virtualmachineinstances/status";
+    /// Pods.
+    pub const PODS: &str = "pods";
+}
+
+/// Reference to an instance or machine, for events.
+pub fn reference<K: Resource<DynamicType = ()>>(
+    object: &K,
+) -> k8s_openapi::api::core::v1::ObjectReference {
+    object.object_ref(&())
+}
+
+/// The namespace of a namespaced object; empty only for one that was never stored.
+pub fn namespace(object: &VirtualMachineInstance) -> String {
+    object.namespace().unwrap_or_default()
+}

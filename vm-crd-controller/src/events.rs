@@ -1,0 +1,253 @@
+//! Events about machines and instances, written beside the work and never in its way.
+//!
+//! A note goes into a bounded queue that one task empties. The same note about the same object
+//! within [`SERIES`] becomes a series of one event instead of many events. A note that finds the
+//! queue full is dropped and counted.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::{Event, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::cluster::FIELD_MANAGER;
+use crate::metrics::{EventOutcome, Metrics};
+
+/// Notes that wait at most.
+const QUEUE: usize = 1024;
+
+/// Time within which the same note counts as a repetition. The API server keeps events for an hour.
+const SERIES: Duration = Duration::from_secs(600);
+
+/// Bytes of a message that the API server takes.
+const MESSAGE_LIMIT: usize = 1024;
+
+/// What happened to an object, for its owner to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Something went wrong.
+    pub warning: bool,
+    /// Why, in one word of KubeVirt's.
+    pub reason: Cow<'static, str>,
+    /// What, in one sentence.
+    pub message: String,
+}
+
+impl Note {
+    /// A note about the ordinary course.
+    pub fn normal(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            warning: false,
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+
+    /// A note about something that went wrong.
+    pub fn warning(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self {
+            warning: true,
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Where notes are handed in.
+#[derive(Clone)]
+pub struct Events {
+    queue: mpsc::Sender<(ObjectReference, Note)>,
+    metrics: Metrics,
+}
+
+impl Events {
+    /// Starts the task that writes events in the name of `identity`; it ends when all handles are
+    /// dropped and the queue is empty.
+    pub fn start(
+        client: Client,
+        identity: &str,
+        metrics: Metrics,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (queue, mut notes) = mpsc::channel::<(ObjectReference, Note)>(QUEUE);
+        let mut writer = Writer {
+            client,
+            identity: identity.to_owned(),
+            known: HashMap::new(),
+        };
+        let counters = metrics.clone();
+        let task = tokio::spawn(async move {
+            while let Some((regarding, note)) = notes.recv().await {
+                let result = match writer.write(&regarding, &note).await {
+                    Ok(result) => result,
+                    Err(error) => {
+                        warn!(reason = %note.reason, %error, "cannot write an event");
+                        "failed"
+                    }
+                };
+                counters
+                    .events
+                    .get_or_create(&EventOutcome { result })
+                    .inc();
+            }
+        });
+        (Self { queue, metrics }, task)
+    }
+
+    /// Hands in notes about one object.
+    pub fn publish(&self, regarding: &ObjectReference, notes: impl IntoIterator<Item = Note>) {
+        for note in notes {
+            debug!(
+                namespace = regarding.namespace,
+                name = regarding.name,
+                reason = %note.reason,
+                message = note.message,
+                "event"
+            );
+            if self.queue.try_send((regarding.clone(), note)).is_err() {
+                self.metrics
+                    .events
+                    .get_or_create(&EventOutcome { result: "dropped" })
+                    .inc();
+            }
+        }
+    }
+}
+
+struct Writer {
+    client: Client,
+    identity: String,
+    known: HashMap<(String, Note), Known>,
+}
+
+impl std::hash::Hash for Note {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.reason.hash(state);
+        self.message.hash(state);
+    }
+}
+
+/// An event that was written.
+struct Known {
+    name: String,
+    count: i32,
+    last: Instant,
+}
+
+impl Writer {
+    async fn write(
+        &mut self,
+        regarding: &ObjectReference,
+        note: &Note,
+    ) -> kube::Result<&'static str> {
+        let now = Instant::now();
+        self.known
+            .retain(|_, known| now.duration_since(known.last) < SERIES);
+        let namespace = regarding.namespace.as_deref().unwrap_or("default");
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let key = (regarding.uid.clone().unwrap_or_default(), note.clone());
+        if let Some(known) = self.known.get_mut(&key) {
+            let series = EventSeries {
+                count: known.count + 1,
+                last_observed_time: MicroTime(Timestamp::now()),
+            };
+            let patch = Patch::Merge(json!({ "series": series }));
+            match events
+                .patch(&known.name, &PatchParams::default(), &patch)
+                .await
+            {
+                Ok(_) => {
+                    known.count += 1;
+                    known.last = now;
+                    return Ok("repeated");
+                }
+                // Events expire: then it is a new one.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let event = event(regarding, note, &self.identity, Timestamp::now());
+        let name = event.metadata.name.clone().unwrap_or_default();
+        events.create(&PostParams::default(), &event).await?;
+        self.known.insert(
+            key,
+            Known {
+                name,
+                count: 1,
+                last: now,
+            },
+        );
+        Ok("created")
+    }
+}
+
+fn event(regarding: &ObjectReference, note: &Note, identity: &str, now: Timestamp) -> Event {
+    let object = regarding.name.as_deref().unwrap_or(FIELD_MANAGER);
+    Event {
+        metadata: ObjectMeta {
+            // The form of client-go's recorder: unique per object and nanosecond.
+            name: Some(format!("{object}.{:x}", now.as_nanosecond())),
+            namespace: Some(
+                regarding
+                    .namespace
+                    .clone()
+                    .unwrap_or_else(|| "default".to_owned()),
+            ),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        regarding: Some(regarding.clone()),
+        reason: Some(note.reason.to_string()),
+        action: Some(note.reason.to_string()),
+        note: Some(shorten(&note.message).to_owned()),
+        type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
+        reporting_controller: Some(FIELD_MANAGER.to_owned()),
+        reporting_instance: Some(identity.to_owned()),
+        ..Event::default()
+    }
+}
+
+fn shorten(message: &str) -> &str {
+    if message.len() <= MESSAGE_LIMIT {
+        return message;
+    }
+    let end = (0..=MESSAGE_LIMIT)
+        .rev()
+        .find(|&index| message.is_char_boundary(index));
+    &message[..end.unwrap_or_default()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let message = "ü".repeat(600);
+        assert_eq!(shorten(&message).len(), 1024);
+        assert_eq!(shorten("short"), "short");
+        let odd = format!("a{message}");
+        assert_eq!(shorten(&odd).len(), 1023);
+    }
+
+    #[test]
+    fn an_event_says_what_about_whom() {
+        let regarding = ObjectReference {
+            name: Some("tl".to_owned()),
+            namespace: Some("default".to_owned()),
+            ..ObjectReference::default()
+        };
+        let note = Note::warning("FailedCreate", "no room");
+        let event = event(&regarding, &note, "pod-1", Timestamp::UNIX_EPOCH);
+        assert_eq!(event.metadata.name.as_deref(), Some("tl.0"));
+        assert_eq!(event.type_.as_deref(), Some("Warning"));
+        assert_eq!(event.note.as_deref(), Some("no room"));
+    }
+}

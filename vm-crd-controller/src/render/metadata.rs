@@ -1,0 +1,169 @@
+//! Name, labels and annotations of the pod: by these everybody finds the machine.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::{Resource, ResourceExt};
+use vm_api::Quantity;
+use vm_api::contract::{
+    DOMAIN_ANNOTATION, MACHINE_CONTAINER, MACHINE_CONTAINER_ANNOTATION, VMI_SPEC_ANNOTATION,
+    VOLUME_SIZES_ANNOTATION, labels,
+};
+use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
+
+use super::RenderError;
+use crate::machine::digest;
+
+/// The container that kubectl means when none is named.
+const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
+
+/// Annotations of the instance that mean nothing on a pod.
+const NOT_FOR_PODS: [&str; 1] = ["kubectl.kubernetes.io/last-applied-configuration"];
+
+/// Longest value of a label, and longest DNS label.
+const LABEL_LIMIT: usize = 63;
+
+/// Longest name of a pod.
+const NAME_LIMIT: usize = 253;
+
+/// Characters of random-looking suffixes: Kubernetes' own, which spell no words.
+const SUFFIX_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// Length of those suffixes.
+const SUFFIX_LENGTH: usize = 5;
+
+/// Metadata of the pod of `instance`, whose spec is expanded to `spec`; `sizes` are its claims'.
+pub(super) fn of(
+    instance: &VirtualMachineInstance,
+    spec: &VirtualMachineInstanceSpec,
+    sizes: &BTreeMap<String, Quantity>,
+) -> Result<ObjectMeta, RenderError> {
+    let json = |value: Result<String, serde_json::Error>| {
+        value.map_err(|error| RenderError::Json(error.to_string()))
+    };
+    let name = instance.name_any();
+    let mut annotations = instance.annotations().clone();
+    for key in NOT_FOR_PODS {
+        annotations.remove(key);
+    }
+    annotations.insert(
+        VMI_SPEC_ANNOTATION.to_owned(),
+        json(serde_json::to_string(spec))?,
+    );
+    annotations.insert(
+        MACHINE_CONTAINER_ANNOTATION.to_owned(),
+        MACHINE_CONTAINER.to_owned(),
+    );
+    annotations.insert(
+        DEFAULT_CONTAINER_ANNOTATION.to_owned(),
+        MACHINE_CONTAINER.to_owned(),
+    );
+    annotations.insert(DOMAIN_ANNOTATION.to_owned(), name.clone());
+    if !sizes.is_empty() {
+        annotations.insert(
+            VOLUME_SIZES_ANNOTATION.to_owned(),
+            json(serde_json::to_string(sizes))?,
+        );
+    }
+    let mut pod_labels = instance.labels().clone();
+    pod_labels.insert(labels::APP.to_owned(), labels::APP_VALUE.to_owned());
+    pod_labels.insert(
+        labels::CREATED_BY.to_owned(),
+        instance.uid().unwrap_or_default(),
+    );
+    pod_labels.insert(labels::VM_NAME.to_owned(), label_value(&name));
+    Ok(ObjectMeta {
+        name: Some(pod_name(instance)),
+        namespace: instance.namespace(),
+        labels: Some(pod_labels),
+        annotations: Some(annotations),
+        owner_references: Some(vec![owner(instance)]),
+        ..ObjectMeta::default()
+    })
+}
+
+fn owner(instance: &VirtualMachineInstance) -> OwnerReference {
+    OwnerReference {
+        api_version: VirtualMachineInstance::api_version(&()).into_owned(),
+        kind: VirtualMachineInstance::kind(&()).into_owned(),
+        name: instance.name_any(),
+        uid: instance.uid().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// The name of the pod of `instance`: its suffix follows from the UID, so each instance has its
+/// own and making the pod twice finds the first.
+pub fn pod_name(instance: &VirtualMachineInstance) -> String {
+    let name = instance.name_any();
+    let room = NAME_LIMIT - "virt-launcher--".len() - SUFFIX_LENGTH;
+    let stem = name[..name.len().min(room)].trim_end_matches(['-', '.']);
+    format!(
+        "virt-launcher-{stem}-{}",
+        suffix(&[&instance.uid().unwrap_or_default()])
+    )
+}
+
+fn suffix(parts: &[&str]) -> String {
+    let mut rest = digest(parts);
+    let base = SUFFIX_CHARACTERS.len() as u64;
+    (0..SUFFIX_LENGTH)
+        .map(|_| {
+            let index = usize::try_from(rest % base).unwrap_or(0);
+            rest /= base;
+            char::from(SUFFIX_CHARACTERS[index])
+        })
+        .collect()
+}
+
+/// `name` as the value of a label: itself, or cut and made unique by a suffix.
+pub fn label_value(name: &str) -> String {
+    shorten(name)
+}
+
+/// The hostname of a machine whose spec names none: a DNS label made from the instance's name.
+pub(super) fn hostname(name: &str) -> String {
+    shorten(&name.replace('.', "-"))
+}
+
+fn shorten(name: &str) -> String {
+    if name.len() <= LABEL_LIMIT {
+        return name.to_owned();
+    }
+    let stem = name[..LABEL_LIMIT - SUFFIX_LENGTH - 1].trim_end_matches(['-', '.']);
+    format!("{stem}-{}", suffix(&[name]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_are_cut_and_stay_apart() {
+        let long = "a".repeat(80);
+        let longer = "a".repeat(81);
+        for name in [&long, &longer] {
+            assert_eq!(label_value(name).len(), LABEL_LIMIT);
+        }
+        assert_ne!(label_value(&long), label_value(&longer));
+        assert_eq!(label_value("db.1"), "db.1");
+        assert_eq!(hostname("db.1"), "db-1");
+    }
+
+    #[test]
+    fn a_pod_has_its_instances_name_and_the_uids_suffix() {
+        let mut instance = VirtualMachineInstance::new("tl", VirtualMachineInstanceSpec::default());
+        instance.metadata.uid = Some("one".to_owned());
+        let first = pod_name(&instance);
+        assert!(
+            first.starts_with("virt-launcher-tl-") && first.len() == 22,
+            "{first}"
+        );
+        assert_eq!(first, pod_name(&instance));
+        instance.metadata.uid = Some("two".to_owned());
+        assert_ne!(first, pod_name(&instance));
+        instance.metadata.name = Some("a".repeat(253));
+        assert!(pod_name(&instance).len() <= NAME_LIMIT);
+    }
+}

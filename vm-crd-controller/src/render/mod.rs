@@ -1,0 +1,156 @@
+//! The pod of an instance: the pod contract, written.
+//!
+//! Relies on a spec that was validated. Promises that the same instance always renders to the same
+//! pod, its name included, so that making it twice finds the first.
+
+mod metadata;
+mod resources;
+mod security;
+mod volumes;
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, LocalObjectReference, Pod, PodSpec};
+use kube::ResourceExt;
+use thiserror::Error;
+use vm_api::FieldError;
+use vm_api::contract::{MACHINE_COMMAND, MACHINE_CONTAINER, RUNTIME_CLASS};
+use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
+
+pub use metadata::{label_value, pod_name};
+pub use volumes::{Claim, Claims, claim_names};
+
+use crate::machine;
+
+/// Grace period of a machine whose spec names none, in seconds; KubeVirt's default.
+const DEFAULT_GRACE_PERIOD: i64 = 30;
+
+/// Why a pod cannot be rendered.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RenderError {
+    /// The spec is wrong in these places.
+    #[error("{}", vm_api::field::join(.0))]
+    Fields(Vec<FieldError>),
+    /// The spec cannot be written as JSON.
+    #[error("the spec cannot be written as JSON: {0}")]
+    Json(String),
+}
+
+impl From<FieldError> for RenderError {
+    fn from(error: FieldError) -> Self {
+        Self::Fields(vec![error])
+    }
+}
+
+impl From<Vec<FieldError>> for RenderError {
+    fn from(errors: Vec<FieldError>) -> Self {
+        Self::Fields(errors)
+    }
+}
+
+/// The pod of `instance`, whose claims were looked up; `placeholder` is the image of a machine
+/// that boots from a claim.
+pub fn pod(
+    instance: &VirtualMachineInstance,
+    claims: &Claims,
+    placeholder: &str,
+) -> Result<Pod, RenderError> {
+    let mut spec = instance.spec.clone();
+    let namespace = instance.namespace().unwrap_or_default();
+    let uid = instance.uid().unwrap_or_default();
+    machine::settle(&mut spec, &uid, &namespace, &instance.name_any());
+    let volumes = volumes::render(&spec, claims)?;
+    let image = volumes.image.clone();
+    let container = Container {
+        name: MACHINE_CONTAINER.to_owned(),
+        image: Some(
+            image
+                .as_ref()
+                .map_or(placeholder, |image| &image.reference)
+                .to_owned(),
+        ),
+        image_pull_policy: image.as_ref().map_or_else(
+            || Some("IfNotPresent".to_owned()),
+            |image| image.pull_policy.clone(),
+        ),
+        command: Some(vec![MACHINE_COMMAND.to_owned()]),
+        resources: Some(resources::of(&spec)?),
+        ports: Some(ports(&spec)).filter(|ports| !ports.is_empty()),
+        volume_mounts: Some(volumes.mounts).filter(|mounts| !mounts.is_empty()),
+        volume_devices: Some(volumes.devices).filter(|devices| !devices.is_empty()),
+        security_context: Some(security::container()),
+        termination_message_policy: Some("File".to_owned()),
+        ..Container::default()
+    };
+    let pull_secret = image.and_then(|image| image.pull_secret);
+    Ok(Pod {
+        metadata: metadata::of(instance, &spec, &volumes.sizes)?,
+        spec: Some(PodSpec {
+            containers: vec![container],
+            volumes: Some(volumes.volumes).filter(|volumes| !volumes.is_empty()),
+            image_pull_secrets: pull_secret.map(|name| vec![LocalObjectReference { name }]),
+            ..placement(instance)
+        }),
+        status: None,
+    })
+}
+
+/// What the pod takes from the spec as it is: where it may run and how it is named there.
+fn placement(instance: &VirtualMachineInstance) -> PodSpec {
+    let spec = &instance.spec;
+    let mut selector = spec.node_selector.clone();
+    if let Some(architecture) = spec.architecture.as_deref().filter(|text| !text.is_empty()) {
+        selector
+            .entry("kubernetes.io/arch".to_owned())
+            .or_insert(architecture.to_owned());
+    }
+    let hostname = spec.hostname.clone().filter(|name| !name.is_empty());
+    PodSpec {
+        runtime_class_name: Some(RUNTIME_CLASS.to_owned()),
+        restart_policy: Some("Never".to_owned()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        security_context: Some(security::pod()),
+        termination_grace_period_seconds: Some(
+            spec.termination_grace_period_seconds
+                .unwrap_or(DEFAULT_GRACE_PERIOD),
+        ),
+        hostname: Some(hostname.unwrap_or_else(|| metadata::hostname(&instance.name_any()))),
+        subdomain: spec.subdomain.clone(),
+        dns_policy: spec.dns_policy.clone(),
+        dns_config: spec.dns_config.clone(),
+        node_selector: Some(selector).filter(|selector| !selector.is_empty()),
+        affinity: spec.affinity.clone(),
+        tolerations: Some(spec.tolerations.clone()).filter(|list| !list.is_empty()),
+        topology_spread_constraints: Some(spec.topology_spread_constraints.clone())
+            .filter(|list| !list.is_empty()),
+        priority_class_name: spec.priority_class_name.clone(),
+        scheduler_name: spec.scheduler_name.clone(),
+        service_account_name: spec.service_account_name.clone(),
+        ..PodSpec::default()
+    }
+}
+
+/// The ports that the spec lists, so that a Service can refer to them by name.
+fn ports(spec: &VirtualMachineInstanceSpec) -> Vec<ContainerPort> {
+    let listed = spec
+        .domain
+        .devices
+        .interfaces
+        .iter()
+        .flat_map(|interface| &interface.ports);
+    listed
+        .map(|port| ContainerPort {
+            name: port.name.clone().filter(|name| !name.is_empty()),
+            container_port: port.port,
+            protocol: Some(
+                port.protocol
+                    .clone()
+                    .filter(|text| !text.is_empty())
+                    .unwrap_or("TCP".to_owned()),
+            ),
+            ..ContainerPort::default()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! The pause between attempts to start a machine that keeps failing, as KubeVirt has it.
+//!
+//! An instance that ended without its guest ever having run counts as a failed start; one that ran
+//! wipes the count out.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use vm_api::v1::{Phase, RunStrategy, StartFailure, VirtualMachineInstance};
+
+use crate::clock;
+use crate::machine::digest;
+
+/// The first pause, in seconds; the n-th is n² times as long.
+const FIRST: u32 = 10;
+
+/// The longest pause, in seconds.
+const LONGEST: u32 = 300;
+
+/// The failures of starts after `instance` was looked at.
+pub(super) fn next(
+    old: Option<&StartFailure>,
+    strategy: RunStrategy,
+    instance: Option<&VirtualMachineInstance>,
+    now: &Time,
+) -> Option<StartFailure> {
+    if !matches!(strategy, RunStrategy::Always | RunStrategy::RerunOnFailure) {
+        return None;
+    }
+    let Some(instance) = instance else {
+        return old.cloned();
+    };
+    if ran(instance) {
+        return None;
+    }
+    let uid = instance.uid();
+    let known = old.is_some_and(|failure| failure.last_failed_vmi_uid == uid);
+    if !is_final(instance) || known {
+        return old.cloned();
+    }
+    let count = old
+        .and_then(|failure| failure.consecutive_fail_count)
+        .unwrap_or(0)
+        .max(0);
+    let count = count.saturating_add(1);
+    let pause = pause(count.unsigned_abs(), uid.as_deref().unwrap_or_default());
+    Some(StartFailure {
+        consecutive_fail_count: Some(count),
+        last_failed_vmi_uid: uid,
+        retry_after_timestamp: Some(clock::after(now, pause)),
+    })
+}
+
+/// How long the next start has to wait.
+pub(super) fn left(failure: Option<&StartFailure>, now: &Time) -> Option<Duration> {
+    let until = failure?.retry_after_timestamp.as_ref()?;
+    Some(clock::between(now, until)).filter(|left| !left.is_zero())
+}
+
+/// Whether the guest of `instance` ever ran.
+pub(super) fn ran(instance: &VirtualMachineInstance) -> bool {
+    instance.status.as_ref().is_some_and(|status| {
+        let transitions = &status.phase_transition_timestamps;
+        transitions
+            .iter()
+            .any(|transition| transition.phase == Some(Phase::Running))
+    })
+}
+
+fn is_final(instance: &VirtualMachineInstance) -> bool {
+    instance
+        .status
+        .as_ref()
+        .and_then(|status| status.phase)
+        .is_some_and(Phase::is_final)
+}
+
+/// Seconds to wait after the `count`-th failure; the failed instance's UID spreads machines that
+/// failed together over half as long again.
+fn pause(count: u32, uid: &str) -> u32 {
+    let seconds = FIRST
+        .saturating_mul(count.saturating_mul(count))
+        .min(LONGEST);
+    let spread = u64::from(seconds / 2 + 1);
+    let extra = u32::try_from(digest(&[uid]) % spread).unwrap_or(0);
+    (seconds + extra).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn instance(uid: &str, phases: &[&str]) -> VirtualMachineInstance {
+        let transitions: Vec<_> = phases
+            .iter()
+            .map(|phase| json!({ "phase": phase, "phaseTransitionTimestamp": clock::now() }))
+            .collect();
+        serde_json::from_value(json!({
+            "metadata": { "name": "tl", "uid": uid },
+            "spec": {},
+            "status": {
+                "phase": phases.last(),
+                "phaseTransitionTimestamps": transitions,
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn each_failed_instance_counts_once_and_pauses_grow() {
+        let now = clock::now();
+        let always = RunStrategy::Always;
+        let failed = |uid: &str| instance(uid, &["Pending", "Scheduling", "Failed"]);
+        let mut failure: Option<StartFailure> = None;
+        for (round, (least, most)) in [
+            (10, 15),
+            (40, 60),
+            (90, 135),
+            (160, 240),
+            (250, 300),
+            (300, 300),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let instance = failed(&format!("uid-{round}"));
+            failure = next(failure.as_ref(), always, Some(&instance), &now);
+            let again = next(failure.as_ref(), always, Some(&instance), &now);
+            assert_eq!(failure, again, "it counts once");
+            let left = left(failure.as_ref(), &now).unwrap().as_secs();
+            assert!((least..=most).contains(&left), "round {round}: {left} s");
+        }
+        let gone = next(failure.as_ref(), always, None, &now);
+        assert_eq!(gone, failure, "the count outlives the instance");
+        let ran = instance("x", &["Pending", "Running", "Failed"]);
+        assert_eq!(next(failure.as_ref(), always, Some(&ran), &now), None);
+        assert_eq!(
+            next(failure.as_ref(), RunStrategy::Manual, None, &now),
+            None
+        );
+    }
+}

@@ -1,0 +1,242 @@
+//! What is to be done about a machine: a pure function from what is observed to a [`Plan`].
+//!
+//! *Expected flow*: the run strategy wishes an instance or none → it is made or deleted; the
+//! instance's status → the machine's. *Guarantees*: what must be remembered is written before an
+//! instance is deleted; a fresh machine whose start goes well gets its first status when it runs.
+//! *Assumptions*: the instance observed is the machine's own.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use vm_api::v1::{
+    Phase, RunStrategy, StateChangeRequest, VirtualMachine, VirtualMachineInstance,
+    VirtualMachineStatus,
+};
+
+use super::strategy::{self, Life, Wish};
+use super::trouble::Trouble;
+use super::{backoff, instance, status};
+use crate::clock;
+use crate::conditions::reason;
+use crate::events::Note;
+
+/// The finalizer that keeps a machine until its instance is gone; KubeVirt's name.
+pub(super) const FINALIZER: &str = "kubevirt.io/virtualMachineControllerFinalize";
+
+/// The finalizer by which a deletion asks to leave dependents alone.
+const ORPHAN_FINALIZER: &str = "orphan";
+
+/// How soon a machine that cannot get an instance is tried again, when no watch would tell.
+const RETRY_TROUBLE: Duration = Duration::from_secs(10);
+
+/// What is known when deciding.
+#[derive(Clone, Debug)]
+pub(super) struct Observed<'a> {
+    /// The machine.
+    pub(super) vm: &'a VirtualMachine,
+    /// Its instance.
+    pub(super) instance: Option<&'a VirtualMachineInstance>,
+    /// Why it cannot get an instance.
+    pub(super) trouble: Option<&'a Trouble>,
+    /// Now, in whole seconds as the API has it.
+    pub(super) now: Time,
+    /// How long a start that goes well stays unreported.
+    pub(super) progress_delay: Duration,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// The status to write.
+    pub(super) status: Option<VirtualMachineStatus>,
+    /// An instance is to be made.
+    pub(super) create: bool,
+    /// The instance is to be deleted.
+    pub(super) delete: bool,
+    /// The strategy is to become Always.
+    pub(super) become_always: bool,
+    /// The finalizer is to be set.
+    pub(super) hold: bool,
+    /// The finalizer is to be taken away.
+    pub(super) release: bool,
+    /// What to tell, once that is done.
+    pub(super) notes: Vec<Note>,
+    /// When to look again, if nothing happens before.
+    pub(super) again: Option<Duration>,
+}
+
+/// What is to be done about a machine that runs by `strategy`.
+pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
+    let vm = observed.vm;
+    if vm.metadata.deletion_timestamp.is_some() {
+        return leave(observed, strategy);
+    }
+    let old = vm.status.clone().unwrap_or_default();
+    let outdated = observed
+        .instance
+        .is_some_and(|instance| instance::is_outdated(instance, vm));
+    let life = strategy::life(observed.instance, outdated);
+    let open =
+        strategy::open_requests(&old.state_change_requests, life, observed.instance).to_vec();
+    let started = old.run_strategy.as_deref() == Some(strategy.as_str());
+    let wish = strategy::wish(strategy, life, strategy::first(&open), started);
+    let failure = backoff::next(
+        old.start_failure.as_ref(),
+        strategy,
+        observed.instance,
+        &observed.now,
+    );
+    let wait = backoff::left(failure.as_ref(), &observed.now);
+
+    let mut plan = Plan {
+        again: observed.trouble.map(|_| RETRY_TROUBLE),
+        ..Plan::default()
+    };
+    let mut requests = open;
+    match wish {
+        Wish::Nothing => {}
+        Wish::Start if observed.trouble.is_some() => {}
+        Wish::Start => match wait {
+            Some(wait) => plan.again = Some(wait),
+            None => {
+                plan.create = true;
+                return plan;
+            }
+        },
+        Wish::BecomeAlways => {
+            plan.become_always = true;
+            return plan;
+        }
+        Wish::Stop => plan.delete = true,
+        Wish::Replace => {
+            plan.delete = true;
+            if strategy::first(&requests) != Some(strategy::Request::Start) {
+                let start = StateChangeRequest {
+                    action: "Start".to_owned(),
+                    ..Default::default()
+                };
+                requests.insert(0, start);
+            }
+        }
+    }
+    if plan.delete {
+        plan.notes.push(deletion_note(observed.instance));
+    }
+    let remembered = Remembered {
+        requests,
+        failure,
+        outdated,
+    };
+    let status = status::of(observed, strategy, remembered);
+    settle(observed, plan, &old, status, life)
+}
+
+/// What outlives the instance in the machine's status.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Remembered {
+    /// Requests that are still to be followed.
+    pub(super) requests: Vec<StateChangeRequest>,
+    /// Failures of starts.
+    pub(super) failure: Option<vm_api::v1::StartFailure>,
+    /// The template asks for another machine than runs.
+    pub(super) outdated: bool,
+}
+
+/// Adds to `plan` the status, if it says something that cannot wait, and the finalizer.
+fn settle(
+    observed: &Observed<'_>,
+    mut plan: Plan,
+    old: &VirtualMachineStatus,
+    status: VirtualMachineStatus,
+    life: Life,
+) -> Plan {
+    let must_remember = status.state_change_requests != old.state_change_requests
+        || status.start_failure != old.start_failure
+        || status.run_strategy != old.run_strategy;
+    let changed = status != *old;
+    // A deletion brings a status of its own at once.
+    if changed && (!plan.delete || must_remember) {
+        if let Some(wait) = quiet_for(observed, old, &status, life) {
+            plan.again = Some(plan.again.map_or(wait, |again| again.min(wait)));
+            return plan;
+        }
+        plan.notes.extend(status::notes(old, &status));
+        plan.status = Some(status);
+        return plan;
+    }
+    plan.hold = observed.instance.is_some() && !holds(observed.vm);
+    plan
+}
+
+/// How long the first status of a machine may wait because it only tells that a start goes well.
+fn quiet_for(
+    observed: &Observed<'_>,
+    old: &VirtualMachineStatus,
+    status: &VirtualMachineStatus,
+    life: Life,
+) -> Option<Duration> {
+    let instance = observed.instance?;
+    let phase = instance
+        .status
+        .as_ref()
+        .and_then(|status| status.phase)
+        .unwrap_or(Phase::Pending);
+    let starting = matches!(phase, Phase::Pending | Phase::Scheduling | Phase::Scheduled);
+    if life != Life::Live || !starting || !old.conditions.is_empty() {
+        return None;
+    }
+    if status::tells_of_trouble(status) {
+        return None;
+    }
+    let since = instance.metadata.creation_timestamp.as_ref()?;
+    observed
+        .progress_delay
+        .checked_sub(clock::between(since, &observed.now))
+        .filter(|d| !d.is_zero())
+}
+
+/// A machine that is being deleted: its instance goes first, then its finalizer.
+fn leave(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
+    let vm = observed.vm;
+    let old = vm.status.clone().unwrap_or_default();
+    let orphan = vm
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == ORPHAN_FINALIZER);
+    let Some(instance) = observed.instance.filter(|_| !orphan) else {
+        return Plan {
+            release: holds(vm),
+            ..Plan::default()
+        };
+    };
+    let mut plan = Plan::default();
+    if instance.metadata.deletion_timestamp.is_none() {
+        plan.delete = true;
+        plan.notes.push(deletion_note(Some(instance)));
+    }
+    let remembered = Remembered {
+        requests: old.state_change_requests.clone(),
+        failure: old.start_failure.clone(),
+        outdated: false,
+    };
+    let status = status::of(observed, strategy, remembered);
+    if status != old {
+        plan.status = Some(status);
+    }
+    plan
+}
+
+fn holds(vm: &VirtualMachine) -> bool {
+    vm.finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
+}
+
+fn deletion_note(instance: Option<&VirtualMachineInstance>) -> Note {
+    let uid = instance.and_then(ResourceExt::uid).unwrap_or_default();
+    Note::normal(
+        reason::SUCCESSFUL_DELETE,
+        format!("Stopped the virtual machine by deleting the virtual machine instance {uid}"),
+    )
+}

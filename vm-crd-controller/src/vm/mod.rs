@@ -1,0 +1,184 @@
+//! The reconciler of machines: VirtualMachine → VirtualMachineInstance, and its state back.
+
+mod backoff;
+mod check;
+mod decide;
+mod instance;
+mod status;
+mod strategy;
+mod trouble;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
+use serde_json::{Value, json};
+use tracing::{debug, info};
+use vm_api::v1::{RunStrategy, VirtualMachine, VirtualMachineInstance, VirtualMachineStatus};
+
+use decide::{FINALIZER, Observed, Plan, decide};
+use trouble::Trouble;
+
+use crate::cluster::{Cluster, Creation, reference, resource};
+use crate::conditions::reason;
+use crate::events::{Events, Note};
+use crate::reconcile::{Doing, Reconcile, ReconcileError};
+use crate::watch::Guarded;
+use crate::{clock, invalid, refusal};
+
+/// Reconciles machines.
+pub struct Machines {
+    /// The way to the API server.
+    pub cluster: Cluster,
+    /// Where events go.
+    pub events: Events,
+    /// All instances.
+    pub instances: Store<Guarded<VirtualMachineInstance>>,
+    /// How long a start that goes well stays unreported.
+    pub progress_delay: Duration,
+}
+
+impl Reconcile<Guarded<VirtualMachine>> for Machines {
+    fn reconcile(
+        self: Arc<Self>,
+        object: Arc<Guarded<VirtualMachine>>,
+    ) -> BoxFuture<'static, Result<Option<Duration>, ReconcileError>> {
+        async move {
+            match &object.0 {
+                Ok(vm) => self.one(vm).await,
+                Err(error) => {
+                    invalid::report(&self.events, &*object, error);
+                    Ok(None)
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Machines {
+    async fn one(&self, vm: &VirtualMachine) -> Result<Option<Duration>, ReconcileError> {
+        let namespace = vm.namespace().unwrap_or_default();
+        let name = ObjectRef::new(&vm.name_any()).within(&namespace);
+        let found = self.instances.get(&name);
+        let found = found.as_deref().and_then(|guarded| guarded.0.as_ref().ok());
+        let own = found.filter(|instance| instance::is_of(instance, vm));
+        let (strategy, mut trouble) = match check::machine(vm) {
+            Ok(strategy) => (strategy, None),
+            // Without a strategy nothing is started and nothing stopped.
+            Err(trouble) => (strategy_or_manual(vm), Some(trouble)),
+        };
+        if own.is_none() && found.is_some() {
+            trouble = trouble.or_else(|| Some(Trouble::NameTaken(vm.name_any())));
+        }
+        let observe = |trouble| Observed {
+            vm,
+            instance: own,
+            trouble,
+            now: clock::now(),
+            progress_delay: self.progress_delay,
+        };
+        let mut plan = decide(&observe(trouble.as_ref()), strategy);
+        if plan.create {
+            match self.create(vm).await? {
+                Ok(()) => return Ok(Some(self.progress_delay)),
+                Err(refused) => plan = decide(&observe(Some(&refused)), strategy),
+            }
+        }
+        self.carry_out(vm, own, plan).await
+    }
+
+    async fn create(&self, vm: &VirtualMachine) -> Result<Result<(), Trouble>, ReconcileError> {
+        let instance = instance::of(vm);
+        match self.cluster.create(&instance, resource::INSTANCES).await {
+            Ok(Creation::Made) => {
+                info!(instance = instance.name_any(), "instance created");
+                let message = format!(
+                    "Started the virtual machine by creating the new virtual machine instance {}",
+                    instance.name_any()
+                );
+                let note = Note::normal(reason::SUCCESSFUL_CREATE, message);
+                self.events.publish(&reference(vm), [note]);
+                Ok(Ok(()))
+            }
+            // The watch lags behind our own write, or behind another's.
+            Ok(Creation::Found) => Ok(Ok(())),
+            Err(error) => match refusal::message(&error) {
+                Some(message) => Ok(Err(Trouble::Refused(message))),
+                None => Err(error).doing("create the instance"),
+            },
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        vm: &VirtualMachine,
+        instance: Option<&VirtualMachineInstance>,
+        plan: Plan,
+    ) -> Result<Option<Duration>, ReconcileError> {
+        if plan.become_always {
+            let strategy = RunStrategy::Always.as_str();
+            self.cluster
+                .set_run_strategy(vm, strategy)
+                .await
+                .doing("set the run strategy")?;
+            return Ok(None);
+        }
+        let wrote = plan.status.is_some();
+        if let Some(status) = plan.status {
+            debug!(status = ?status.printable_status, "writing the status");
+            let status = status_value(vm, &status)
+                .map_err(kube::Error::SerdeError)
+                .doing("write the status as JSON")?;
+            self.cluster
+                .apply_status(vm, status, resource::MACHINE_STATUS)
+                .await
+                .doing("write the status")?;
+        }
+        if let Some(instance) = instance.filter(|_| plan.delete) {
+            let namespace = instance.namespace().unwrap_or_default();
+            let uid = instance.uid().unwrap_or_default();
+            let name = instance.name_any();
+            self.cluster
+                .delete::<VirtualMachineInstance>(&namespace, &name, &uid, resource::INSTANCES)
+                .await
+                .doing("delete the instance")?;
+            info!(instance = name, "instance deleted");
+        }
+        self.events.publish(&reference(vm), plan.notes);
+        // A written status makes the version that was seen an old one; its event brings us back.
+        if !wrote && (plan.hold || plan.release) {
+            let mut finalizers = vm.finalizers().to_vec();
+            finalizers.retain(|finalizer| finalizer != FINALIZER);
+            if plan.hold {
+                finalizers.push(FINALIZER.to_owned());
+            }
+            self.cluster
+                .set_finalizers(vm, &finalizers, resource::MACHINES)
+                .await
+                .doing("set the finalizers")?;
+        }
+        Ok(plan.again)
+    }
+}
+
+fn strategy_or_manual(vm: &VirtualMachine) -> RunStrategy {
+    vm.spec.run_strategy().unwrap_or(RunStrategy::Manual)
+}
+
+/// `status` as JSON. Requests are appended by clients in their own name, so what they wrote goes
+/// only if the list is written too, empty or not.
+fn status_value(vm: &VirtualMachine, status: &VirtualMachineStatus) -> serde_json::Result<Value> {
+    let mut value = serde_json::to_value(status)?;
+    let had_requests = vm
+        .status
+        .as_ref()
+        .is_some_and(|old| !old.state_change_requests.is_empty());
+    if had_requests && status.state_change_requests.is_empty() {
+        value["stateChangeRequests"] = json!([]);
+    }
+    Ok(value)
+}

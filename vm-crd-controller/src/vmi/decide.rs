@@ -1,0 +1,189 @@
+//! What is to be done about an instance: a pure function from what is observed to a [`Plan`].
+//!
+//! *Expected flow*: no pod → one is made; the pod's progress → phase and conditions; a final
+//! phase → the pod goes; deletion → the pod goes, then the finalizer.
+//! *Guarantees*: a plan without effects when nothing is to be said or done; a start that goes well
+//! stays unreported until the guest runs or the progress delay is over, so that it costs one
+//! write; what goes wrong is reported at once.
+//! *Assumptions*: the pod observed is the instance's own (its name follows from the UID).
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use vm_api::v1::{Phase, VirtualMachineInstance, VirtualMachineInstanceStatus};
+
+use super::notes;
+use super::obstacle::Obstacle;
+use super::phase::{self, Seen};
+use super::pod::{self, Complaint, Progress};
+use super::status;
+use crate::clock;
+use crate::events::Note;
+
+/// The finalizer that keeps an instance until its pod is gone; KubeVirt's name.
+pub(crate) const FINALIZER: &str = "kubevirt.io/foregroundDeleteVirtualMachine";
+
+/// How soon an instance that cannot get a pod is tried again, when no watch would tell.
+const RETRY_OBSTACLE: Duration = Duration::from_secs(3);
+
+/// Bounds of the pause between two looks at a pod that does not get on.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// What is known when deciding.
+#[derive(Clone, Debug)]
+pub(super) struct Observed<'a> {
+    /// The instance.
+    pub(super) instance: &'a VirtualMachineInstance,
+    /// Its pod.
+    pub(super) pod: Option<&'a Pod>,
+    /// Why it cannot get a pod, if that was tried.
+    pub(super) obstacle: Option<&'a Obstacle>,
+    /// What kubelet complains about while the pod does not get on.
+    pub(super) complaint: Option<&'a Complaint>,
+    /// The node emulates processors in software.
+    pub(super) emulated: bool,
+    /// Now, in whole seconds as the API has it.
+    pub(super) now: Time,
+    /// How long a start that goes well stays unreported.
+    pub(super) progress_delay: Duration,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// The status to write.
+    pub(super) status: Option<VirtualMachineInstanceStatus>,
+    /// The pod is to be deleted.
+    pub(super) delete_pod: bool,
+    /// The finalizer is to be set.
+    pub(super) hold: bool,
+    /// The finalizer is to be taken away.
+    pub(super) release: bool,
+    /// What to tell, once that is done.
+    pub(super) notes: Vec<Note>,
+    /// When to look again, if nothing happens before.
+    pub(super) again: Option<Duration>,
+}
+
+/// Whether an instance in that state is to get a pod.
+pub(super) fn wants_pod(instance: &VirtualMachineInstance, pod: Option<&Pod>) -> bool {
+    pod.is_none()
+        && instance.metadata.deletion_timestamp.is_none()
+        && matches!(current_phase(instance), Phase::Pending | Phase::Unknown)
+}
+
+/// The phase that an instance is in; one that nobody looked at is Pending.
+pub(super) fn current_phase(instance: &VirtualMachineInstance) -> Phase {
+    instance
+        .status
+        .as_ref()
+        .and_then(|status| status.phase)
+        .unwrap_or(Phase::Pending)
+}
+
+/// What is to be done about an instance.
+pub(super) fn decide(observed: &Observed<'_>) -> Plan {
+    let instance = observed.instance;
+    let deleting = instance.metadata.deletion_timestamp.is_some();
+    let seen = seen(observed.pod);
+    let before = current_phase(instance);
+    let after = phase::next(before, &seen, deleting);
+
+    let mut plan = Plan {
+        hold: !deleting && !holds(instance),
+        delete_pod: wants_deletion(after, deleting, observed.pod),
+        ..Plan::default()
+    };
+    if deleting && observed.pod.is_none() && before.is_final() {
+        plan.release = holds(instance);
+        return plan;
+    }
+
+    let status = status::of(observed, after, &seen);
+    let old = instance.status.clone().unwrap_or_default();
+    plan.again = again(observed, after, &seen);
+    if status == old {
+        return plan;
+    }
+    if let Some(wait) = quiet_for(observed, after, &status) {
+        plan.again = Some(plan.again.map_or(wait, |again| again.min(wait)));
+        return plan;
+    }
+    plan.notes = notes::of(before, after, &old, &status, &seen);
+    plan.status = Some(status);
+    plan
+}
+
+fn seen(pod: Option<&Pod>) -> Seen {
+    pod.map_or(Seen::NoPod, |pod| Seen::Pod {
+        progress: pod::progress(pod),
+        terminating: pod::is_terminating(pod),
+    })
+}
+
+fn holds(instance: &VirtualMachineInstance) -> bool {
+    instance
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
+}
+
+/// A pod goes with its instance, and never outlives its guest's end by running on. The pod of a
+/// guest that ended stays until the instance goes: its log is the guest's last word.
+fn wants_deletion(after: Phase, deleting: bool, pod: Option<&Pod>) -> bool {
+    let Some(pod) = pod.filter(|pod| !pod::is_terminating(pod)) else {
+        return false;
+    };
+    let guest_runs = matches!(pod::progress(pod), Progress::Running(_));
+    deleting || (after.is_final() && guest_runs)
+}
+
+/// How long a status may still wait because it only tells that a start goes well.
+fn quiet_for(
+    observed: &Observed<'_>,
+    after: Phase,
+    status: &VirtualMachineInstanceStatus,
+) -> Option<Duration> {
+    let started = matches!(after, Phase::Pending | Phase::Scheduling | Phase::Scheduled);
+    if !started || observed.instance.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    if status::tells_of_trouble(status) {
+        return None;
+    }
+    let told = observed
+        .instance
+        .status
+        .as_ref()
+        .is_some_and(|old| !old.conditions.is_empty());
+    if told {
+        return None;
+    }
+    let since = observed.instance.metadata.creation_timestamp.as_ref()?;
+    observed
+        .progress_delay
+        .checked_sub(clock::between(since, &observed.now))
+        .filter(|d| !d.is_zero())
+}
+
+/// When to look again at what no watch tells of.
+fn again(observed: &Observed<'_>, after: Phase, seen: &Seen) -> Option<Duration> {
+    if observed.obstacle.is_some() {
+        return Some(RETRY_OBSTACLE);
+    }
+    match (seen, observed.pod) {
+        (
+            Seen::Pod {
+                progress: Progress::Starting,
+                terminating: false,
+            },
+            Some(pod),
+        ) if !after.is_final() => {
+            let age = clock::between(pod.metadata.creation_timestamp.as_ref()?, &observed.now);
+            Some((age / 2).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,217 @@
+//! The reconciler of instances: VirtualMachineInstance → pod, and its state back.
+
+mod decide;
+mod notes;
+mod obstacle;
+mod phase;
+mod pod;
+mod prepare;
+mod status;
+mod volumes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
+use tracing::{debug, info};
+use vm_api::v1::VirtualMachineInstance;
+
+pub(crate) use decide::FINALIZER;
+use decide::{Observed, Plan, decide, wants_pod};
+use obstacle::Obstacle;
+use pod::{Complaint, Progress};
+
+use crate::cluster::{Cluster, Creation, reference, resource};
+use crate::conditions::reason;
+use crate::events::{Events, Note};
+use crate::reconcile::{Doing, Reconcile, ReconcileError};
+use crate::watch::Guarded;
+use crate::{clock, invalid, refusal, render};
+
+/// The age from which a pod that does not get on is asked about: kubelet's own retries are past.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// What the node installer labels a node with that has no hardware virtualization.
+const EMULATED: &str = "tcg";
+
+/// Reconciles instances.
+pub struct Instances {
+    /// The way to the API server.
+    pub cluster: Cluster,
+    /// Where events go.
+    pub events: Events,
+    /// Pods of machines.
+    pub pods: Store<Pod>,
+    /// Image of the machine container of machines that boot from a claim.
+    pub placeholder_image: String,
+    /// How long a start that goes well stays unreported.
+    pub progress_delay: Duration,
+}
+
+impl Reconcile<Guarded<VirtualMachineInstance>> for Instances {
+    fn reconcile(
+        self: Arc<Self>,
+        object: Arc<Guarded<VirtualMachineInstance>>,
+    ) -> BoxFuture<'static, Result<Option<Duration>, ReconcileError>> {
+        async move {
+            match &object.0 {
+                Ok(instance) => self.one(instance).await,
+                Err(error) => {
+                    invalid::report(&self.events, &*object, error);
+                    Ok(None)
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Instances {
+    async fn one(
+        &self,
+        instance: &VirtualMachineInstance,
+    ) -> Result<Option<Duration>, ReconcileError> {
+        let namespace = instance.namespace().unwrap_or_default();
+        let name = ObjectRef::new(&render::pod_name(instance)).within(&namespace);
+        let pod = self.pods.get(&name);
+        let mut obstacle = None;
+        if wants_pod(instance, pod.as_deref()) {
+            match self.make_pod(instance).await? {
+                Ok(()) => return Ok(Some(self.progress_delay)),
+                Err(found) => obstacle = Some(found),
+            }
+        }
+        let complaint = match pod.as_deref() {
+            Some(pod) => self.complaint_about(pod).await?,
+            None => None,
+        };
+        let plan = decide(&Observed {
+            instance,
+            pod: pod.as_deref(),
+            obstacle: obstacle.as_ref(),
+            complaint: complaint.as_ref(),
+            emulated: self.is_emulated(pod.as_deref()).await?,
+            now: clock::now(),
+            progress_delay: self.progress_delay,
+        });
+        self.carry_out(instance, pod.as_deref(), plan).await
+    }
+
+    /// Makes the pod, or tells what keeps it from being made.
+    async fn make_pod(
+        &self,
+        instance: &VirtualMachineInstance,
+    ) -> Result<Result<(), Obstacle>, ReconcileError> {
+        let pod = match prepare::pod(&self.cluster, instance, &self.placeholder_image).await? {
+            Ok(pod) => pod,
+            Err(obstacle) => return Ok(Err(obstacle)),
+        };
+        match self.cluster.create(&pod, resource::PODS).await {
+            Ok(Creation::Made) => {
+                let message = format!("Created virtual machine pod {}", pod.name_any());
+                info!(pod = pod.name_any(), "pod created");
+                let note = Note::normal(reason::SUCCESSFUL_CREATE, message);
+                self.events.publish(&reference(instance), [note]);
+                Ok(Ok(()))
+            }
+            // The watch lags behind our own write.
+            Ok(Creation::Found) => Ok(Ok(())),
+            Err(error) => match refusal::message(&error) {
+                Some(message) => Ok(Err(Obstacle::Refused(message))),
+                None => Err(error).doing("create the pod"),
+            },
+        }
+    }
+
+    /// What kubelet complains about while the pod does not get on: only its events tell.
+    async fn complaint_about(&self, pod: &Pod) -> Result<Option<Complaint>, ReconcileError> {
+        let created = pod.metadata.creation_timestamp.as_ref();
+        let age = created.map_or(Duration::ZERO, |at| clock::between(at, &clock::now()));
+        let waits = pod::progress(pod) == Progress::Starting && pod::node(pod).is_some();
+        if !waits || age < PATIENCE || pod::is_terminating(pod) {
+            return Ok(None);
+        }
+        let event = self
+            .cluster
+            .warning_about(pod)
+            .await
+            .doing("read the pod's events")?;
+        Ok(event.map(|event| {
+            Complaint::new(
+                event.reason.unwrap_or_else(|| "Failed".to_owned()),
+                event.message.unwrap_or_default(),
+            )
+        }))
+    }
+
+    async fn is_emulated(&self, pod: Option<&Pod>) -> Result<bool, ReconcileError> {
+        let Some(pod) = pod.filter(|pod| matches!(pod::progress(pod), Progress::Running(_))) else {
+            return Ok(false);
+        };
+        match pod::node(pod) {
+            Some(node) => {
+                let accelerator = self
+                    .cluster
+                    .accelerator(node)
+                    .await
+                    .doing("read the node's labels")?;
+                Ok(accelerator.as_deref() == Some(EMULATED))
+            }
+            None => Ok(false),
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        instance: &VirtualMachineInstance,
+        pod: Option<&Pod>,
+        plan: Plan,
+    ) -> Result<Option<Duration>, ReconcileError> {
+        let regarding = reference(instance);
+        let wrote = plan.status.is_some();
+        if let Some(status) = plan.status {
+            debug!(phase = ?status.phase, "writing the status");
+            let status = serde_json::to_value(status)
+                .map_err(kube::Error::SerdeError)
+                .doing("write the status as JSON")?;
+            self.cluster
+                .apply_status(instance, status, resource::INSTANCE_STATUS)
+                .await
+                .doing("write the status")?;
+        }
+        self.events.publish(&regarding, plan.notes);
+        if let Some(pod) = pod.filter(|_| plan.delete_pod) {
+            let namespace = pod.namespace().unwrap_or_default();
+            let uid = pod.uid().unwrap_or_default();
+            let name = pod.name_any();
+            let was_there = self
+                .cluster
+                .delete::<Pod>(&namespace, &name, &uid, resource::PODS)
+                .await
+                .doing("delete the pod")?;
+            if was_there {
+                info!(pod = name, "pod deleted");
+                let message = format!("Deleted virtual machine pod {name}");
+                let note = Note::normal(reason::SUCCESSFUL_DELETE, message);
+                self.events.publish(&regarding, [note]);
+            }
+        }
+        // A written status makes the version that was seen an old one; its event brings us back.
+        if !wrote && (plan.hold || plan.release) {
+            let mut finalizers = instance.finalizers().to_vec();
+            finalizers.retain(|finalizer| finalizer != FINALIZER);
+            if plan.hold {
+                finalizers.push(FINALIZER.to_owned());
+            }
+            self.cluster
+                .set_finalizers(instance, &finalizers, resource::INSTANCES)
+                .await
+                .doing("set the finalizers")?;
+        }
+        Ok(plan.again)
+    }
+}

@@ -1,0 +1,367 @@
+//! The status of an instance, computed whole from what is observed.
+//!
+//! What the new status does not mention is gone; what an ended guest leaves behind (its node, its
+//! error) is carried over from the old status.
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use vm_api::v1::{
+    Condition, InterfaceStatus, Machine, MemoryStatus, Phase, PhaseTransitionTimestamp,
+    VirtualMachineInstanceSpec, VirtualMachineInstanceStatus,
+};
+
+use super::decide::Observed;
+use super::phase::Seen;
+use super::pod::{self, Complaint, Progress};
+use super::volumes;
+use crate::conditions::{condition, find, kind, reason, with_times};
+use crate::{clock, machine};
+
+/// The interface of the pod's network namespace that the first network is bound to.
+const POD_INTERFACE: &str = "eth0";
+
+/// Types of conditions that stay when the guest ends.
+const LASTING: [&str; 3] = [
+    kind::SYNCHRONIZED,
+    kind::LIVE_MIGRATABLE,
+    kind::SOFTWARE_EMULATION,
+];
+
+/// The status of the observed instance in phase `phase`.
+pub(super) fn of(
+    observed: &Observed<'_>,
+    phase: Phase,
+    seen: &Seen,
+) -> VirtualMachineInstanceStatus {
+    let old = observed.instance.status.clone().unwrap_or_default();
+    let spec = &observed.instance.spec;
+    let mut status = VirtualMachineInstanceStatus {
+        phase: Some(phase),
+        phase_transition_timestamps: transitions(observed, &old, phase, seen),
+        reason: failure(seen)
+            .map(|complaint| complaint.reason.clone())
+            .or(old.reason.clone()),
+        ..old.clone()
+    };
+    status.interfaces = interfaces(observed, phase);
+    if let Some(pod) = observed.pod {
+        describe_pod(&mut status, pod);
+        status.volume_status = volumes::status(spec, pod);
+    }
+    if phase == Phase::Running && old.memory.is_none() {
+        describe_machine(&mut status, spec);
+    }
+    let conditions = conditions(observed, &old, phase, seen);
+    status.conditions = with_times(conditions, &old.conditions, &observed.now);
+    status
+}
+
+/// Whether a status says that something is wrong, so that it must not wait.
+pub(super) fn tells_of_trouble(status: &VirtualMachineInstanceStatus) -> bool {
+    let is_false = |kind| find(&status.conditions, kind).is_some_and(|c| c.status == "False");
+    is_false(kind::SYNCHRONIZED) || is_false(kind::POD_SCHEDULED)
+}
+
+fn failure(seen: &Seen) -> Option<&Complaint> {
+    match seen {
+        Seen::Pod {
+            progress: Progress::Failed(complaint, _),
+            ..
+        } => Some(complaint),
+        _ => None,
+    }
+}
+
+fn describe_pod(status: &mut VirtualMachineInstanceStatus, pod: &Pod) {
+    let Some(node) = pod::node(pod) else {
+        return;
+    };
+    status.node_name = Some(node.to_owned());
+    if let Some(uid) = pod.uid() {
+        status.active_pods = [(uid, node.to_owned())].into();
+    }
+    status.qos_class = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.qos_class.clone());
+    let security = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref());
+    status.runtime_user = security.and_then(|context| context.run_as_user);
+}
+
+fn describe_machine(status: &mut VirtualMachineInstanceStatus, spec: &VirtualMachineInstanceSpec) {
+    status.current_cpu_topology = machine::topology(spec);
+    status.machine = spec
+        .domain
+        .machine
+        .as_ref()
+        .and_then(|machine| machine.r#type.clone())
+        .map(|name| Machine { r#type: Some(name) });
+    if let Ok(bytes) = vm_api::machine::guest_memory_bytes(spec, None) {
+        let memory = vm_api::Quantity::from_bytes(bytes);
+        status.memory = Some(MemoryStatus {
+            guest_at_boot: Some(memory.clone()),
+            guest_current: Some(memory.clone()),
+            guest_requested: Some(memory),
+            memory_overhead: None,
+        });
+    }
+}
+
+fn interfaces(observed: &Observed<'_>, phase: Phase) -> Vec<InterfaceStatus> {
+    let Some(pod) = observed.pod.filter(|pod| pod::node(pod).is_some()) else {
+        return observed
+            .instance
+            .status
+            .as_ref()
+            .filter(|_| phase.is_final())
+            .map(|old| {
+                old.interfaces
+                    .iter()
+                    .cloned()
+                    .map(without_addresses)
+                    .collect()
+            })
+            .unwrap_or_default();
+    };
+    let running = phase == Phase::Running;
+    let addresses = if running {
+        pod::addresses(pod)
+    } else {
+        Vec::new()
+    };
+    machine::interfaces(observed.instance)
+        .into_iter()
+        .enumerate()
+        .map(|(index, (name, mac))| {
+            let first = index == 0;
+            InterfaceStatus {
+                name: Some(name),
+                pod_interface_name: first.then(|| POD_INTERFACE.to_owned()),
+                mac: running.then_some(mac),
+                ip_address: addresses.first().filter(|_| first).cloned(),
+                ip_addresses: if first { addresses.clone() } else { Vec::new() },
+                info_source: running.then(|| "domain".to_owned()),
+                link_state: running.then(|| "up".to_owned()),
+                queue_count: running.then_some(1),
+                ..InterfaceStatus::default()
+            }
+        })
+        .collect()
+}
+
+fn without_addresses(interface: InterfaceStatus) -> InterfaceStatus {
+    InterfaceStatus {
+        ip_address: None,
+        ip_addresses: Vec::new(),
+        ..interface
+    }
+}
+
+/// The times at which phases began, with those that were passed without being written.
+fn transitions(
+    observed: &Observed<'_>,
+    old: &VirtualMachineInstanceStatus,
+    phase: Phase,
+    seen: &Seen,
+) -> Vec<PhaseTransitionTimestamp> {
+    let mut known = old.phase_transition_timestamps.clone();
+    let mut add = |phase: Phase, time: Option<Time>| {
+        if known.iter().all(|entry| entry.phase != Some(phase)) {
+            let time = time.map_or_else(|| observed.now.clone(), |time| clock::whole(time.0));
+            known.push(PhaseTransitionTimestamp {
+                phase: Some(phase),
+                phase_transition_timestamp: Some(time),
+            });
+        }
+    };
+    add(
+        Phase::Pending,
+        observed.instance.metadata.creation_timestamp.clone(),
+    );
+    let order = [Phase::Scheduling, Phase::Scheduled, Phase::Running];
+    let began = began(seen);
+    // A guest may have begun and ended between two looks.
+    let reached = if phase.is_final() && began.is_some() {
+        Phase::Running
+    } else {
+        phase
+    };
+    let passed = order
+        .iter()
+        .position(|&step| step == reached)
+        .map_or(0, |position| position + 1);
+    for &step in &order[..passed] {
+        let time = match (step, observed.pod) {
+            (Phase::Scheduling, Some(pod)) => pod.metadata.creation_timestamp.clone(),
+            (Phase::Scheduled, Some(pod)) => pod::condition(pod, "PodScheduled")
+                .and_then(|condition| condition.last_transition_time.clone()),
+            (Phase::Running, _) => began.clone(),
+            _ => None,
+        };
+        add(step, time);
+    }
+    if phase.is_final() {
+        add(phase, None);
+    }
+    known
+}
+
+/// When the guest began to run, as far as the pod tells.
+fn began(seen: &Seen) -> Option<Time> {
+    match seen {
+        Seen::Pod {
+            progress:
+                Progress::Running(since) | Progress::PoweredOff(since) | Progress::Failed(_, since),
+            ..
+        } => since.clone(),
+        _ => None,
+    }
+}
+
+fn conditions(
+    observed: &Observed<'_>,
+    old: &VirtualMachineInstanceStatus,
+    phase: Phase,
+    seen: &Seen,
+) -> Vec<Condition> {
+    let mut conditions = Vec::new();
+    conditions.extend(scheduled(observed, seen));
+    conditions.extend(ready(observed, phase, seen));
+    conditions.extend(synchronized(observed, phase, old, seen));
+    if phase == Phase::Running {
+        conditions.push(condition(
+            kind::LIVE_MIGRATABLE,
+            false,
+            Some("NotSupported"),
+            Some("live migration is not supported by this version"),
+        ));
+        if observed.emulated {
+            conditions.push(condition(
+                kind::SOFTWARE_EMULATION,
+                true,
+                Some("NoHardwareVirtualization"),
+                Some("the node's CPU does not virtualize: the guest runs by emulation, slowly"),
+            ));
+        }
+    } else if phase.is_final() {
+        for kind in LASTING {
+            if find(&conditions, kind).is_none() {
+                conditions.extend(find(&old.conditions, kind).cloned());
+            }
+        }
+    }
+    conditions
+}
+
+fn scheduled(observed: &Observed<'_>, seen: &Seen) -> Option<Condition> {
+    let unschedulable = |message: &str| {
+        condition(
+            kind::POD_SCHEDULED,
+            false,
+            Some(reason::UNSCHEDULABLE),
+            Some(message),
+        )
+    };
+    match (seen, observed.obstacle) {
+        (
+            Seen::Pod {
+                progress: Progress::Unschedulable(message),
+                ..
+            },
+            _,
+        ) => Some(unschedulable(message)),
+        (Seen::NoPod, Some(obstacle)) if obstacle.reason() == reason::PVC_NOT_FOUND => {
+            Some(unschedulable(&obstacle.to_string()))
+        }
+        _ => None,
+    }
+}
+
+fn ready(observed: &Observed<'_>, phase: Phase, seen: &Seen) -> Option<Condition> {
+    let not = |reason, message| Some(condition(kind::READY, false, Some(reason), message));
+    let pod = match seen {
+        Seen::NoPod if phase == Phase::Pending && observed.obstacle.is_none() => return None,
+        Seen::NoPod => {
+            return not(
+                reason::POD_NOT_EXISTS,
+                Some("virt-launcher pod has not been scheduled"),
+            );
+        }
+        Seen::Pod {
+            terminating: true, ..
+        } => {
+            return not(
+                reason::POD_TERMINATING,
+                Some("virt-launcher pod is terminating"),
+            );
+        }
+        Seen::Pod { .. } => observed.pod?,
+    };
+    if phase != Phase::Running {
+        let message = failure(seen).map_or("Guest VM is not reported as running", |complaint| {
+            complaint.message.as_str()
+        });
+        return not(reason::GUEST_NOT_RUNNING, Some(message));
+    }
+    match pod::condition(pod, "Ready") {
+        Some(ready) if ready.status == "True" => Some(condition(kind::READY, true, None, None)),
+        Some(unready) => not(
+            unready
+                .reason
+                .as_deref()
+                .unwrap_or(reason::POD_CONDITION_MISSING),
+            unready.message.as_deref(),
+        ),
+        None => not(
+            reason::POD_CONDITION_MISSING,
+            Some("virt-launcher pod is missing the Ready condition"),
+        ),
+    }
+}
+
+/// What keeps the instance from being what it asks for: an obstacle, kubelet's complaint, or the
+/// failure of a start.
+fn synchronized(
+    observed: &Observed<'_>,
+    phase: Phase,
+    old: &VirtualMachineInstanceStatus,
+    seen: &Seen,
+) -> Option<Condition> {
+    let not = |reason: &str, message: &str| {
+        Some(condition(
+            kind::SYNCHRONIZED,
+            false,
+            Some(reason),
+            Some(message),
+        ))
+    };
+    if let Some(obstacle) = observed.obstacle {
+        return not(obstacle.reason(), &obstacle.to_string());
+    }
+    let ran = old
+        .phase_transition_timestamps
+        .iter()
+        .any(|transition| transition.phase == Some(Phase::Running));
+    match seen {
+        Seen::Pod {
+            progress: Progress::Stuck(complaint),
+            ..
+        } => not(&complaint.reason, &complaint.message),
+        Seen::Pod {
+            progress: Progress::Failed(complaint, None),
+            ..
+        } if !ran => not(&complaint.reason, &complaint.message),
+        Seen::Pod {
+            progress: Progress::Starting,
+            ..
+        } if !phase.is_final() => {
+            let complaint = observed.complaint?;
+            not(&complaint.reason, &complaint.message)
+        }
+        _ => None,
+    }
+}
