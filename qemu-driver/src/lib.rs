@@ -6,6 +6,7 @@
 //! Kubernetes or containerd, and it never starts a process: the caller does.
 
 pub mod accelerator;
+pub mod agent;
 pub mod image;
 pub mod machine;
 pub mod qmp;
@@ -16,6 +17,7 @@ mod channels;
 mod lines;
 mod pci;
 
+pub use agent::Agent;
 pub use args::{CommandLine, FIRST_DESCRIPTOR};
 pub use channels::Channels;
 pub use machine::Machine;

@@ -68,8 +68,10 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    pub(crate) fn get_mut(&mut self) -> &mut R {
-        &mut self.stream
+    /// Drops what was read of a line that has not ended.
+    pub(crate) fn forget(&mut self) {
+        self.buffer.clear();
+        self.searched = 0;
     }
 }
 

@@ -1,0 +1,146 @@
+//! Question and answer over the agent's port.
+//!
+//! The agent numbers nothing. So each command is preceded by `guest-sync-delimited` with a number
+//! of its own: what comes before its echo answers older questions and is passed over, and the
+//! byte 0xFF before it makes the agent's parser forget half a question.
+//! Source: QEMU, `qga/qapi-schema.json`, `guest-sync-delimited`.
+
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::time::Duration;
+
+use qapi::Command;
+use qapi::qga::guest_sync_delimited;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::Instant;
+
+use super::{AgentError, text};
+use crate::lines::Lines;
+
+/// The most bytes of one answer. The agent itself gives at most 16 MiB (captured output); what is
+/// asked here fits into far less.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// The byte that begins anew.
+const DELIMITER: u8 = 0xff;
+
+/// After this time a question that got no echo is taken for lost.
+///
+/// While no agent runs, QEMU keeps what we send for the one that will come; asking anew each time
+/// would leave it a pile of questions.
+const LOST: Duration = Duration::from_secs(15);
+
+#[derive(Debug)]
+pub(super) struct Conversation {
+    lines: Lines<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    number: i64,
+    /// When the present `number` was sent, if its echo has not come yet.
+    asked: Option<Instant>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "return")]
+    answer: Option<Value>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    desc: String,
+}
+
+impl Conversation {
+    pub(super) fn new(stream: StdUnixStream) -> Result<Self, AgentError> {
+        stream.set_nonblocking(true).map_err(AgentError::Socket)?;
+        let stream = UnixStream::from_std(stream).map_err(AgentError::Socket)?;
+        let (read, writer) = stream.into_split();
+        Ok(Self {
+            lines: Lines::new(read, MAX_ANSWER),
+            writer,
+            number: 0,
+            asked: None,
+        })
+    }
+
+    pub(super) async fn execute<C: Command>(&mut self, command: &C) -> Result<C::Ok, AgentError> {
+        self.send(command).await?;
+        self.receive(command).await
+    }
+
+    /// Sends `command` once the agent has shown that it listens: none is ever left waiting for an
+    /// agent that starts later.
+    pub(super) async fn send<C: Command>(&mut self, command: &C) -> Result<(), AgentError> {
+        self.synchronize().await?;
+        self.write(Vec::new(), command).await
+    }
+
+    /// Waits for the answer to `command`.
+    pub(super) async fn receive<C: Command>(&mut self, _: &C) -> Result<C::Ok, AgentError> {
+        let command = C::NAME;
+        let misunderstood = |source| AgentError::Answer { command, source };
+        let line = self.line().await?;
+        let answer: Answer = serde_json::from_slice(&line).map_err(misunderstood)?;
+        if let Some(refusal) = answer.error {
+            return Err(AgentError::Refused {
+                command,
+                reason: text(&refusal.desc),
+            });
+        }
+        serde_json::from_value(answer.answer.unwrap_or_default()).map_err(misunderstood)
+    }
+
+    async fn synchronize(&mut self) -> Result<(), AgentError> {
+        if self.asked.is_none_or(|asked| asked.elapsed() > LOST) {
+            self.number += 1;
+            self.asked = Some(Instant::now());
+            self.write(vec![DELIMITER], &guest_sync_delimited { id: self.number })
+                .await?;
+        }
+        loop {
+            let line = self.line().await?;
+            let Some(delimiter) = line.iter().rposition(|byte| *byte == DELIMITER) else {
+                continue;
+            };
+            let answer = serde_json::from_slice::<Answer>(&line[delimiter + 1..]);
+            let echo = answer.ok().and_then(|answer| answer.answer?.as_i64());
+            if echo == Some(self.number) {
+                self.asked = None;
+                return Ok(());
+            }
+        }
+    }
+
+    async fn write<C: Command>(
+        &mut self,
+        mut line: Vec<u8>,
+        command: &C,
+    ) -> Result<(), AgentError> {
+        let request = qapi::Execute::<_, ()>::new(command, None);
+        serde_json::to_writer(&mut line, &request).map_err(|source| AgentError::Answer {
+            command: C::NAME,
+            source,
+        })?;
+        line.push(b'\n');
+        self.writer
+            .write_all(&line)
+            .await
+            .map_err(|_| AgentError::Closed)
+    }
+
+    async fn line(&mut self) -> Result<Vec<u8>, AgentError> {
+        match self.lines.next().await {
+            Ok(Some(line)) => Ok(line),
+            Ok(None) => Err(AgentError::Closed),
+            Err(error) => {
+                // What is left of the endless line is passed over by the next call.
+                self.lines.forget();
+                Err(AgentError::Flood(error))
+            }
+        }
+    }
+}

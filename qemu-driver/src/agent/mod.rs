@@ -1,0 +1,123 @@
+//! The guest agent: a program within the guest that answers, if there is one, and if it wants to.
+//!
+//! Whatever comes from it is the guest's word. Relies on the agent's port of
+//! [`Channels`](crate::Channels); promises that each call ends within its bound, that an answer
+//! takes bounded memory, and that an answer is never taken for that of another call, whatever was
+//! left unread before. Commands are the types of the `qapi` crate.
+
+mod conversation;
+mod error;
+mod network;
+
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use qapi::qga;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use conversation::Conversation;
+pub use error::AgentError;
+pub use network::{Address, Interface};
+
+/// What [`Agent::shutdown`] asks for.
+pub use qapi::qga::GuestShutdownMode;
+
+/// How long a refusal of [`Agent::shutdown`] can take; there is no other answer to it.
+const REFUSAL: Duration = Duration::from_secs(1);
+
+/// The longest text from a guest that is kept, in characters.
+const MAX_TEXT: usize = 64;
+
+/// A guest's agent. Calls wait for each other.
+#[derive(Debug)]
+pub struct Agent {
+    conversation: Mutex<Conversation>,
+    bound: Duration,
+}
+
+/// What the agent is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentInfo {
+    /// Its version, in its own words.
+    pub version: String,
+    /// The commands that it knows and that the guest's owner lets it execute.
+    pub commands: Vec<String>,
+}
+
+impl Agent {
+    /// An agent behind `stream`, there or not; each call waits at most `bound`. Must be called
+    /// within a tokio runtime with I/O and time.
+    pub fn new(stream: UnixStream, bound: Duration) -> Result<Self, AgentError> {
+        Ok(Self {
+            conversation: Mutex::new(Conversation::new(stream)?),
+            bound,
+        })
+    }
+
+    /// Executes one command.
+    pub async fn execute<C: qga::QgaCommand>(&self, command: &C) -> Result<C::Ok, AgentError> {
+        let call = async { self.conversation.lock().await.execute(command).await };
+        timeout(self.bound, call)
+            .await
+            .map_err(|_| AgentError::Silent {
+                command: C::NAME,
+                bound: self.bound,
+            })?
+    }
+
+    /// Whether the agent answers.
+    pub async fn ping(&self) -> Result<(), AgentError> {
+        self.execute(&qga::guest_ping {}).await.map(drop)
+    }
+
+    /// What the agent is and can do.
+    pub async fn info(&self) -> Result<AgentInfo, AgentError> {
+        let info = self.execute(&qga::guest_info {}).await?;
+        let enabled = info
+            .supported_commands
+            .into_iter()
+            .filter(|command| command.enabled);
+        let commands = enabled.map(|command| text(&command.name)).collect();
+        Ok(AgentInfo {
+            version: text(&info.version),
+            commands,
+        })
+    }
+
+    /// The guest's network interfaces.
+    pub async fn interfaces(&self) -> Result<Vec<Interface>, AgentError> {
+        self.execute(&network::Query {}).await.map(network::checked)
+    }
+
+    /// Asks the guest to end. Success means that it was asked: what follows is the guest's matter.
+    pub async fn shutdown(&self, mode: GuestShutdownMode) -> Result<(), AgentError> {
+        let command = qga::guest_shutdown { mode: Some(mode) };
+        let call = async {
+            let mut conversation = self.conversation.lock().await;
+            conversation.send(&command).await?;
+            match timeout(REFUSAL, conversation.receive(&command)).await {
+                Err(_) | Ok(Ok(_) | Err(AgentError::Closed)) => Ok(()),
+                Ok(Err(error)) => Err(error),
+            }
+        };
+        let command = "guest-shutdown";
+        timeout(self.bound + REFUSAL, call)
+            .await
+            .map_err(|_| AgentError::Silent {
+                command,
+                bound: self.bound,
+            })?
+    }
+}
+
+/// Text from the guest, fit to be shown: cut, and without control characters.
+fn text(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_TEXT)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

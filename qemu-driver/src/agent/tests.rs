@@ -1,0 +1,181 @@
+//! Agents that answer, lie, flood, and are silent.
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+use super::*;
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// An agent and the guest's side of its port.
+fn pair() -> (Agent, tokio::net::UnixStream) {
+    let (host, guest) = UnixStream::pair().unwrap();
+    guest.set_nonblocking(true).unwrap();
+    (
+        Agent::new(host, SHORT).unwrap(),
+        tokio::net::UnixStream::from_std(guest).unwrap(),
+    )
+}
+
+/// Behaves like qemu-ga, answering each command by `answer`; None is no answer.
+async fn serve(guest: tokio::net::UnixStream, answer: impl Fn(&str, &Value) -> Option<Value>) {
+    let (read, mut write) = guest.into_split();
+    let mut read = BufReader::new(read);
+    let mut line = Vec::new();
+    while read.read_until(b'\n', &mut line).await.unwrap() > 0 {
+        let json = line
+            .iter()
+            .rposition(|byte| *byte == 0xff)
+            .map_or(0, |at| at + 1);
+        let request: Value = serde_json::from_slice(&line[json..]).unwrap();
+        let command = request["execute"].as_str().unwrap();
+        if command == "guest-sync-delimited" {
+            write.write_all(&[0xff]).await.unwrap();
+            let echo = json!({"return": request["arguments"]["id"]});
+            write
+                .write_all(format!("{echo}\n").as_bytes())
+                .await
+                .unwrap();
+        } else if let Some(answer) = answer(command, &request["arguments"]) {
+            // qemu-ga ends lines like this too.
+            write
+                .write_all(format!("{answer}\r\n").as_bytes())
+                .await
+                .unwrap();
+        }
+        line.clear();
+    }
+}
+
+#[tokio::test]
+async fn an_agent_answers() {
+    let (agent, guest) = pair();
+    tokio::spawn(serve(guest, |command, _| match command {
+        "guest-ping" => Some(json!({"return": {}})),
+        "guest-info" => Some(
+            json!({"return": {"version": "7.2\u{1b}[0m", "supported_commands": [
+                {"name": "guest-ping", "enabled": true, "success-response": true},
+                {"name": "guest-exec", "enabled": false, "success-response": true},
+            ]}}),
+        ),
+        "guest-network-get-interfaces" => Some(json!({"return": [
+            {"name": "lo", "hardware-address": "00:00:00:00:00:00", "ip-addresses": [
+                {"ip-address": "127.0.0.1", "ip-address-type": "ipv4", "prefix": 8}]},
+            {"name": "eth0", "hardware-address": "52:54:00:12:34:56", "ip-addresses": [
+                {"ip-address": "10.0.2.2", "ip-address-type": "ipv4", "prefix": 24},
+                {"ip-address": "not an address", "ip-address-type": "ipv4", "prefix": 24},
+                {"ip-address": "10.0.2.3", "ip-address-type": "ipv4", "prefix": 33},
+                {"ip-address": "fd00::1", "ip-address-type": "ipv6", "prefix": 64}],
+             "statistics": {"rx-bytes": 1}},
+            {"name": "down0"},
+        ]})),
+        "guest-shutdown" => None,
+        _ => Some(json!({"error": {"class": "CommandNotFound", "desc": "not allowed\u{7}"}})),
+    }));
+    agent.ping().await.unwrap();
+    let info = agent.info().await.unwrap();
+    assert_eq!(
+        (info.version.as_str(), info.commands),
+        ("7.2[0m", vec!["guest-ping".to_owned()])
+    );
+    let interfaces = agent.interfaces().await.unwrap();
+    assert_eq!(interfaces.len(), 3);
+    assert_eq!((&*interfaces[0].name, interfaces[0].mac), ("lo", None));
+    assert_eq!(
+        interfaces[1].mac,
+        Some("52:54:00:12:34:56".parse().unwrap())
+    );
+    let addresses: Vec<_> = interfaces[1]
+        .addresses
+        .iter()
+        .map(|a| (a.address, a.prefix))
+        .collect();
+    assert_eq!(
+        addresses,
+        [
+            ("10.0.2.2".parse().unwrap(), 24),
+            ("fd00::1".parse().unwrap(), 64)
+        ]
+    );
+    let refused = agent.execute(&qga::guest_get_time {}).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the guest agent refused guest-get-time: not allowed"
+    );
+    agent.shutdown(GuestShutdownMode::Powerdown).await.unwrap();
+    agent.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_shutdown_is_told() {
+    let (agent, guest) = pair();
+    tokio::spawn(serve(guest, |_, arguments| {
+        assert_eq!(arguments["mode"], "reboot");
+        Some(json!({"error": {"class": "GenericError", "desc": "no"}}))
+    }));
+    let error = agent.shutdown(GuestShutdownMode::Reboot).await.unwrap_err();
+    assert!(matches!(error, AgentError::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_silent_guest_gets_one_question_and_no_command() {
+    let (agent, mut guest) = pair();
+    for _ in 0..3 {
+        let error = agent.shutdown(GuestShutdownMode::Powerdown).await;
+        assert!(matches!(error, Err(AgentError::Silent { .. })));
+    }
+    let mut asked = vec![0; 10_000];
+    let read = guest.read(&mut asked).await.unwrap();
+    let asked = String::from_utf8_lossy(&asked[..read]);
+    assert_eq!(asked.matches("guest-sync-delimited").count(), 1, "{asked}");
+    assert!(!asked.contains("guest-shutdown"), "{asked}");
+    // The agent starts, finds the question, and all goes on.
+    guest.write_all(b"\xff{\"return\": 1}\n").await.unwrap();
+    tokio::spawn(serve(guest, |_, _| Some(json!({"return": {}}))));
+    agent.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_late_answer_is_nobodys() {
+    let (agent, mut guest) = pair();
+    let late = b"{\"return\": {\"version\": \"late\"}}\n\xff{\"return\": 77}\nrubbish\n\xff\n";
+    guest.write_all(late).await.unwrap();
+    tokio::spawn(serve(guest, |_, _| {
+        Some(json!({"return": {"version": "9", "supported_commands": []}}))
+    }));
+    assert_eq!(agent.info().await.unwrap().version, "9");
+}
+
+#[tokio::test]
+async fn a_flood_is_bounded_and_can_end() {
+    let (agent, mut guest) = pair();
+    let flood = tokio::spawn(async move {
+        let chunk = vec![b'x'; 1 << 16];
+        for _ in 0..40 {
+            guest.write_all(&chunk).await.unwrap();
+        }
+        guest.write_all(b"\n").await.unwrap();
+        guest
+    });
+    assert!(matches!(agent.ping().await, Err(AgentError::Flood(_))));
+    let error = loop {
+        match agent.ping().await {
+            Err(AgentError::Flood(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(error, Err(AgentError::Silent { .. })));
+    let guest = flood.await.unwrap();
+    tokio::spawn(serve(guest, |_, _| Some(json!({"return": {}}))));
+    agent.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn rubbish_and_the_end_are_told() {
+    let (agent, guest) = pair();
+    tokio::spawn(serve(guest, |_, _| Some(json!({"return": [1, 2, 3]}))));
+    assert!(matches!(agent.info().await, Err(AgentError::Answer { .. })));
+    let (agent, guest) = pair();
+    drop(guest);
+    assert!(matches!(agent.ping().await, Err(AgentError::Closed)));
+}
