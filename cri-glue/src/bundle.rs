@@ -230,6 +230,11 @@ impl Bundle {
         &self.process
     }
 
+    /// The container's control group, in either driver's form.
+    pub fn cgroups_path(&self) -> Option<&Path> {
+        self.linux.cgroups_path().as_deref()
+    }
+
     /// The spec's section for Linux.
     pub fn linux(&self) -> &Linux {
         &self.linux

@@ -101,6 +101,6 @@ mod tests {
         assert_eq!(tail.len(), KEPT_LINES);
         assert_eq!(tail.last().unwrap(), "last");
         assert!(tail.iter().all(|line| line.len() <= LINE_BYTES as usize));
-        assert_eq!(tail[0], "line 1985");
+        assert_eq!(tail[0], "line 1984");
     }
 }

@@ -121,7 +121,7 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, LaunchError> {
     .make(&jail)?;
     let (id, cgroups_path) = (
         bundle.id().to_owned(),
-        bundle.linux().cgroups_path().as_deref(),
+        bundle.cgroups_path(),
     );
     let runtime = Runtime::new(node, &request.namespace, cgroups_path);
     record

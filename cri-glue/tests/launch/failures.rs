@@ -1,0 +1,1 @@
+//! Launches that fail at each of their steps, and leave nothing.

@@ -1,0 +1,1 @@
+//! Bad and hostile input: each gets one sentence that names it, and leaves nothing.

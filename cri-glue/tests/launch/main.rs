@@ -1,0 +1,10 @@
+//! Machines launched by the node's own runc and QEMU from hand-made bundles, without containerd.
+//!
+//! Needs root. Every case has a network namespace, control groups and directories of its own, and
+//! ends by looking for what was left behind.
+
+mod boots;
+mod failures;
+mod guest;
+mod hostile;
+mod pod;
