@@ -1,0 +1,144 @@
+//! What a killed server leaves of its inner shim: a note in each ordinary container's bundle says
+//! which process that was, so that `delete` can end it and clean up after it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use containerd_shim::Flags;
+use cri_glue::config::NodeConfig;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+use super::inner::{InnerError, InnerShim};
+use super::link::Link;
+use crate::task::Daemon;
+
+/// The note in a bundle.
+const FILE: &str = "kubevirt-inner.json";
+
+/// Which process is the inner shim of a container.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    pid: u32,
+    /// When the process began, in ticks since boot: a pid alone may come to name another.
+    begun: u64,
+    address: String,
+}
+
+/// Writes into `bundle` that its container is run by the shim of `link`.
+pub(super) fn note(bundle: &Path, link: &Link) -> Result<(), InnerError> {
+    let path = bundle.join(FILE);
+    let pid = link.process.pid();
+    let note = Note {
+        pid,
+        begun: begun(pid).unwrap_or(0),
+        address: link.address.clone(),
+    };
+    serde_json::to_vec(&note)
+        .map_err(io::Error::from)
+        .and_then(|json| fs::write(&path, json))
+        .map_err(|source| InnerError::File { path, source })
+}
+
+/// Cleans up after the ordinary container of `bundle`, if it is one. With a living server there is
+/// nothing to do: it was asked already.
+pub(crate) fn clean_up(flags: &Flags, bundle: &Path, alive: bool) -> Result<(), InnerError> {
+    let path = bundle.join(FILE);
+    let note = match fs::read(&path) {
+        Ok(json) => serde_json::from_slice::<Note>(&json).ok(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(InnerError::File { path, source }),
+    };
+    if alive {
+        return Ok(());
+    }
+    if let Some(note) = note {
+        kill(&note);
+        remove_socket(&note.address);
+    }
+    let program = NodeConfig::load(None)
+        .map(|node| node.runtime.ordinary_shim)
+        .unwrap_or_else(|_| PathBuf::from("containerd-shim-runc-v2"));
+    let daemon = Daemon {
+        namespace: flags.namespace.clone(),
+        address: flags.address.clone(),
+        ttrpc_address: None,
+        publish_binary: flags.publish_binary.clone(),
+        debug: false,
+    };
+    let failed = |source| InnerError::Run {
+        program: program.clone(),
+        source,
+    };
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(failed)?
+        .block_on(InnerShim::new(daemon, program.clone()).delete(&flags.id, bundle))
+}
+
+/// Removes the socket of an inner shim that was killed.
+pub(super) fn remove_socket(address: &str) {
+    let path = address.strip_prefix("unix://").unwrap_or(address);
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path, %error, "a socket is left behind");
+    }
+}
+
+/// Ends the process of `note`, if it still is that one.
+fn kill(note: &Note) {
+    let Some(pid) = i32::try_from(note.pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return;
+    };
+    if begun(note.pid) == Some(note.begun) {
+        // It may end by itself between the two calls.
+        let _ = pidfd_send_signal(&process, Signal::KILL);
+    }
+}
+
+/// When process `pid` began, in ticks since boot (field 22 of `/proc/<pid>/stat`).
+fn begun(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, field 2, is in parentheses and may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_beginning() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        let address = String::new();
+        let begun = begun(pid).unwrap();
+        kill(&Note {
+            pid,
+            begun: begun + 1,
+            address: address.clone(),
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "another process was killed"
+        );
+        kill(&Note {
+            pid,
+            begun,
+            address,
+        });
+        assert!(!child.wait().unwrap().success());
+    }
+}

@@ -1,0 +1,162 @@
+//! Logs of the server, written as lines of `key=value` like those of containerd's own shims into
+//! the bundle's `log` fifo, from which containerd copies them to its own log.
+//!
+//! The fifo is opened for reading and writing, so a containerd that restarts breaks nothing; while
+//! nobody reads and the fifo is full, lines are dropped rather than the pod held up.
+
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
+use rustix::fs::{Mode, OFlags};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Layer, Registry, filter::LevelFilter};
+
+/// Sends everything at `level` and above to `bundle`'s log fifo; without one, nowhere.
+pub(super) fn init(bundle: &Path, level: Level) {
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let Ok(fifo) = rustix::fs::open(bundle.join("log"), flags, Mode::empty()) else {
+        return;
+    };
+    let lines = Lines {
+        output: Mutex::new(File::from(fifo)),
+    };
+    let subscriber = Registry::default().with(lines.with_filter(LevelFilter::from_level(level)));
+    // Set once per process; a second call would be a bug that tests find.
+    drop(tracing::subscriber::set_global_default(subscriber));
+}
+
+/// The level named by the node's configuration, or a finer one if containerd debugs.
+pub(super) fn level(configured: &str, debug: bool) -> Level {
+    let level = configured.parse().unwrap_or(Level::INFO);
+    if debug {
+        level.max(Level::DEBUG)
+    } else {
+        level
+    }
+}
+
+/// The layer that writes one line per event.
+struct Lines {
+    output: Mutex<File>,
+}
+
+/// ` key=value` pairs.
+#[derive(Default)]
+struct Pairs {
+    message: String,
+    rest: String,
+}
+
+impl Pairs {
+    fn add(&mut self, key: &str, value: &str) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+".contains(c);
+        // Writing to a String cannot fail.
+        let _ = if !value.is_empty() && value.chars().all(plain) {
+            write!(self.rest, " {key}={value}")
+        } else {
+            write!(self.rest, " {key}={value:?}")
+        };
+    }
+}
+
+impl Visit for Pairs {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => value.clone_into(&mut self.message),
+            name if name.starts_with("log.") => {}
+            name => self.add(name, value),
+        }
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut pairs = Pairs::default();
+            attributes.record(&mut pairs);
+            span.extensions_mut().insert(pairs);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(pairs) = span.extensions_mut().get_mut::<Pairs>()
+        {
+            values.record(pairs);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut pairs = Pairs::default();
+        event.record(&mut pairs);
+        if let Some(scope) = context.event_scope(event) {
+            for span in scope.from_root() {
+                if let Some(outer) = span.extensions().get::<Pairs>() {
+                    pairs.rest.push_str(&outer.rest);
+                }
+            }
+        }
+        let level = event.metadata().level().as_str().to_ascii_lowercase();
+        let line = format!(
+            "time=\"{}\" level={level} msg={:?}{} runtime={}\n",
+            Timestamp::from(SystemTime::now()),
+            pairs.message,
+            pairs.rest,
+            super::RUNTIME,
+        );
+        // One write per line keeps lines whole; a full fifo drops it.
+        if let Ok(mut output) = self.output.lock() {
+            drop(output.write(line.as_bytes()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_only_ever_widens() {
+        assert_eq!(level("info", false), Level::INFO);
+        assert_eq!(level("info", true), Level::DEBUG);
+        assert_eq!(level("trace", true), Level::TRACE);
+        assert_eq!(level("warn", false), Level::WARN);
+    }
+
+    #[test]
+    fn a_line_carries_message_fields_and_spans() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines = Lines {
+            output: Mutex::new(file.reopen().unwrap()),
+        };
+        let subscriber = Registry::default().with(lines.with_filter(LevelFilter::INFO));
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = tracing::info_span!("create", pod = "p1").entered();
+            tracing::info!(pid = 7, reason = "two words", "machine \"m\" created");
+            tracing::debug!("not shown");
+        });
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        assert!(
+            text.contains(r#"level=info msg="machine \"m\" created""#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#" pid=7 reason="two words" pod=p1 runtime=io."#),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,298 @@
+//! The machine container: a QEMU that `cri_glue` launched, under containerd's verbs.
+//!
+//! `Create` makes the paused machine, `Start` lets it run, `Kill` presses the power button or pulls
+//! the plug. Its process is watched like every other; what its end means is said by `ending`.
+
+mod ending;
+mod limits;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use containerd_shim::api::{
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
+    DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest,
+    PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, StartRequest, StartResponse,
+    StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest,
+    WaitResponse,
+};
+use containerd_shim::protos::events::task::{TaskOOM, TaskPaused, TaskResumed};
+use containerd_shim::{Task, TtrpcContext, TtrpcResult};
+use cri_glue::bundle::Bundle;
+use cri_glue::launch::{self, Launched, MachineNetwork};
+use qemu_driver::qmp::Qmp;
+use rustix::process::Signal;
+
+use crate::create::rootfs;
+use crate::resources;
+use crate::stdio::Console;
+use crate::task::{
+    Container, Exit, Fault, Happening, Holder, Life, Member, Phase, Pod, Process, StdioPaths,
+    blocking, to_the_end,
+};
+use ending::{Causes, Verdict, judge};
+use limits::Limits;
+
+/// The pod's machine.
+struct Machine {
+    member: Arc<Member>,
+    qmp: Qmp,
+    console: Arc<Console>,
+    limits: Limits,
+    /// Serves the guest's DHCP for as long as the machine lives.
+    network: Mutex<Option<MachineNetwork>>,
+}
+
+/// Makes the machine of `bundle`, whose root is mounted; its container and QEMU's pid.
+pub(crate) async fn create(
+    pod: &Arc<Pod>,
+    bundle: Bundle,
+    holder: &Holder,
+    request: &CreateTaskRequest,
+) -> Result<(Container, u32), Fault> {
+    let directory = bundle.dir().to_owned();
+    let bundle = Arc::new(bundle);
+    let launched = launch::create(launch::Request {
+        node: pod.node.clone(),
+        bundle: bundle.clone(),
+        sandbox: holder.sandbox.clone(),
+        rootfs: rootfs(&directory),
+        holder: holder.pid,
+        namespace: pod.daemon.namespace.clone(),
+        reserved_ports: pod.declared(),
+    })
+    .await
+    .map_err(Fault::failed)?;
+
+    let pid = launched.pid;
+    let process = Process::open(pid)
+        .map_err(|error| Fault::failed(format!("the machine's QEMU {pid} is gone: {error}")))?;
+    let stdio = StdioPaths {
+        stdin: request.stdin.clone(),
+        stdout: request.stdout.clone(),
+        stderr: request.stderr.clone(),
+        terminal: request.terminal,
+    };
+    let Launched {
+        console,
+        agent,
+        qmp,
+        network,
+        cgroup,
+        diagnostics,
+        termination_log,
+        accelerator,
+        ..
+    } = launched;
+    let connected = Console::connect(console, &stdio, &request.id, &pod.daemon.namespace).await;
+    let console = match connected {
+        Ok(console) => Arc::new(console),
+        Err(error) => {
+            // Reaped here, because the undoing that follows takes a zombie for a living process.
+            drop(process.signal(Signal::KILL));
+            process.exited().await;
+            return Err(Fault::failed(error));
+        }
+    };
+    let limits = Limits::new(pod, &bundle, accelerator);
+    let life = Life::new(request.id.clone(), request.bundle.clone(), pid, stdio);
+    let member = Arc::new(Member::new(
+        pod.clone(),
+        life,
+        process,
+        directory,
+        cgroup.clone(),
+    ));
+    let causes = Causes {
+        qmp: qmp.clone(),
+        cgroup,
+        diagnostics,
+        termination_log,
+    };
+    let last = {
+        let (member, console) = (member.clone(), console.clone());
+        move |exit| async move {
+            // The guest's end of the agent's port stays open as long as QEMU does.
+            drop(agent);
+            end(&member, &console, causes, exit).await
+        }
+    };
+    member.watch(last);
+    let network = Mutex::new(network);
+    Ok((
+        Arc::new(Machine {
+            member,
+            qmp,
+            console,
+            limits,
+            network,
+        }),
+        pid,
+    ))
+}
+
+/// The machine has ended: its last output, why it ended, and what containerd is told.
+async fn end(member: &Member, console: &Arc<Console>, causes: Causes, exit: Exit) -> Exit {
+    console.drain().await;
+    let Verdict {
+        status,
+        reason,
+        out_of_memory,
+    } = judge(causes, exit.status).await;
+    tracing::info!(
+        container = member.life.id,
+        status,
+        reason,
+        "the machine ended"
+    );
+    if out_of_memory {
+        let container_id = member.life.id.clone();
+        member.pod.events.publish(&TaskOOM {
+            container_id,
+            ..TaskOOM::default()
+        });
+    }
+    Exit { status, ..exit }
+}
+
+impl Machine {
+    fn unsupported<T>(&self, sentence: &str) -> TtrpcResult<T> {
+        Err(Fault::Unsupported(sentence.to_owned()).into())
+    }
+
+    /// Presses the power button; what follows is the guest's matter.
+    async fn power_button(&self) -> Result<(), Fault> {
+        tracing::info!(container = self.member.life.id, "pressing the power button");
+        self.qmp.system_powerdown().await.map_err(|error| {
+            Fault::failed(format!("cannot press the machine's power button: {error}"))
+        })
+    }
+}
+
+#[async_trait]
+impl Task for Machine {
+    async fn state(&self, _: &TtrpcContext, request: StateRequest) -> TtrpcResult<StateResponse> {
+        self.member.only_itself(&request.exec_id)?;
+        Ok(self.member.life.state_response())
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
+        self.member.only_itself(&request.exec_id)?;
+        let start = async {
+            self.qmp
+                .cont()
+                .await
+                .map_err(|error| Fault::failed(format!("the machine does not start: {error}")))
+        };
+        Ok(self.member.start(start).await?)
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> TtrpcResult<WaitResponse> {
+        self.member.only_itself(&request.exec_id)?;
+        Ok(self.member.life.wait_response().await)
+    }
+
+    /// SIGKILL ends the machine. Every other signal that ends a process by default is a polite
+    /// request: the power button, if the machine runs.
+    async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> TtrpcResult<Empty> {
+        self.member.only_itself(&request.exec_id)?;
+        let number = i32::try_from(request.signal).unwrap_or_default();
+        let signal = Signal::from_named_raw(number)
+            .ok_or_else(|| Fault::Invalid(format!("{} is no signal", request.signal)))?;
+        match (signal, self.member.life.phase()) {
+            (_, Phase::Stopped | Phase::Deleted) => {}
+            // A machine that never ran, or does not run, cannot follow its power button.
+            (Signal::KILL, _) | (_, Phase::Created) => self.member.send(Signal::KILL)?,
+            (_, Phase::Paused) => {
+                self.qmp.cont().await.map_err(Fault::failed)?;
+                self.power_button().await?;
+            }
+            (_, Phase::Running) => self.power_button().await?,
+        }
+        Ok(Empty::default())
+    }
+
+    async fn delete(
+        &self,
+        _: &TtrpcContext,
+        request: DeleteRequest,
+    ) -> TtrpcResult<DeleteResponse> {
+        self.member.only_itself(&request.exec_id)?;
+        self.network
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let deleted = self.member.delete().await?;
+        self.console.close();
+        Ok(deleted)
+    }
+
+    async fn pids(&self, _: &TtrpcContext, _: PidsRequest) -> TtrpcResult<PidsResponse> {
+        Ok(self.member.pids())
+    }
+
+    async fn connect(&self, _: &TtrpcContext, _: ConnectRequest) -> TtrpcResult<ConnectResponse> {
+        Ok(self.member.connect())
+    }
+
+    async fn stats(&self, _: &TtrpcContext, _: StatsRequest) -> TtrpcResult<StatsResponse> {
+        Ok(self.member.stats().await?)
+    }
+
+    async fn pause(&self, _: &TtrpcContext, _: PauseRequest) -> TtrpcResult<Empty> {
+        if self.member.life.phase() != Phase::Running {
+            return Err(self.member.not_now("paused").into());
+        }
+        self.qmp.stop().await.map_err(Fault::failed)?;
+        self.member.life.advance(Happening::Paused);
+        let container_id = self.member.life.id.clone();
+        self.member.pod.events.publish(&TaskPaused {
+            container_id,
+            ..TaskPaused::default()
+        });
+        Ok(Empty::default())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, _: ResumeRequest) -> TtrpcResult<Empty> {
+        if self.member.life.phase() != Phase::Paused {
+            return Err(self.member.not_now("resumed").into());
+        }
+        self.qmp.cont().await.map_err(Fault::failed)?;
+        self.member.life.advance(Happening::Resumed);
+        let container_id = self.member.life.id.clone();
+        self.member.pod.events.publish(&TaskResumed {
+            container_id,
+            ..TaskResumed::default()
+        });
+        Ok(Empty::default())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
+        let limits = self.limits.clone();
+        let wanted = resources::parse(&request)?;
+        to_the_end(blocking(move || limits.update(&wanted))).await?;
+        Ok(Empty::default())
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> TtrpcResult<Empty> {
+        self.member.only_itself(&request.exec_id)?;
+        if request.stdin {
+            self.console.close_input();
+        }
+        Ok(Empty::default())
+    }
+
+    /// A serial line has no size: there is nothing to do, and nothing is lost.
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> TtrpcResult<Empty> {
+        self.member.only_itself(&request.exec_id)?;
+        Ok(Empty::default())
+    }
+
+    async fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> TtrpcResult<Empty> {
+        self.unsupported("exec into a machine needs the guest agent; not supported yet")
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> TtrpcResult<Empty> {
+        self.unsupported("a machine cannot be checkpointed: its guest's state is not a process's")
+    }
+}

@@ -1,0 +1,313 @@
+//! A machine's first serial console as the container's standard output and input.
+//!
+//! Console bytes go to the fifo, file or logging program that containerd names, unchanged. Nothing
+//! is held but one chunk: a reader that does not read slows the console down, never the end of the
+//! machine, which waits for it [`DRAIN_TIMEOUT`] at most.
+
+mod logger;
+mod sink;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::task::StdioPaths;
+use sink::Sink;
+
+/// Longest time that the output of a machine that has ended may take to be read.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes that are moved at once.
+const CHUNK: usize = 16 << 10;
+
+/// Why the container's input or output cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StdioError {
+    /// The fifo or file could not be opened.
+    #[error("cannot open {path} for the container's {stream}: {source}")]
+    Open {
+        /// Which stream.
+        stream: &'static str,
+        /// The path that containerd named.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The URI is of an unknown kind.
+    #[error(
+        "the container's output is to go to {0:?}: only fifos, file:// and binary:// are known"
+    )]
+    Uri(String),
+    /// The logging program does not work.
+    #[error("the logging program {program} does not work: {reason}")]
+    Logger {
+        /// Its path.
+        program: String,
+        /// Why.
+        reason: String,
+    },
+    /// The console itself.
+    #[error("cannot use the machine's console: {0}")]
+    Console(#[source] io::Error),
+}
+
+/// The way between a machine's console and containerd.
+pub(crate) struct Console {
+    output: Mutex<Option<JoinHandle<Sink>>>,
+    input: Option<JoinHandle<()>>,
+    /// Kept open until the end, so that a client that reads it sees the end there too.
+    stderr: Mutex<Option<Sink>>,
+    /// Turns true when nobody needs the streams any more.
+    closed: watch::Sender<bool>,
+}
+
+impl Console {
+    /// Connects `console` with `paths`; from now on bytes flow.
+    pub(crate) async fn connect(
+        console: std::os::unix::net::UnixStream,
+        paths: &StdioPaths,
+        id: &str,
+        namespace: &str,
+    ) -> Result<Self, StdioError> {
+        let owner = logger::Owner { id, namespace };
+        let sink = Sink::open("stdout", &paths.stdout, owner).await?;
+        let stderr = match paths.stderr.as_str() {
+            // A logging program takes both streams.
+            same if same == paths.stdout => Sink::Nowhere,
+            path => Sink::open("stderr", path, owner).await?,
+        };
+        let input = match paths.stdin.as_str() {
+            "" => None,
+            path => Some(open_input(path)?),
+        };
+        console.set_nonblocking(true).map_err(StdioError::Console)?;
+        let console = UnixStream::from_std(console).map_err(StdioError::Console)?;
+        let (reader, writer) = console.into_split();
+        let output = Mutex::new(Some(tokio::spawn(carry_out(reader, sink))));
+        let input = input.map(|input| tokio::spawn(carry_in(input, writer)));
+        let closed = watch::Sender::new(false);
+        Ok(Self {
+            output,
+            input,
+            stderr: Mutex::new(Some(stderr)),
+            closed,
+        })
+    }
+
+    /// The client has no more input.
+    pub(crate) fn close_input(&self) {
+        if let Some(input) = &self.input {
+            input.abort();
+        }
+    }
+
+    /// The machine has ended: waits until every byte of it is written out, and lets readers see the
+    /// end. A reader that is away (containerd restarts) finds the bytes when it comes back, until
+    /// [`Self::close`].
+    pub(crate) async fn drain(self: &Arc<Self>) {
+        self.close_input();
+        let Some(mut output) = self.output.lock().await.take() else {
+            return;
+        };
+        match timeout(DRAIN_TIMEOUT, &mut output).await {
+            Ok(Ok(sink)) => {
+                let stderr = self.stderr.lock().await.take();
+                let mut closed = self.closed.subscribe();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = sink.read_by_others() => {}
+                        _ = closed.wait_for(|closed| *closed) => {}
+                    }
+                    sink.finish().await;
+                    drop(stderr);
+                });
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the console's output ended badly"),
+            Err(_) => {
+                tracing::warn!("nobody reads the machine's last output: it is dropped");
+                output.abort();
+                self.stderr.lock().await.take();
+            }
+        }
+    }
+
+    /// The container is deleted: nobody will come for its output.
+    pub(crate) fn close(&self) {
+        self.close_input();
+        self.closed.send_replace(true);
+    }
+}
+
+/// Moves what the machine prints into `sink`, until the machine ends.
+async fn carry_out(mut console: OwnedReadHalf, mut sink: Sink) -> Sink {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let count = match console.read(&mut chunk).await {
+            // A machine that ends leaves either.
+            Ok(0) => break,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
+            Err(error) => {
+                tracing::error!(%error, "cannot read the machine's console");
+                break;
+            }
+            Ok(count) => count,
+        };
+        if let Err(error) = sink.write_all(&chunk[..count]).await {
+            tracing::error!(%error, "the container's output is lost from here on");
+            sink = Sink::Nowhere;
+        }
+    }
+    sink
+}
+
+/// Moves the client's input to the machine, until one of them ends.
+async fn carry_in(mut input: pipe::Receiver, mut console: OwnedWriteHalf) {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let moved = async {
+            let count = input.read(&mut chunk).await?;
+            console.write_all(&chunk[..count]).await?;
+            Ok::<_, io::Error>(count)
+        };
+        match moved.await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "the container's input ends");
+                return;
+            }
+        }
+    }
+}
+
+/// Opens the input's fifo. Opened for writing too, so that it does not end when a client leaves:
+/// only `CloseIO` ends it.
+fn open_input(path: &str) -> Result<pipe::Receiver, StdioError> {
+    pipe::OpenOptions::new()
+        .read_write(true)
+        .open_receiver(path)
+        .map_err(|source| StdioError::Open {
+            stream: "stdin",
+            path: path.to_owned(),
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::path::Path;
+
+    fn fifo(directory: &Path, name: &str) -> String {
+        let path = directory.join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    async fn console(paths: &StdioPaths) -> (Arc<Console>, std::os::unix::net::UnixStream) {
+        let (ours, qemus) = std::os::unix::net::UnixStream::pair().unwrap();
+        (
+            Arc::new(Console::connect(ours, paths, "c", "k8s.io").await.unwrap()),
+            qemus,
+        )
+    }
+
+    fn read_all(path: String) -> JoinHandle<Vec<u8>> {
+        tokio::task::spawn_blocking(move || std::fs::read(path).unwrap())
+    }
+
+    #[tokio::test]
+    async fn no_byte_is_lost_at_a_fast_exit() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = StdioPaths {
+            stdout: fifo(directory.path(), "out"),
+            ..StdioPaths::default()
+        };
+        let (console, mut qemu) = console(&paths).await;
+        let text: Vec<u8> = (0..200_000_u32).map(|index| (index % 251) as u8).collect();
+        let reader = read_all(paths.stdout.clone());
+        let written = text.clone();
+        tokio::task::spawn_blocking(move || qemu.write_all(&written).unwrap())
+            .await
+            .unwrap();
+        console.drain().await;
+        assert_eq!(reader.await.unwrap(), text);
+    }
+
+    #[tokio::test]
+    async fn output_waits_for_a_reader_that_is_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = StdioPaths {
+            stdout: fifo(directory.path(), "out"),
+            ..StdioPaths::default()
+        };
+        let (console, mut qemu) = console(&paths).await;
+        qemu.write_all(b"last words").unwrap();
+        drop(qemu);
+        console.drain().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(read_all(paths.stdout).await.unwrap(), b"last words");
+    }
+
+    #[tokio::test]
+    async fn input_survives_a_client_that_leaves() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = StdioPaths {
+            stdin: fifo(directory.path(), "in"),
+            ..StdioPaths::default()
+        };
+        let (_console, mut qemu) = console(&paths).await;
+        for text in ["first", "second"] {
+            std::fs::write(&paths.stdin, text).unwrap();
+            let (back, got) = tokio::task::spawn_blocking(move || {
+                let mut got = vec![0; text.len()];
+                qemu.read_exact(&mut got).unwrap();
+                (qemu, got)
+            })
+            .await
+            .unwrap();
+            assert_eq!(got, text.as_bytes());
+            qemu = back;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_appended_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        std::fs::write(&path, "before ").unwrap();
+        let stdout = format!("file://{}", path.display());
+        let (console, mut qemu) = console(&StdioPaths {
+            stdout,
+            ..StdioPaths::default()
+        })
+        .await;
+        qemu.write_all(b"after").unwrap();
+        drop(qemu);
+        console.drain().await;
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before after");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_uri_is_refused_by_name() {
+        let (ours, _qemus) = std::os::unix::net::UnixStream::pair().unwrap();
+        let paths = StdioPaths {
+            stdout: "syslog://x".into(),
+            ..StdioPaths::default()
+        };
+        let error = Console::connect(ours, &paths, "c", "n")
+            .await
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains("syslog://x"), "{error}");
+    }
+}

@@ -1,0 +1,204 @@
+//! What the sandbox and the machine have in common: a process made by the OCI runtime, watched from
+//! its creation to its end, and the calls whose answer follows from that alone.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use containerd_shim::api::{
+    ConnectResponse, DeleteResponse, PidsResponse, StartResponse, StatsResponse,
+};
+use containerd_shim::protos::api::ProcessInfo;
+use containerd_shim::protos::events::task::{TaskDelete, TaskExit, TaskStart};
+use cri_glue::cgroup::Cgroup;
+use cri_glue::record;
+use rustix::process::Signal;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::{Exit, Fault, Happening, Life, Phase, Pod, Process, blocking, connected, metrics};
+
+/// Longest time between SIGKILL and the end of a process; more means that the kernel cannot end it.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A container of the pod with a process of ours.
+pub(crate) struct Member {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) life: Life,
+    pub(crate) process: Process,
+    directory: PathBuf,
+    cgroup: Option<Cgroup>,
+    /// Held while the process is started and while its end is told, so that the events of a fast
+    /// exit come in their order.
+    turn: Mutex<()>,
+}
+
+impl Member {
+    /// The member whose bundle is `directory` and whose process is `process`.
+    pub(crate) fn new(
+        pod: Arc<Pod>,
+        life: Life,
+        process: Process,
+        directory: PathBuf,
+        cgroup: Option<Cgroup>,
+    ) -> Self {
+        Self {
+            pod,
+            life,
+            process,
+            directory,
+            cgroup,
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Watches the process from now on. At its end, `last` says what becomes of the exit before
+    /// it is told to anybody.
+    pub(crate) fn watch<F>(self: &Arc<Self>, last: impl FnOnce(Exit) -> F + Send + 'static)
+    where
+        F: Future<Output = Exit> + Send,
+    {
+        let member = self.clone();
+        tokio::spawn(async move {
+            let exit = member.process.exited().await;
+            let _turn = member.turn.lock().await;
+            let exit = last(exit).await;
+            let Life { id, pid, .. } = &member.life;
+            tracing::info!(container = id, pid, status = exit.status, "exited");
+            member.pod.events.publish(&TaskExit {
+                container_id: id.clone(),
+                id: id.clone(),
+                pid: *pid,
+                exit_status: exit.status,
+                exited_at: Some(exit.at.into()).into(),
+                ..TaskExit::default()
+            });
+            member.life.exited(exit);
+        });
+    }
+
+    /// `Start`: does `work`, unless the container is past that.
+    pub(crate) async fn start(
+        &self,
+        work: impl Future<Output = Result<(), Fault>>,
+    ) -> Result<StartResponse, Fault> {
+        let _turn = self.turn.lock().await;
+        if self.life.phase() != Phase::Created {
+            return Err(self.not_now("started"));
+        }
+        work.await?;
+        self.life.advance(Happening::Started);
+        let pid = self.life.pid;
+        let container_id = self.life.id.clone();
+        self.pod.events.publish(&TaskStart {
+            container_id,
+            pid,
+            ..TaskStart::default()
+        });
+        Ok(StartResponse {
+            pid,
+            ..StartResponse::default()
+        })
+    }
+
+    /// Ends the process at once and waits until it is gone.
+    pub(crate) async fn end(&self) -> Result<(), Fault> {
+        self.send(Signal::KILL)?;
+        let pid = self.life.pid;
+        match timeout(KILL_TIMEOUT, self.life.ended()).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Fault::Timeout(format!(
+                "process {pid} still exists {} s after SIGKILL",
+                KILL_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+
+    /// Sends `signal` to the process.
+    pub(crate) fn send(&self, signal: Signal) -> Result<(), Fault> {
+        let pid = self.process.pid();
+        self.process.signal(signal).map_err(|error| {
+            Fault::failed(format!(
+                "cannot send signal {} to {pid}: {error}",
+                signal.as_raw()
+            ))
+        })
+    }
+
+    /// `Delete`: undoes everything that was set up for the container.
+    pub(crate) async fn delete(&self) -> Result<DeleteResponse, Fault> {
+        match self.life.phase() {
+            Phase::Created => self.end().await?,
+            Phase::Running | Phase::Paused => return Err(self.not_now("deleted")),
+            Phase::Stopped | Phase::Deleted => {}
+        }
+        let exit = self.life.ended().await;
+        let directory = self.directory.clone();
+        blocking(move || record::undo(&directory).map_err(Fault::failed)).await?;
+        self.life.advance(Happening::Deleted);
+        let Life { id, pid, .. } = &self.life;
+        self.pod.events.publish(&TaskDelete {
+            container_id: id.clone(),
+            pid: *pid,
+            exit_status: exit.status,
+            exited_at: Some(exit.at.into()).into(),
+            ..TaskDelete::default()
+        });
+        Ok(DeleteResponse {
+            pid: *pid,
+            exit_status: exit.status,
+            exited_at: Some(exit.at.into()).into(),
+            ..DeleteResponse::default()
+        })
+    }
+
+    /// `Connect`.
+    pub(crate) fn connect(&self) -> ConnectResponse {
+        connected(self.life.pid)
+    }
+
+    /// `Pids`: the one process; also after its end, because a daemon that restarts takes an empty
+    /// answer for a leaked shim and would lose the exit status.
+    pub(crate) fn pids(&self) -> PidsResponse {
+        let process = ProcessInfo {
+            pid: self.life.pid,
+            ..ProcessInfo::default()
+        };
+        PidsResponse {
+            processes: vec![process],
+            ..PidsResponse::default()
+        }
+    }
+
+    /// `Stats`.
+    pub(crate) async fn stats(&self) -> Result<StatsResponse, Fault> {
+        match self.cgroup.clone() {
+            Some(cgroup) => blocking(move || metrics(&cgroup)).await,
+            None => Err(Fault::Unsupported(format!(
+                "container {} has no control group of its own, so it has no figures",
+                self.life.id
+            ))),
+        }
+    }
+
+    /// The fault of a call that must name the container itself, and names a process in it.
+    pub(crate) fn only_itself(&self, exec_id: &str) -> Result<(), Fault> {
+        match exec_id {
+            "" => Ok(()),
+            exec_id => Err(Fault::NotFound(format!(
+                "process {exec_id} of {}",
+                self.life.id
+            ))),
+        }
+    }
+
+    /// The fault of a call that comes at the wrong time.
+    pub(crate) fn not_now(&self, verb: &str) -> Fault {
+        let Life { id, .. } = &self.life;
+        Fault::Precondition(format!(
+            "container {id} cannot be {verb}: it is {}",
+            self.life.phase().word()
+        ))
+    }
+}

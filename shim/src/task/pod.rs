@@ -1,0 +1,204 @@
+//! What the containers of one pod share: the node's configuration, containerd's addresses, the
+//! event queue, and who is who.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cri_glue::config::NodeConfig;
+use cri_glue::network::Port;
+use cri_glue::sandbox::Sandbox;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Container, Fault};
+use crate::delegate::InnerShim;
+use crate::events::Publisher;
+
+/// How containerd called the server, which the node's own shim is called like.
+#[derive(Debug, Clone)]
+pub(crate) struct Daemon {
+    /// Its namespace, `k8s.io` for CRI.
+    pub(crate) namespace: String,
+    /// Address of its main socket.
+    pub(crate) address: String,
+    /// Address of its ttrpc socket, if there is one.
+    pub(crate) ttrpc_address: Option<String>,
+    /// Its program, for publishing events.
+    pub(crate) publish_binary: String,
+    /// Whether it debugs.
+    pub(crate) debug: bool,
+}
+
+/// A container on its way into the pod, or in it.
+#[derive(Clone)]
+enum Slot {
+    /// `Create` is under way.
+    Creating,
+    /// `Create` failed; what it had done is undone.
+    Failed,
+    /// It is there.
+    Ready(Container),
+}
+
+/// The holder, once it is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Holder {
+    /// The sandbox that it holds.
+    pub(crate) sandbox: Arc<Sandbox>,
+    /// Its pid in the shim's PID namespace.
+    pub(crate) pid: u32,
+}
+
+/// One pod.
+pub(crate) struct Pod {
+    /// Containerd.
+    pub(crate) daemon: Daemon,
+    /// The node's configuration.
+    pub(crate) node: Arc<NodeConfig>,
+    /// Task events.
+    pub(crate) events: Publisher,
+    /// The node's own shim, for ordinary containers.
+    pub(crate) inner: InnerShim,
+    slots: Mutex<HashMap<String, watch::Receiver<Slot>>>,
+    holder: Mutex<Option<Holder>>,
+    machine: Mutex<Option<String>>,
+    ports: Mutex<HashMap<String, Vec<Port>>>,
+    /// Wakes who waits for the end of the last container.
+    pub(crate) gone: watch::Sender<bool>,
+}
+
+/// The right to make one container; whoever drops it without a result has failed.
+pub(crate) struct Creation {
+    pod: Arc<Pod>,
+    id: String,
+    slot: watch::Sender<Slot>,
+    done: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these; if it did, the data would still be whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pod {
+    /// A pod without containers.
+    pub(crate) fn new(daemon: Daemon, node: NodeConfig) -> Self {
+        let events = Publisher::new(daemon.namespace.clone(), daemon.ttrpc_address.clone());
+        let inner = InnerShim::new(daemon.clone(), node.runtime.ordinary_shim.clone());
+        Self {
+            daemon,
+            node: Arc::new(node),
+            events,
+            inner,
+            slots: Mutex::default(),
+            holder: Mutex::default(),
+            machine: Mutex::default(),
+            ports: Mutex::default(),
+            gone: watch::Sender::new(false),
+        }
+    }
+
+    /// Begins the creation of container `id`.
+    pub(crate) fn begin(self: &Arc<Self>, id: &str) -> Result<Creation, Fault> {
+        let mut slots = lock(&self.slots);
+        if slots.contains_key(id) {
+            return Err(Fault::Exists(id.to_owned()));
+        }
+        let slot = watch::Sender::new(Slot::Creating);
+        slots.insert(id.to_owned(), slot.subscribe());
+        Ok(Creation {
+            pod: self.clone(),
+            id: id.to_owned(),
+            slot,
+            done: false,
+        })
+    }
+
+    /// The container `id`, if it is there by now.
+    pub(crate) fn now(&self, id: &str) -> Result<Container, Fault> {
+        match lock(&self.slots).get(id).map(|slot| slot.borrow().clone()) {
+            Some(Slot::Ready(container)) => Ok(container),
+            _ => Err(Fault::NotFound(format!("container {id}"))),
+        }
+    }
+
+    /// The container `id`, after its creation if that is under way.
+    pub(crate) async fn settled(&self, id: &str) -> Result<Container, Fault> {
+        let missing = || Fault::NotFound(format!("container {id}"));
+        let mut slot = lock(&self.slots).get(id).cloned().ok_or_else(missing)?;
+        let settled = slot.wait_for(|slot| !matches!(slot, Slot::Creating)).await;
+        match settled.as_deref() {
+            Ok(Slot::Ready(container)) => Ok(container.clone()),
+            _ => Err(missing()),
+        }
+    }
+
+    /// Forgets container `id`, which was deleted.
+    pub(crate) fn forget(&self, id: &str) {
+        lock(&self.ports).remove(id);
+        lock(&self.slots).remove(id);
+    }
+
+    /// Whether the pod has no container; if it has one, `since` becomes now.
+    pub(crate) fn idle_since(&self, since: &mut Instant) -> bool {
+        let empty = self.is_empty();
+        if !empty {
+            *since = Instant::now();
+        }
+        empty
+    }
+
+    /// Whether the pod has no container, not even one on its way.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.slots).is_empty()
+    }
+
+    /// The pod's holder.
+    pub(crate) fn holder(&self) -> Result<Holder, Fault> {
+        lock(&self.holder).clone().ok_or_else(|| {
+            Fault::Precondition("the pod's sandbox must be created before its containers".into())
+        })
+    }
+
+    /// Sets, or at its end takes away, the holder.
+    pub(crate) fn set_holder(&self, holder: Option<Holder>) {
+        *lock(&self.holder) = holder;
+    }
+
+    /// The name of the container that is the pod's machine, if that is known.
+    pub(crate) fn machine(&self) -> Option<String> {
+        lock(&self.machine).clone()
+    }
+
+    /// Remembers which container is the machine.
+    pub(crate) fn set_machine(&self, name: &str) {
+        *lock(&self.machine) = Some(name.to_owned());
+    }
+
+    /// Remembers the ports that the ordinary container `id` declares.
+    pub(crate) fn declare(&self, id: &str, ports: Vec<Port>) {
+        lock(&self.ports).insert(id.to_owned(), ports);
+    }
+
+    /// All ports that ordinary containers declare: never the guest's.
+    pub(crate) fn declared(&self) -> Vec<Port> {
+        lock(&self.ports).values().flatten().cloned().collect()
+    }
+}
+
+impl Creation {
+    /// The container is there.
+    pub(crate) fn succeed(mut self, container: Container) {
+        self.done = true;
+        self.slot.send_replace(Slot::Ready(container));
+    }
+}
+
+impl Drop for Creation {
+    fn drop(&mut self) {
+        if !self.done {
+            self.slot.send_replace(Slot::Failed);
+            self.pod.forget(&self.id);
+        }
+    }
+}
