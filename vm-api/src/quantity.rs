@@ -234,3 +234,122 @@ impl schemars::JsonSchema for Quantity {
         schemars::json_schema!({ "x-kubernetes-int-or-string": true, "pattern": PATTERN })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(text: &str) -> Result<u64, QuantityError> {
+        Quantity::from(text).bytes()
+    }
+
+    #[test]
+    fn every_unit_is_known() {
+        for (text, value) in [
+            ("0", 0),
+            ("1", 1),
+            ("1k", 1000),
+            ("1Ki", 1024),
+            ("1.5Gi", 3 << 29),
+            ("2M", 2_000_000),
+            ("1E", 1_000_000_000_000_000_000),
+            ("1Ei", 1 << 60),
+            ("1e3", 1000),
+            ("1E3", 1000),
+            ("12e-1", 2),
+            ("+.5Ki", 512),
+            ("5.", 5),
+            ("100m", 1),
+            ("1n", 1),
+            ("0.0000000000001", 1),
+            ("0.1Ki", 103),
+        ] {
+            assert_eq!(bytes(text), Ok(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn processors_are_counted_in_thousandths() {
+        for (text, value) in [
+            ("250m", 250),
+            ("2", 2000),
+            ("0.1", 100),
+            ("1.0001", 1001),
+            ("1u", 1),
+        ] {
+            assert_eq!(Quantity::from(text).millis(), Ok(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_capped() {
+        for text in ["1e99", "9999999999999999999999", "100Ei", "9e18E", "8Ei"] {
+            match bytes(text) {
+                Ok(value) => assert_eq!(value, i64::MAX as u64, "{text}"),
+                Err(error) => assert_eq!(error, QuantityError::Malformed(text.to_owned())),
+            }
+        }
+        assert_eq!(bytes("1e-99"), Ok(1));
+        assert_eq!(bytes("0e99"), Ok(0));
+    }
+
+    #[test]
+    fn what_is_no_quantity_is_refused() {
+        for text in [
+            "", "x", ".", "-", "1 Gi", "1gi", "1KI", "1e", "1e1000", "1.2.3", "0x10", "1Gi ", "١",
+        ] {
+            assert_eq!(
+                bytes(text),
+                Err(QuantityError::Malformed(text.to_owned())),
+                "{text}"
+            );
+        }
+        assert_eq!(bytes("-1"), Err(QuantityError::Negative("-1".to_owned())));
+        assert_eq!(bytes("-0"), Ok(0));
+    }
+
+    #[test]
+    fn numbers_of_json_are_read() {
+        for (json, text) in [("2", "2"), ("\"1Gi\"", "1Gi"), ("-1", "-1"), ("0.5", "0.5")] {
+            assert_eq!(
+                serde_json::from_str::<Quantity>(json).unwrap(),
+                Quantity::from(text)
+            );
+        }
+        assert!(serde_json::from_str::<Quantity>("true").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*") {
+            let _ = Quantity(text).bytes();
+        }
+
+        #[test]
+        fn what_follows_the_pattern_is_read(
+            text in r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?"
+        ) {
+            prop_assert!(parse(&text).is_some());
+        }
+
+        #[test]
+        fn bytes_are_written_and_read_back(bytes in 0..=i64::MAX as u64) {
+            prop_assert_eq!(Quantity::from_bytes(bytes).bytes(), Ok(bytes));
+        }
+
+        #[test]
+        fn millis_are_written_and_read_back(millis in 0..=i64::MAX as u64 / 1000) {
+            prop_assert_eq!(Quantity::from_millis(millis).millis(), Ok(millis));
+        }
+
+        #[test]
+        fn a_decimal_is_rounded_up(whole in 0..1_000_000_000_u64, thousandths in 0..1000_u64) {
+            let text = format!("{whole}.{thousandths:03}");
+            let quantity = Quantity(text);
+            prop_assert_eq!(quantity.millis(), Ok(whole * 1000 + thousandths));
+            prop_assert_eq!(quantity.bytes(), Ok(whole + u64::from(thousandths > 0)));
+        }
+    }
+}

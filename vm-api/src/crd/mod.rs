@@ -74,7 +74,10 @@ fn ordered(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let sorted: BTreeMap<_, _> = fields.iter().collect();
-            sorted.into_iter().map(|(name, value)| (name.clone(), ordered(value))).collect()
+            sorted
+                .into_iter()
+                .map(|(name, value)| (name.clone(), ordered(value)))
+                .collect()
         }
         Value::Array(items) => items.iter().map(ordered).collect(),
         _ => value.clone(),

@@ -40,7 +40,6 @@ pub struct DomainSpec {
     pub features: Option<Features>,
     /// Devices.
     #[serde(default)]
-    #[cfg_attr(feature = "schema", schemars(required))]
     pub devices: Devices,
     /// How disks share I/O threads: shared, auto or supplementalPool.
     #[serde(skip_serializing_if = "Option::is_none")]

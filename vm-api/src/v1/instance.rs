@@ -65,7 +65,6 @@ fn kind() -> String {
 pub struct VirtualMachineInstanceSpec {
     /// The hardware that the guest sees.
     #[serde(default)]
-    #[cfg_attr(feature = "schema", schemars(required))]
     pub domain: DomainSpec,
     /// The networks that the interfaces are connected to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
