@@ -79,13 +79,24 @@ pub(crate) const fn runtime_file(node: Node) -> &'static str {
 
 /// `old`, the content of [`runtime_file`], with the runtime `kubevirt` as the installer adds it.
 pub(crate) fn with_runtime(node: Node, old: &str, shim: &str) -> String {
-    let (head, plugin) = match (is_newest(node), old.is_empty()) {
-        (true, true) => ("version = 3\n", "io.containerd.cri.v1.runtime"),
-        (true, false) => ("", "io.containerd.cri.v1.runtime"),
-        (false, _) => ("", "io.containerd.grpc.v1.cri"),
+    let mut new = old.to_owned();
+    let plugin = if is_newest(node) {
+        if old.is_empty() {
+            new += "version = 3\n";
+        }
+        "io.containerd.cri.v1.runtime"
+    } else {
+        let plugin = "io.containerd.grpc.v1.cri";
+        let runc = format!("[plugins.\"{plugin}\".containerd.runtimes.runc]");
+        // The old containerd takes a file's list of runtimes in the place of its own, and loads no
+        // CRI plugin when runc is not in it.
+        if !old.contains(&runc) {
+            new += &format!("\n{runc}\n  runtime_type = \"io.containerd.runc.v2\"\n");
+        }
+        plugin
     };
-    format!(
-        r#"{head}{old}
+    new + &format!(
+        r#"
 [plugins."{plugin}".containerd.runtimes.kubevirt]
   runtime_type = "io.containerd.kubevirt.v1"
   runtime_path = "{shim}"
@@ -110,5 +121,16 @@ mod tests {
         for node in Node::ALL {
             assert!(config(node).contains("restrict_oom_score_adj = true"));
         }
+    }
+    #[test]
+    fn the_old_containerd_keeps_runc_beside_our_runtime() {
+        let runc = "runtimes.runc]";
+        let new = with_runtime(Node::One, &config(Node::One), "/shim");
+        assert_eq!(new.matches(runc).count(), 1);
+        assert_eq!(
+            with_runtime(Node::One, &new, "/shim").matches(runc).count(),
+            1
+        );
+        assert!(!with_runtime(Node::Two, "", "/shim").contains(runc));
     }
 }
