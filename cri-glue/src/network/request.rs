@@ -24,7 +24,8 @@ pub struct Request {
     pub guest_network: Option<Ipv4Net>,
     /// What reaches the guest from outside.
     pub inbound: Inbound,
-    /// Ports that other containers of the pod declare. They are never the guest's.
+    /// Ports that other containers of the pod declare. They are never the guest's. Ports that they
+    /// listen on without declaring them cannot be told from the guest's, not even on localhost.
     pub others: Vec<Port>,
     /// The pod's resolver settings, to be handed on to the guest.
     pub dns: Dns,

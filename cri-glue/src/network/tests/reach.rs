@@ -106,6 +106,30 @@ fn a_guest_reaches_itself_by_the_pods_address() {
         machine.guest.hear(POD, 8080),
         Ok(format!("guest {GATEWAY}"))
     );
+    // Nor is it told to call itself directly (the kernel drops redirects of translated connections).
+    let redirects = machine.guest.run("nstat -asz IcmpInRedirects");
+    assert!(redirects.contains(" 0 "), "{redirects}");
+}
+
+/// Many distributions set this, and network namespaces inherit it.
+#[test]
+fn a_strict_check_of_reverse_paths_breaks_nothing() {
+    if !may_run() {
+        return;
+    }
+    let bench = Bench::new();
+    for scope in ["all", "default", "eth0"] {
+        let parameter = format!("net.ipv4.conf.{scope}.rp_filter=1");
+        bench.pod.run(&format!("sysctl -q {parameter}"));
+    }
+    let machine = bench.machine(|_| {});
+    machine.guest.greet(ANY, 8080, "guest");
+    bench.peer.greet(ANY, 80, "peer");
+    assert_eq!(machine.guest.hear(PEER, 80), Ok(format!("peer {POD}")));
+    assert_eq!(bench.peer.hear(POD, 8080), Ok(format!("guest {PEER}")));
+    for (caller, address) in [(&bench.pod, LOCALHOST), (&machine.guest, POD)] {
+        assert_eq!(caller.hear(address, 8080), Ok(format!("guest {GATEWAY}")));
+    }
 }
 
 #[test]
