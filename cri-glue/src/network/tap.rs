@@ -46,8 +46,12 @@ struct InterfaceRequest {
 
 /// The tap's name for the pod's interface `interface`: `tap-eth0` for `eth0`, cut to what fits.
 pub(super) fn name_for(interface: &str) -> String {
-    let mut name = format!("tap-{interface}");
-    name.truncate(name.floor_char_boundary(NAME_SIZE - 1));
+    let mut name = String::from("tap-");
+    for letter in interface.chars() {
+        if name.len() + letter.len_utf8() < NAME_SIZE {
+            name.push(letter);
+        }
+    }
     name
 }
 
