@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::{Cgroup, CgroupError};
 use crate::network::{self, NetworkUndo};
 use crate::runtime::Runtime;
 
@@ -55,6 +56,12 @@ pub enum Step {
         /// The container that took it.
         owner: String,
     },
+    /// A control group, whose processes end with it. The OCI runtime removes what it knows of;
+    /// this is for what it forgot.
+    Cgroup {
+        /// Its path in the OCI spec.
+        path: PathBuf,
+    },
     /// An OCI container with its processes and control groups.
     Container {
         /// Its id.
@@ -89,6 +96,8 @@ pub enum UndoError {
     Remove { path: PathBuf, source: io::Error },
     #[error("cannot unmount {}: {source}", path.display())]
     Unmount { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Cgroup(#[from] CgroupError),
     #[error("{0}")]
     Container(#[from] crate::runtime::RuntimeError),
     #[error("{0}")]
@@ -197,6 +206,11 @@ fn undo_step(step: Step, errors: &mut Vec<UndoError>) {
         }
         Step::Uid { path, owner } => {
             remove(crate::uid::give_back(&path, &owner), &path, errors);
+        }
+        Step::Cgroup { path } => {
+            if let Err(error) = Cgroup::of_spec(&path).remove() {
+                errors.push(error.into());
+            }
         }
         Step::Container { id, runtime } => {
             if let Err(error) = runtime.delete(&id) {

@@ -170,16 +170,15 @@ impl Runtime {
     /// Ends the processes of the container `id` and removes it with its control groups. A
     /// container that does not exist is removed already.
     pub fn delete(&self, id: &str) -> Result<(), RuntimeError> {
+        if !self.state.join(id).exists() {
+            return Ok(());
+        }
         let log = self.state.join(format!("{id}.log"));
-        fs::create_dir_all(&self.state).map_err(|source| self.unrunnable(source))?;
         let mut command = self.global(&log);
         command.args(["delete", "--force", id]);
         let result = self.run("delete", command, &log);
         let _ = fs::remove_file(&log);
-        match result {
-            Err(RuntimeError::Failed { .. }) if !self.state.join(id).exists() => Ok(()),
-            result => result,
-        }
+        result
     }
 
     fn command(&self, bundle: &Path, verb: &str) -> Command {

@@ -3,6 +3,7 @@
 //! Making, limiting and removing them is the OCI runtime's work; here they are found from the
 //! path in the OCI spec, and read.
 
+mod remove;
 mod stats;
 
 use std::fs;
@@ -43,6 +44,8 @@ pub enum CgroupError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} holds {text:?}, which is no number", path.display())]
     Number { path: PathBuf, text: String },
+    #[error("cannot remove the control group {}: {source}", path.display())]
+    Remove { path: PathBuf, source: io::Error },
 }
 
 /// Whether `path` is of the systemd driver's form, `slice:prefix:name`.

@@ -54,11 +54,8 @@ pub enum LaunchError {
     Detect(io::Error),
     #[error("annotation {VOLUME_SIZES_ANNOTATION}: {0}")]
     VolumeSizes(String),
-    #[error("QEMU ended before its guest could start: {}", said.as_ref().unwrap_or(&error.to_string()))]
-    Qemu {
-        error: QmpError,
-        said: Option<String>,
-    },
+    #[error("QEMU did not get ready to start its guest: {error}{}{}", if said.is_empty() { "" } else { "; it said: " }, said.join("; "))]
+    Qemu { error: QmpError, said: Vec<String> },
     #[error("cannot write the record {}: {source}", path.display())]
     Record { path: PathBuf, source: io::Error },
     #[error("cannot look into the container's root {}: {source}", rootfs.display())]

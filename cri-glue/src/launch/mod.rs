@@ -157,10 +157,7 @@ async fn launch(request: &Arc<Request>, pid: &mut Option<u32>) -> Result<Launche
         Err(error) => {
             let said = tokio::time::timeout(Duration::from_secs(1), diagnostics.at_end()).await;
             let said = said.unwrap_or_else(|_| diagnostics.tail());
-            return Err(LaunchError::Qemu {
-                error,
-                said: said.last().cloned(),
-            });
+            return Err(LaunchError::Qemu { error, said });
         }
     };
     Ok(Launched {

@@ -119,11 +119,12 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, LaunchError> {
         resources,
     }
     .make(&jail)?;
-    let (id, cgroups_path) = (
-        bundle.id().to_owned(),
-        bundle.cgroups_path(),
-    );
+    let (id, cgroups_path) = (bundle.id().to_owned(), bundle.cgroups_path());
     let runtime = Runtime::new(node, &request.namespace, cgroups_path);
+    if let Some(path) = cgroups_path {
+        let path = path.to_owned();
+        record.note(&Step::Cgroup { path }).map_err(record_error)?;
+    }
     record
         .note(&Step::Container {
             id: id.clone(),

@@ -96,6 +96,18 @@ impl Pod {
         self.directory.path().join(name)
     }
 
+    /// The name of its namespace and its control group.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Gives the pod's own control group a limit.
+    pub(crate) fn limit_memory(&self, bytes: u64) {
+        let group = Path::new("/sys/fs/cgroup/memory").join(&self.name);
+        fs::create_dir(&group).unwrap();
+        fs::write(group.join("memory.limit_in_bytes"), bytes.to_string()).unwrap();
+    }
+
     pub(crate) fn bundle(&self) -> PathBuf {
         self.path(&self.name)
     }
@@ -197,7 +209,11 @@ impl Pod {
                 .filter(|path| path.contains(&self.name)),
         );
         let inside = |command: &[&str]| {
-            output_of(Command::new("ip").args(["netns", "exec", &self.name]).args(command))
+            output_of(
+                Command::new("ip")
+                    .args(["netns", "exec", &self.name])
+                    .args(command),
+            )
         };
         found.push(inside(&["ip", "-o", "link"]).lines().count().to_string());
         found.push(inside(&["nft", "list", "ruleset"]));
