@@ -1,7 +1,7 @@
 //! An ordinary container: every call goes to the inner shim. What the inner shim can no longer tell
 //! once it died, the end of the container above all, is kept and told here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -63,24 +63,15 @@ pub(crate) async fn create(
         .map_err(Fault::failed)?;
     let mut inner_request = request.clone();
     inner_request.options = options(pod, &directory, request.options.as_ref()).into();
-    let created: Result<CreateTaskResponse, Fault> = async {
-        leftover::note(&directory, &link).map_err(Fault::failed)?;
-        let answer = link
-            .call(
-                "Create",
-                Default::default(),
-                &inner_request,
-                Some(CREATE_TIMEOUT),
-            )
-            .await;
-        answer.map_err(plain)
-    }
-    .await;
+    let limit = Some(CREATE_TIMEOUT);
+    let created: Result<CreateTaskResponse, _> = link
+        .call("Create", HashMap::new(), &inner_request, limit)
+        .await;
     let pid = match created {
         Ok(created) => created.pid,
-        Err(fault) => {
+        Err(error) => {
             pod.inner.release(&link).await;
-            return Err(fault);
+            return Err(plain(error));
         }
     };
     let stdio = StdioPaths {
@@ -164,7 +155,7 @@ impl Delegated {
         };
         let answer: Result<WaitResponse, _> = self
             .link
-            .call("Wait", Default::default(), &question, None)
+            .call("Wait", HashMap::new(), &question, None)
             .await;
         match answer {
             Ok(answer) => {

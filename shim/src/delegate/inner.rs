@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::answer::Answer;
+use super::leftover;
 use super::link::Link;
 use crate::frame::Dialect;
 use crate::task::Daemon;
@@ -121,6 +122,14 @@ impl InnerShim {
                 state.link.insert(Arc::new(link)).clone()
             }
         };
+        if let Err(error) = leftover::note(bundle, &link, &self.program) {
+            if state.containers == 0 {
+                state.link = None;
+                link.kill();
+                leftover::remove_socket(&link.address);
+            }
+            return Err(error);
+        }
         state.containers += 1;
         Ok(link)
     }
@@ -163,7 +172,7 @@ impl InnerShim {
                 "the node's own shim did not shut down"
             );
             link.kill();
-            super::leftover::remove_socket(&link.address);
+            leftover::remove_socket(&link.address);
         }
     }
 

@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use containerd_shim::Flags;
-use cri_glue::config::NodeConfig;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
@@ -24,20 +23,25 @@ struct Note {
     /// When the process began, in ticks since boot: a pid alone may come to name another.
     begun: u64,
     address: String,
+    /// Its program, which cleans up after it.
+    program: PathBuf,
 }
 
 /// Writes into `bundle` that its container is run by the shim of `link`.
-pub(super) fn note(bundle: &Path, link: &Link) -> Result<(), InnerError> {
+pub(super) fn note(bundle: &Path, link: &Link, program: &Path) -> Result<(), InnerError> {
     let path = bundle.join(FILE);
     let pid = link.process.pid();
     let note = Note {
         pid,
         begun: begun(pid).unwrap_or(0),
         address: link.address.clone(),
+        program: program.to_owned(),
     };
+    let draft = bundle.join(".kubevirt-inner.json");
     serde_json::to_vec(&note)
         .map_err(io::Error::from)
-        .and_then(|json| fs::write(&path, json))
+        .and_then(|json| fs::write(&draft, json))
+        .and_then(|()| fs::rename(&draft, &path))
         .map_err(|source| InnerError::File { path, source })
 }
 
@@ -45,21 +49,16 @@ pub(super) fn note(bundle: &Path, link: &Link) -> Result<(), InnerError> {
 /// nothing to do: it was asked already.
 pub(crate) fn clean_up(flags: &Flags, bundle: &Path, alive: bool) -> Result<(), InnerError> {
     let path = bundle.join(FILE);
-    let note = match fs::read(&path) {
-        Ok(json) => serde_json::from_slice::<Note>(&json).ok(),
+    let note = fs::read(&path).and_then(|json| Ok(serde_json::from_slice::<Note>(&json)?));
+    let note = match note {
+        Ok(note) if !alive => note,
+        Ok(_) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(InnerError::File { path, source }),
     };
-    if alive {
-        return Ok(());
-    }
-    if let Some(note) = note {
-        kill(&note);
-        remove_socket(&note.address);
-    }
-    let program = NodeConfig::load(None)
-        .map(|node| node.runtime.ordinary_shim)
-        .unwrap_or_else(|_| PathBuf::from("containerd-shim-runc-v2"));
+    kill(&note);
+    remove_socket(&note.address);
+    let program = note.program;
     let daemon = Daemon {
         namespace: flags.namespace.clone(),
         address: flags.address.clone(),
@@ -122,23 +121,20 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = child.id();
-        let address = String::new();
         let begun = begun(pid).unwrap();
-        kill(&Note {
+        let note = |begun| Note {
             pid,
-            begun: begun + 1,
-            address: address.clone(),
-        });
+            begun,
+            address: String::new(),
+            program: PathBuf::new(),
+        };
+        kill(&note(begun + 1));
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert!(
             child.try_wait().unwrap().is_none(),
             "another process was killed"
         );
-        kill(&Note {
-            pid,
-            begun,
-            address,
-        });
+        kill(&note(begun));
         assert!(!child.wait().unwrap().success());
     }
 }

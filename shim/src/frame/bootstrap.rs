@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use containerd_shim::Flags;
 use containerd_shim::StartOpts;
-use containerd_shim::bootstrap::{BootstrapParams, LogLevel};
-use containerd_shim::protos::protobuf::{Enum, Message};
+use containerd_shim::bootstrap::BootstrapParams;
+use containerd_shim::protos::protobuf::Message;
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
 
 /// Most bytes that are read from standard input, as in containerd's own shims.
 const INPUT_LIMIT: u64 = 10 << 20;
@@ -146,12 +147,13 @@ impl StartRequest {
         };
         let options = StartOpts {
             id: flags.id.clone(),
+            // The runtime's options, or nothing.
+            extensions: Any::parse_from_bytes(input).into_iter().collect(),
             publish_binary: flags.publish_binary.clone(),
             address,
             ttrpc_address,
             namespace: flags.namespace.clone(),
             debug: flags.debug,
-            log_level: LogLevel::from_i32(0).unwrap_or_default(),
             ..StartOpts::default()
         };
         Ok(Self {
@@ -191,7 +193,6 @@ fn parse_params(input: &[u8], flags: &Flags) -> Result<Option<BootstrapParams>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use containerd_shim::protos::protobuf::well_known_types::any::Any;
 
     fn flags() -> Flags {
         Flags {
@@ -234,6 +235,7 @@ mod tests {
         };
         let request = parse(&options.write_to_bytes().unwrap()).unwrap();
         assert_eq!(request.dialect, Dialect::Flags);
+        assert_eq!(request.options.extensions, [options]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod bootstrap;
 mod delete;
 mod info;
 mod log;
+mod options;
 mod serve;
 mod socket;
 mod start;

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,13 +45,14 @@ enum ServeError {
 /// Runs the server to its end. What went wrong before it served is told to `start`, who spawned it.
 pub(crate) fn serve(flags: &Flags) -> io::Result<()> {
     match prepare().map_err(ServeError::from).and_then(|()| {
-        let node = NodeConfig::load(None)?;
+        let explicit = std::env::var_os(start::CONFIG_VARIABLE).map(PathBuf::from);
+        let node = NodeConfig::load(explicit.as_deref())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(4)
+            .max_blocking_threads(8)
             .thread_keep_alive(Duration::from_secs(1))
-            .thread_stack_size(256 << 10)
+            .thread_stack_size(512 << 10)
             .build()?;
         runtime.block_on(run(flags, node))
     }) {

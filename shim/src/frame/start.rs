@@ -16,10 +16,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
 
 use super::bootstrap::{BootstrapError, StartRequest};
+use super::options;
 use super::socket::{self, Listening, SocketError};
 
 /// What a server writes once it serves; anything else is the reason why it does not.
 pub(super) const READY: &str = "ready";
+
+/// Variable that tells the server the path of the node's configuration, if containerd names one.
+pub(super) const CONFIG_VARIABLE: &str = "KUBEVIRT_CONFIG";
 
 /// Longest time that a server may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,25 +108,28 @@ fn sandbox_of(bundle: &Path) -> Result<Option<String>, StartError> {
 }
 
 /// Spawns the server with `socket` as its standard input and waits until it is ready.
-fn spawn(options: &StartOpts, address: &str, socket: OwnedFd) -> Result<(), StartError> {
+fn spawn(start: &StartOpts, address: &str, socket: OwnedFd) -> Result<(), StartError> {
     let mut command = Command::new(std::env::current_exe().map_err(StartError::Spawn)?);
     command
-        .args(["-namespace", &options.namespace, "-id", &options.id])
+        .args(["-namespace", &start.namespace, "-id", &start.id])
         .args([
             "-address",
-            &options.address,
+            &start.address,
             "-publish-binary",
-            &options.publish_binary,
+            &start.publish_binary,
         ])
         .args(["-socket", address])
         .stdin(Stdio::from(socket))
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
-    if options.debug {
+    if start.debug {
         command.arg("-debug");
     }
-    if !options.ttrpc_address.is_empty() {
-        command.env("TTRPC_ADDRESS", &options.ttrpc_address);
+    if !start.ttrpc_address.is_empty() {
+        command.env("TTRPC_ADDRESS", &start.ttrpc_address);
+    }
+    if let Some(path) = options::config_path(&start.extensions) {
+        command.env(CONFIG_VARIABLE, path);
     }
     let mut child = command.spawn().map_err(StartError::Spawn)?;
     let verdict = await_ready(&mut child);

@@ -145,7 +145,9 @@ fn spec(sandbox: &Spec, rootfs: &Path) -> Spec {
 /// No capability in any set: the type's own default has some.
 fn no_capabilities() -> LinuxCapabilities {
     let mut none = LinuxCapabilities::default();
-    none.set_bounding(None).set_effective(None).set_permitted(None);
+    none.set_bounding(None)
+        .set_effective(None)
+        .set_permitted(None);
     none.set_inheritable(None).set_ambient(None);
     none
 }
