@@ -4,6 +4,7 @@ mod cache;
 mod cluster;
 mod command;
 mod demo;
+mod distribution;
 mod elf;
 mod guest;
 mod image;

@@ -7,7 +7,6 @@ mod cgroup;
 mod containerd;
 mod control_plane;
 mod dev;
-mod distribution;
 mod down;
 mod env;
 mod forward;

@@ -13,11 +13,26 @@ use super::kubectl::{apply, kubectl};
 use super::names::{ClusterName, Node, Place};
 use super::pki::Pki;
 use super::{
-    builds, containerd, control_plane, distribution, env, images, kernel, load, lock, network,
-    node, place,
+    builds, containerd, control_plane, env, images, kernel, load, lock, network, node, place,
 };
 use crate::command;
+use crate::distribution;
 use crate::progress::{self, Step};
+
+/// The Debian packages of the bench.
+const PACKAGES: [&str; 11] = [
+    "busybox-static",
+    "conntrack",
+    "containerd",
+    "containernetworking-plugins",
+    "etcd-server",
+    "iproute2",
+    "iptables",
+    "mount",
+    "nftables",
+    "runc",
+    "util-linux",
+];
 
 /// How long the API server, a node or DNS may take on a slow, busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -25,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Brings the cluster up.
 pub(crate) fn up(cluster: &ClusterName) -> Result<()> {
     let _lock = lock::exclusive()?;
-    distribution::ensure()?;
+    distribution::ensure(&PACKAGES)?;
     kernel::load_modules()?;
     let programs = builds::ensure()?;
     let archives = images::ensure(&programs)?;

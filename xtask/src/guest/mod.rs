@@ -17,11 +17,12 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::command;
+use crate::distribution;
 use crate::oci::{self, Image, Tree};
 use crate::progress::Step;
 
 /// The Debian packages whose programs build guests.
-pub(crate) const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 10] = [
     "binutils",
     "dpkg",
     "e2fsprogs",
@@ -155,6 +156,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// Builds a guest and its image, unless the same was built before.
 pub(crate) fn build(guest: Guest, format: Format) -> Result<Built> {
+    distribution::ensure(&PACKAGES)?;
     let name = guest.name();
     let dir = match guest {
         Guest::Tiny => tiny::build(),

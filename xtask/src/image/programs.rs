@@ -54,24 +54,17 @@ impl Programs {
         step.done();
         let dir = target_dir()?.join(TARGET).join("release");
         let programs = Self {
-            shim: program(
-                &dir,
-                &["containerd-shim-kubevirt-v1", "containerd-shim-kubevirt"],
-            )?,
-            installer: program(&dir, &["kubevirt-node"])?,
-            controller: program(&dir, &["vm-crd-controller"])?,
+            shim: program(&dir, "containerd-shim-kubevirt-v1")?,
+            installer: program(&dir, "kubevirt-node")?,
+            controller: program(&dir, "vm-crd-controller")?,
         };
         Ok(programs)
     }
 }
 
-/// The first of `names` that was built; it must need nothing that a node may lack.
-fn program(dir: &Path, names: &[&str]) -> Result<PathBuf> {
-    let path = names
-        .iter()
-        .map(|name| dir.join(name))
-        .find(|path| path.exists())
-        .with_context(|| format!("cargo built no {} in {}", names[0], dir.display()))?;
+/// A program that was built; it must need nothing that a node may lack.
+fn program(dir: &Path, name: &str) -> Result<PathBuf> {
+    let path = dir.join(name);
     let content = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     let elf = Elf::parse(&content).with_context(|| format!("read {}", path.display()))?;
     ensure!(

@@ -1,4 +1,4 @@
-//! What the bench needs from the distribution, installed by apt when it is missing.
+//! What a command needs from the distribution, installed by apt when it is missing.
 
 use std::process::Command;
 
@@ -7,27 +7,12 @@ use anyhow::{Context, Result};
 use crate::command;
 use crate::progress::Step;
 
-/// The Debian packages of the bench.
-const PACKAGES: [&str; 11] = [
-    "busybox-static",
-    "conntrack",
-    "containerd",
-    "containernetworking-plugins",
-    "etcd-server",
-    "iproute2",
-    "iptables",
-    "mount",
-    "nftables",
-    "runc",
-    "util-linux",
-];
-
-/// Installs those of [`PACKAGES`] that are missing, and says so first.
+/// Installs those of `packages` that are missing, and says so first.
 ///
 /// # Errors
 /// When apt fails: its own words.
-pub(crate) fn ensure() -> Result<()> {
-    let missing = missing()?;
+pub(crate) fn ensure(packages: &[&'static str]) -> Result<()> {
+    let missing = missing(packages)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -45,16 +30,17 @@ pub(crate) fn ensure() -> Result<()> {
     Ok(())
 }
 
-fn missing() -> Result<Vec<&'static str>> {
+fn missing(packages: &[&'static str]) -> Result<Vec<&'static str>> {
     // dpkg-query ends with 1 when it does not know a package; that is an answer, not a failure.
     let known = Command::new("dpkg-query")
         .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
-        .args(PACKAGES)
+        .args(packages)
         .output()
-        .context("run dpkg-query (the bench needs a Debian)")?;
+        .context("run dpkg-query (this needs a Debian)")?;
     let known = String::from_utf8_lossy(&known.stdout).into_owned();
-    Ok(PACKAGES
-        .into_iter()
+    Ok(packages
+        .iter()
+        .copied()
         .filter(|package| {
             !known
                 .lines()
