@@ -33,7 +33,7 @@ pub enum AnnotationError {
     /// It has fields that a VirtualMachineInstanceSpec does not have.
     #[error(
         "annotation {VMI_SPEC_ANNOTATION}: no such field: {}; fields are those of a \
-         VirtualMachineInstance's spec", .0.join(", ")
+         VirtualMachineInstance's spec", field::listed(.0, ", ")
     )]
     UnknownFields(Vec<String>),
     /// It has fields that are wrong or do not work.

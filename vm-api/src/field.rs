@@ -35,13 +35,22 @@ impl FieldError {
     }
 }
 
-/// All wrong fields in one line, for an event or a condition.
+/// Items of a list that a message names at most; a hostile spec can have thousands of mistakes.
+const NAMED: usize = 8;
+
+/// The first wrong fields in one line, for an event or a condition.
 pub fn join(errors: &[FieldError]) -> String {
-    errors
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    listed(errors, "; ")
+}
+
+/// The first items with a separator between, and how many more there are.
+pub(crate) fn listed<T: ToString>(items: &[T], separator: &str) -> String {
+    let named: Vec<_> = items.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = match items.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("{separator}and {more} more"),
+    };
+    named.join(separator) + &more
 }
 
 /// Errors in the order of their paths, each once.
@@ -65,5 +74,26 @@ where
             .parse()
             .map(Some)
             .map_err(|error| FieldError::new(path(), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_names_the_first_mistakes_and_counts_the_rest() {
+        let errors: Vec<_> = (1..=10)
+            .map(|n| FieldError::new(format!("a[{n}]"), "wrong"))
+            .collect();
+        assert_eq!(join(&errors[..2]), "a[1]: wrong; a[2]: wrong");
+        assert!(join(&errors).ends_with("a[8]: wrong; and 2 more"));
+    }
+
+    #[test]
+    fn a_path_can_be_put_below_another() {
+        let under = |path: &str| FieldError::new(path, "x").under("spec").path;
+        assert_eq!(under("domain"), "spec.domain");
+        assert_eq!(under(""), "spec");
     }
 }

@@ -191,3 +191,43 @@ pub(super) const HINTS: &[(&str, &str)] = &[
         "leave it out: guests get ordinary memory",
     ),
 ];
+
+#[cfg(all(test, feature = "schema"))]
+mod tests {
+    use super::*;
+
+    /// The schema of a spec, by the place of its definition.
+    fn schema(index: usize) -> Value {
+        let document = crate::crd::documents().swap_remove(index);
+        document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
+    }
+
+    fn exists(schema: &Value, path: &str) -> bool {
+        let (name, rest) = path.split_once('.').unwrap_or((path, ""));
+        let plain = name.trim_end_matches("[]");
+        let below = &schema["properties"][plain];
+        let below = match (name.ends_with("[]"), below.is_object()) {
+            (true, _) => &below["items"],
+            (false, true) => below,
+            // Any key of a map, or everything below.
+            (false, false) if name == "**" => return schema.is_object(),
+            (false, false) => &schema["additionalProperties"],
+        };
+        below.is_object() && (rest.is_empty() || exists(below, rest))
+    }
+
+    #[test]
+    fn every_path_of_the_table_is_a_field() {
+        for (table, schema) in [(MACHINE, schema(0)), (INSTANCE, schema(1))] {
+            for field in table {
+                assert!(exists(&schema, field.path()), "no field {}", field.path());
+            }
+        }
+        for (path, _) in HINTS {
+            assert!(
+                exists(&schema(0), path) || exists(&schema(1), path),
+                "no field {path}"
+            );
+        }
+    }
+}
