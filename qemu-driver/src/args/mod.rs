@@ -91,3 +91,6 @@ impl Builder {
         self.json("-device", device);
     }
 }
+
+#[cfg(test)]
+mod tests;

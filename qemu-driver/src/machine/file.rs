@@ -71,6 +71,15 @@ impl DiskFile {
         self.block_device
     }
 
+    /// A file that passes for a block device, where a test has none.
+    #[cfg(test)]
+    pub(crate) fn block_device_for_test(file: File) -> Self {
+        Self {
+            block_device: true,
+            ..Self::new(file).unwrap()
+        }
+    }
+
     pub(crate) fn into_access(self) -> Access {
         self.access
     }

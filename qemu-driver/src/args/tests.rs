@@ -1,0 +1,327 @@
+//! The arguments of several machines, as QEMU gets them.
+
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+
+use super::*;
+use crate::machine::*;
+
+fn name(text: &str) -> Name {
+    Name::new("thing", text).unwrap()
+}
+
+fn writable() -> DiskFile {
+    DiskFile::new(tempfile::tempfile().unwrap()).unwrap()
+}
+
+fn read_only() -> DiskFile {
+    DiskFile::new(std::fs::File::open("/proc/self/exe").unwrap()).unwrap()
+}
+
+fn tap() -> OwnedFd {
+    std::fs::File::open("/dev/null").unwrap().into()
+}
+
+fn index(index: u32) -> NonZeroU32 {
+    NonZeroU32::new(index).unwrap()
+}
+
+fn machine(accelerator: Accelerator, cpu: Cpu) -> Machine {
+    let uuid = Uuid::parse_str("6a1a24a1-4061-4607-8bf4-a3963d0c5895").unwrap();
+    let memory = Memory::new(512 << 20).unwrap();
+    Machine::new(
+        name("cattle-1"),
+        uuid,
+        MachineType::default(),
+        accelerator,
+        cpu,
+        memory,
+    )
+}
+
+fn one_cpu() -> Cpu {
+    Cpu::new(1, 1, 1, CpuModel::Host).unwrap()
+}
+
+fn overlay() -> DiskImage {
+    DiskImage::Overlay {
+        base: read_only(),
+        base_format: Format::Qcow2,
+        overlay: writable(),
+    }
+}
+
+fn file() -> DiskImage {
+    DiskImage::File {
+        file: writable(),
+        format: Format::Raw,
+    }
+}
+
+/// One option a line, and how many descriptors go with it.
+fn rendered(machine: Machine) -> String {
+    let (line, _channels) = CommandLine::new(machine).unwrap();
+    let mut text = String::new();
+    for arg in &line.args {
+        let arg = arg.to_str().unwrap();
+        text += if arg.starts_with('-') { "\n" } else { " " };
+        text += &in_order(arg);
+    }
+    format!(
+        "{}\n{} descriptors",
+        text.trim_start(),
+        line.descriptors.len()
+    )
+}
+
+/// JSON with its keys in order, which is serde_json's own unless another crate of the same build
+/// asks it for another.
+fn in_order(arg: &str) -> String {
+    fn sort(value: &mut Value) {
+        if let Value::Object(map) = value {
+            map.values_mut().for_each(sort);
+            let mut entries: Vec<_> = std::mem::take(map).into_iter().collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            map.extend(entries);
+        }
+    }
+    let Ok(mut value @ Value::Object(_)) = serde_json::from_str(arg) else {
+        return arg.into();
+    };
+    sort(&mut value);
+    value.to_string()
+}
+
+#[test]
+fn a_machine_without_anything() {
+    insta::assert_snapshot!(rendered(machine(Accelerator::Tcg, one_cpu())));
+}
+
+#[test]
+fn a_plain_pod() {
+    let cpu = Cpu::new(2, 1, 1, CpuModel::Host)
+        .unwrap()
+        .with_max_sockets(8)
+        .unwrap();
+    let mut machine = machine(Accelerator::Kvm, cpu);
+    let root = Disk::new(name("root"), DiskDevice::Disk, DiskBus::Virtio, overlay()).unwrap();
+    machine.add_disk(root.with_boot_index(index(1))).unwrap();
+    let mac = "52:54:00:12:34:56".parse().unwrap();
+    let nic = Nic::new(name("default"), vec![tap()], mac, NicModel::Virtio).unwrap();
+    machine.add_nic(nic.with_mtu(1450).unwrap()).unwrap();
+    insta::assert_snapshot!(rendered(machine));
+}
+
+#[test]
+fn disks_of_every_kind() {
+    let block = || {
+        DiskImage::BlockDevice(DiskFile::block_device_for_test(
+            tempfile::tempfile().unwrap(),
+        ))
+    };
+    use {DiskBus::*, DiskDevice::*};
+    let disk = |disk: &str, device, bus, image| {
+        crate::machine::Disk::new(name(disk), device, bus, image).unwrap()
+    };
+    let mut machine = machine(Accelerator::Tcg, one_cpu());
+    let iso = DiskImage::File {
+        file: read_only(),
+        format: Format::Raw,
+    };
+    let qcow2 = DiskImage::File {
+        file: read_only(),
+        format: Format::Qcow2,
+    };
+    for disk in [
+        disk("root", Disk, Virtio, overlay()).with_boot_index(index(2)),
+        disk("cd", Cdrom, Sata, iso).with_boot_index(index(1)),
+        disk("data", Disk, Sata, file())
+            .with_serial("D4T4")
+            .unwrap(),
+        disk("direct", Disk, Scsi, file())
+            .with_cache(Cache::None, Io::Native)
+            .unwrap(),
+        disk("through", Disk, Scsi, file())
+            .with_cache(Cache::WriteThrough, Io::Threads)
+            .unwrap(),
+        disk("shared", Disk, Virtio, block())
+            .with_shareable()
+            .unwrap(),
+        disk("lun", Lun, Scsi, block()),
+        disk("config", Disk, Virtio, qcow2),
+        disk(
+            "a-name-of-more-characters-than-a-node-has",
+            Disk,
+            Virtio,
+            file(),
+        ),
+    ] {
+        machine.add_disk(disk).unwrap();
+    }
+    insta::assert_snapshot!(rendered(machine));
+}
+
+#[test]
+fn interfaces_of_every_kind() {
+    let mut machine = machine(Accelerator::Kvm, one_cpu());
+    for (n, model) in [
+        NicModel::Virtio,
+        NicModel::E1000e,
+        NicModel::E1000,
+        NicModel::Rtl8139,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mac = MacAddress::new([2, 0, 0, 0, 0, n as u8]).unwrap();
+        let nic = Nic::new(name(&format!("n{n}")), vec![tap()], mac, model).unwrap();
+        let nic = if n == 0 {
+            nic.with_boot_index(index(1))
+        } else {
+            nic
+        };
+        machine.add_nic(nic).unwrap();
+    }
+    let mac = MacAddress::new([2, 0, 0, 0, 0, 9]).unwrap();
+    let nic = Nic::new(name("fast"), vec![tap(), tap()], mac, NicModel::Virtio).unwrap();
+    machine
+        .add_nic(nic.with_vhost(vec![tap(), tap()]).unwrap())
+        .unwrap();
+    insta::assert_snapshot!(rendered(machine));
+}
+
+#[test]
+fn uefi_with_secure_boot() {
+    let word = |word| CpuWord::new(word).unwrap();
+    let features = vec![(word("vmx"), false), (word("avx2"), true)];
+    let model = CpuModel::Named {
+        model: word("Skylake-Client-v4"),
+        features,
+    };
+    let cpu = Cpu::new(1, 2, 2, model).unwrap();
+    let uefi = Uefi::new("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", writable()).unwrap();
+    let machine = machine(Accelerator::Kvm, cpu)
+        .with_firmware(Firmware::Uefi(uefi.with_secure_boot()))
+        .with_serial(name("S3R1AL"));
+    insta::assert_snapshot!(rendered(machine));
+}
+
+#[test]
+fn descriptors_are_numbered_without_gaps() {
+    let mut machine = machine(Accelerator::Tcg, one_cpu());
+    let disk = Disk::new(name("root"), DiskDevice::Disk, DiskBus::Virtio, overlay()).unwrap();
+    machine.add_disk(disk).unwrap();
+    let (line, _channels) = CommandLine::new(machine).unwrap();
+    let args: Vec<_> = line.args.iter().map(|arg| arg.to_str().unwrap()).collect();
+    let mut numbers: Vec<usize> = args
+        .iter()
+        .flat_map(|arg| arg.split(','))
+        .filter_map(|part| part.strip_prefix("fd=")?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    // Monitor, console, agent; the base; the overlay twice.
+    assert_eq!(
+        numbers,
+        (FIRST_DESCRIPTOR..FIRST_DESCRIPTOR + 6).collect::<Vec<_>>()
+    );
+    assert_eq!(line.descriptors.len(), 6);
+}
+
+#[test]
+fn what_concerns_several_parts_is_checked() {
+    let mut machine = machine(Accelerator::Tcg, one_cpu());
+    let disk =
+        |disk: &str| Disk::new(name(disk), DiskDevice::Disk, DiskBus::Virtio, file()).unwrap();
+    let nic = |nic: &str, last| {
+        let mac = MacAddress::new([2, 0, 0, 0, 0, last]).unwrap();
+        Nic::new(name(nic), vec![tap()], mac, NicModel::Virtio).unwrap()
+    };
+    machine
+        .add_disk(disk("a").with_boot_index(index(1)))
+        .unwrap();
+    machine
+        .add_nic(nic("a", 1).with_boot_index(index(2)))
+        .unwrap();
+    for (error, expected) in [
+        (
+            machine.add_disk(disk("a")),
+            "disk a: the machine has one of that name already",
+        ),
+        (
+            machine.add_nic(nic("a", 2)),
+            "interface a: the machine has one of that name already",
+        ),
+        (
+            machine.add_nic(nic("b", 1)),
+            "interface b: its MAC address 02:00:00:00:00:01 is another interface's already",
+        ),
+        (
+            machine.add_nic(nic("b", 2).with_boot_index(index(1))),
+            "b: boot order 1 is a's already; each place is taken once",
+        ),
+        (
+            machine.add_disk(disk("b").with_boot_index(index(2))),
+            "b: boot order 2 is a's already; each place is taken once",
+        ),
+    ] {
+        assert_eq!(error.unwrap_err().to_string(), expected);
+    }
+    for n in 2..=16 {
+        machine.add_nic(nic(&format!("n{n}"), n)).unwrap();
+    }
+    let error = machine.add_nic(nic("more", 17)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "interface more: a machine has at most 16 interfaces"
+    );
+}
+
+#[test]
+fn impossible_disks_are_refused() {
+    use {DiskBus::*, DiskDevice::*};
+    let read_only_file = || DiskImage::File {
+        file: read_only(),
+        format: Format::Raw,
+    };
+    let base_writable = DiskImage::Overlay {
+        base: writable(),
+        base_format: Format::Raw,
+        overlay: writable(),
+    };
+    let overlay_read_only = DiskImage::Overlay {
+        base: read_only(),
+        base_format: Format::Raw,
+        overlay: read_only(),
+    };
+    for (device, bus, image) in [
+        (Cdrom, Virtio, file()),
+        (Lun, Scsi, file()),
+        (Lun, Virtio, file()),
+        (Disk, Sata, read_only_file()),
+        (Disk, Virtio, base_writable),
+        (Disk, Virtio, overlay_read_only),
+        (Disk, Virtio, DiskImage::BlockDevice(writable())),
+    ] {
+        let error = crate::machine::Disk::new(name("d"), device, bus, image).unwrap_err();
+        assert!(matches!(error, MachineError::Disk { .. }), "{error}");
+    }
+    let disk = || crate::machine::Disk::new(name("d"), Disk, Virtio, file()).unwrap();
+    assert!(disk().with_serial("x".repeat(20)).is_ok());
+    for serial in ["", "a b", "a,b", &"x".repeat(21)] {
+        assert!(disk().with_serial(serial).is_err(), "{serial}");
+    }
+    assert!(disk().with_cache(Cache::WriteBack, Io::Native).is_err());
+    let overlay = crate::machine::Disk::new(name("d"), Disk, Virtio, overlay()).unwrap();
+    assert!(overlay.with_shareable().is_err());
+    let sata = crate::machine::Disk::new(name("d"), Disk, Sata, file()).unwrap();
+    assert!(sata.with_read_only().is_err());
+}
+
+#[test]
+fn firmware_is_named_by_a_plain_path_and_has_variables_of_its_own() {
+    for path in ["relative", "/a/../b", "/a/./../b", ""] {
+        assert!(Uefi::new(path, writable()).is_err(), "{path}");
+    }
+    assert!(Uefi::new("/code.fd", read_only()).is_err());
+    assert!(Uefi::new("/code,with=comma.fd", writable()).is_ok());
+}
