@@ -1,7 +1,7 @@
 //! The resource definitions of the kinds, made from the types.
 //!
 //! What is published admits all that KubeVirt admits and prunes nothing of it; rules that the
-//! schema can express (see [`rules`]) are checked by the API server itself, webhook or not.
+//! schema can express (the module `rules`) are checked by the API server itself, webhook or not.
 
 mod rules;
 mod structural;
