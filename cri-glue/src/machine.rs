@@ -63,7 +63,7 @@ impl Names {
     pub fn of(bundle: &Bundle, spec: &VirtualMachineInstanceSpec) -> Self {
         let pod = bundle.pod();
         let machine = bundle.annotation(DOMAIN_ANNOTATION).unwrap_or(&pod.name);
-        let machine = &machine[..machine.floor_char_boundary(Name::MAX)];
+        let machine: String = machine.chars().take(Name::MAX).collect();
         let machine = machine.trim_end_matches(['.', '-']).to_owned();
         let wished = spec.hostname.clone().filter(|name| !name.is_empty());
         Self {

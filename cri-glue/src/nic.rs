@@ -10,8 +10,8 @@ use vm_api::v1::VirtualMachineInstanceSpec;
 
 use crate::machine::Names;
 use crate::network::{
-    DEFAULT_INTERFACE, DhcpServer, Dns, Inbound, NetworkError, NetworkUndo, Port,
-    Protocol, Request, derive_mac, set_up,
+    DEFAULT_INTERFACE, DhcpServer, Dns, Inbound, NetworkError, NetworkUndo, Port, Protocol,
+    Request, derive_mac, set_up,
 };
 use crate::record::{Record, Step};
 

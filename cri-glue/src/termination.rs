@@ -28,9 +28,10 @@ impl TerminationLog {
             )));
         }
         file.set_len(0)?;
-        file.write_all(
-            &message.as_bytes()[..message.floor_char_boundary(TERMINATION_MESSAGE_LIMIT)],
-        )
+        let whole = (0..=message.len().min(TERMINATION_MESSAGE_LIMIT))
+            .rev()
+            .find(|end| message.is_char_boundary(*end));
+        file.write_all(&message.as_bytes()[..whole.unwrap_or(0)])
     }
 }
 

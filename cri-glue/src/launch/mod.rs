@@ -147,7 +147,7 @@ async fn launch(request: &Arc<Request>, pid: &mut Option<u32>) -> Result<Launche
         accelerator,
         termination_log,
     } = prepared;
-    let mut diagnostics = Diagnostics::read(output.into()).map_err(LaunchError::Pipe)?;
+    let mut diagnostics = Diagnostics::read(output).map_err(LaunchError::Pipe)?;
     let cgroups_path = request.bundle.cgroups_path();
     let runtime = Runtime::new(&request.node, &request.namespace, cgroups_path);
     start(runtime, container, pid).await?;

@@ -3,6 +3,8 @@
 //! Needs root. Every case has a network namespace, control groups and directories of its own, and
 //! ends by looking for what was left behind.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod boots;
 mod failures;
 mod guest;
