@@ -25,7 +25,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::config::NodeConfig;
 use crate::diagnostics::Diagnostics;
-use crate::network::{DhcpServer, NetworkUndo, Port};
+use crate::network::{self, DhcpServer, NetworkError, NetworkUndo, Port};
 use crate::record;
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
@@ -97,6 +97,12 @@ impl Drop for MachineNetwork {
 }
 
 impl MachineNetwork {
+    /// Keeps ports of a container that was created after the machine from the guest, from now on.
+    /// Blocks for about a millisecond.
+    pub fn reserve(&self, ports: &[Port]) -> Result<(), NetworkError> {
+        network::reserve(&self.undo, ports)
+    }
+
     fn serve((dhcp, undo): (DhcpServer, NetworkUndo)) -> Self {
         let dhcp = tokio::spawn(async move {
             match dhcp.serve().await {

@@ -127,7 +127,7 @@ pub enum NetworkError {
          (modules nf_tables, nft_ct, nft_nat, nft_masq, nf_conntrack)"
     )]
     Firewall {
-        /// `install` or `remove`.
+        /// `install`, `remove` or `keep ports out of`.
         action: &'static str,
         /// The table's name.
         table: String,

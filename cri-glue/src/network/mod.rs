@@ -15,6 +15,7 @@ mod mac;
 mod namespace;
 mod pod;
 mod request;
+mod reserve;
 mod setup;
 mod sysctl;
 mod tap;
@@ -29,6 +30,7 @@ pub use self::{
     guest::GuestNetwork,
     mac::derive_mac,
     request::{DEFAULT_INTERFACE, Inbound, Port, Protocol, Request},
+    reserve::reserve,
     setup::{Network, Record, set_up},
     undo::{NetworkUndo, undo},
 };

@@ -125,15 +125,23 @@ impl Batch {
             .push_key_len(KEY_SIZE)
             .push_id(id);
         let ports: Vec<Port> = set.ports.iter().copied().collect();
+        self.add_ports(set.name, Some(id), &ports);
+    }
+
+    /// Adds `ports` to a set: one of this batch, by its `id`, or one that is there already. A port
+    /// that is in it stays in it.
+    pub(super) fn add_ports(&mut self, set: &str, id: Option<u32>, ports: &[Port]) {
+        let table = self.table.clone();
         for ports in ports.chunks(PORTS_PER_MESSAGE) {
             let mut request = self.creating().op_newsetelem_do(&header());
-            let elements = request
+            let mut attributes = request
                 .encode()
                 .push_table_bytes(table.as_bytes())
-                .push_set_bytes(set.name.as_bytes())
-                .push_set_id(id)
-                .nested_elements();
-            ports.iter().fold(elements, element);
+                .push_set_bytes(set.as_bytes());
+            if let Some(id) = id {
+                attributes = attributes.push_set_id(id);
+            }
+            ports.iter().fold(attributes.nested_elements(), element);
         }
     }
 

@@ -15,7 +15,7 @@ pub(in crate::network) const TABLE: &str = "kubevirt";
 /// Chain that hands a connection to the guest, unless its port stays with the pod.
 const TO_GUEST: &str = "to-guest";
 /// Set of the ports that stay with the pod.
-const KEPT: &str = "kept";
+pub(super) const KEPT: &str = "kept";
 /// Set of the ports that the machine was asked to serve.
 const SERVED: &str = "served";
 

@@ -11,8 +11,9 @@ use rustix::io::Errno;
 use tracing::trace;
 
 use self::batch::Batch;
+use self::masquerade::KEPT;
 pub(super) use self::masquerade::{Masquerade, TABLE};
-use super::{NetworkError, link};
+use super::{NetworkError, Port, link};
 
 /// Puts the rules into the calling thread's network namespace, in place of those that an earlier
 /// machine may have left there.
@@ -27,6 +28,19 @@ pub(super) fn install(
     batch
         .send(netlink)
         .map_err(|source| failed("install", table.name, source))
+}
+
+/// Lets `ports` stay with the pod, in the installed table called `name`.
+pub(super) fn keep(
+    netlink: &mut NetlinkSocket,
+    name: &str,
+    ports: &[Port],
+) -> Result<(), NetworkError> {
+    let mut batch = Batch::new(name);
+    batch.add_ports(KEPT, None, ports);
+    batch
+        .send(netlink)
+        .map_err(|source| failed("keep ports out of", name, source))
 }
 
 /// Removes the table called `name` from the calling thread's network namespace, if it is there.

@@ -164,6 +164,24 @@ fn ports_of_other_containers_stay_theirs() {
 }
 
 #[test]
+fn ports_of_later_containers_become_theirs() {
+    if !may_run() {
+        return;
+    }
+    let bench = Bench::new();
+    let machine = bench.machine(|_| {});
+    machine.guest.greet(ANY, 9090, "guest");
+    assert_eq!(bench.peer.hear(POD, 9090), Ok(format!("guest {PEER}")));
+    bench.pod.greet(ANY, 9090, "sidecar");
+    for _ in 0..2 {
+        crate::network::reserve(&machine.undo, &[tcp(9090)]).unwrap();
+        assert_eq!(bench.peer.hear(POD, 9090), Ok(format!("sidecar {PEER}")));
+    }
+    machine.guest.greet(ANY, 8080, "guest");
+    assert_eq!(bench.peer.hear(POD, 8080), Ok(format!("guest {PEER}")));
+}
+
+#[test]
 fn only_listed_ports_reach_the_guest() {
     if !may_run() {
         return;
