@@ -6,6 +6,7 @@
     unreachable_pub,
     reason = "the modules of a test are read by each other alone"
 )]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod boot_sector;
 mod console;
