@@ -37,7 +37,7 @@ pub struct Args {
     pub concurrency: u16,
 
     /// Image of the machine container of machines that boot from a claim
-    #[arg(long, default_value = "kubevirt.local/placeholder:latest")]
+    #[arg(long, default_value = "kubevirt.local/node-installer:latest")]
     pub placeholder_image: String,
 
     /// How long a start that goes well stays unreported, in milliseconds

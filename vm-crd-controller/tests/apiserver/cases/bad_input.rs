@@ -1,0 +1,265 @@
+//! Wrong input: one sentence where the user looks, and recovery as soon as it is mended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{LimitRange, PersistentVolumeClaim};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use vm_api::v1::VirtualMachineInstance;
+
+use crate::bench::Bench;
+use crate::space::{NAME, Space, template, until};
+
+pub(crate) async fn unschedulable(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    space
+        .machine("Always", json!({ "nodeSelector": { "no": "node" } }))
+        .await?;
+    let pod = space.pod().await?;
+    let selector = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_selector.clone());
+    ensure!(
+        selector.is_some_and(|selector| selector.get("no").is_some()),
+        "the pod's selector"
+    );
+    let message = "0/2 nodes are available: 2 node(s) didn't match";
+    space.node.no_node_for(&pod, message).await?;
+    let vm = space.status("ErrorUnschedulable").await?;
+    let scheduled = space
+        .condition("PodScheduled", "False", "Unschedulable")
+        .await?;
+    ensure!(
+        scheduled.message.as_deref() == Some(message),
+        "{scheduled:?}"
+    );
+    let conditions = vm.status.context("a status")?.conditions;
+    ensure!(
+        conditions
+            .iter()
+            .any(|c| c.message.as_deref() == Some(message)),
+        "{conditions:?}"
+    );
+    // Mended: no one has to delete anything.
+    space
+        .patch(json!({ "template": { "spec": { "nodeSelector": null } } }))
+        .await?;
+    let next = space.another_pod(&pod).await?;
+    space.node.run(&next).await?;
+    space.status("Running").await?;
+    space.delete().await
+}
+
+pub(crate) async fn claim_missing(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    let claims = json!([
+        { "name": "root", "persistentVolumeClaim": { "claimName": "files" } },
+        { "name": "data", "persistentVolumeClaim": { "claimName": "blocks" } },
+    ]);
+    space
+        .machine("Always", json!({ "volumes": claims }))
+        .await?;
+    space.status("ErrorPvcNotFound").await?;
+    let missing = space
+        .condition("Synchronized", "False", "FailedPvcNotFound")
+        .await?;
+    ensure!(
+        missing
+            .message
+            .as_deref()
+            .is_some_and(|text| text.contains("files")),
+        "{missing:?}"
+    );
+    space.condition("Ready", "False", "PodNotExists").await?;
+    space
+        .event("VirtualMachineInstance", "FailedPvcNotFound")
+        .await?;
+    ensure!(space.live_pods().await?.is_empty());
+    for (claim, mode) in [("files", "Filesystem"), ("blocks", "Block")] {
+        let _: PersistentVolumeClaim = space
+            .create(json!({ "metadata": { "name": claim }, "spec": {
+                "accessModes": ["ReadWriteOnce"], "volumeMode": mode,
+                "resources": { "requests": { "storage": "1Gi" } },
+            } }))
+            .await?;
+    }
+    let pod = space.pod().await?;
+    let compute = &pod.spec.as_ref().context("a spec")?.containers[0];
+    let mount = &compute.volume_mounts.as_ref().context("mounts")?[0];
+    ensure!(mount.mount_path == "/volumes/root", "{mount:?}");
+    let device = &compute.volume_devices.as_ref().context("devices")?[0];
+    ensure!(device.device_path == "/volumes/data", "{device:?}");
+    let sizes = pod
+        .annotations()
+        .get("kubevirt.io/volume-sizes")
+        .context("sizes")?;
+    ensure!(sizes == r#"{"root":"1Gi"}"#, "{sizes}");
+    space.node.run(&pod).await?;
+    space.status("Running").await?;
+    space.delete().await
+}
+
+pub(crate) async fn image_missing(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    space.machine("Always", json!({})).await?;
+    let pod = space.pod().await?;
+    space.node.bind(&pod).await?;
+    space.node.wait(&pod, "ErrImagePull", "not found").await?;
+    space.status("ErrImagePull").await?;
+    space
+        .node
+        .wait(&pod, "ImagePullBackOff", "Back-off pulling image")
+        .await?;
+    space.status("ImagePullBackOff").await?;
+    space
+        .condition("Synchronized", "False", "ImagePullBackOff")
+        .await?;
+    let image = json!([{ "name": "root", "containerDisk": { "image": "example.com/disk:2" } }]);
+    space
+        .patch(json!({ "template": { "spec": { "volumes": image } } }))
+        .await?;
+    space.terminating(&pod).await?;
+    space.node.remove(&pod).await?;
+    let next = space.another_pod(&pod).await?;
+    space.node.run(&next).await?;
+    space.status("Running").await?;
+    space.delete().await
+}
+
+pub(crate) async fn unsupported_field(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    let devices = json!({ "domain": { "devices": { "sound": { "name": "a", "model": "ich9" } } } });
+    space.machine("Always", devices).await?;
+    let said = space
+        .condition("Synchronized", "False", "UnsupportedField")
+        .await?;
+    let path = "spec.domain.devices.sound";
+    ensure!(
+        said.message
+            .as_deref()
+            .is_some_and(|text| text.contains(path)),
+        "{said:?}"
+    );
+    let told = space.event("VirtualMachine", "UnsupportedField").await?;
+    ensure!(told.contains(path), "{told}");
+    ensure!(space.live_pods().await?.is_empty(), "no pod is made");
+    let mended = json!({ "domain": { "devices": { "sound": null } } });
+    space
+        .patch(json!({ "template": { "spec": mended } }))
+        .await?;
+    let pod = space.pod().await?;
+    space.node.run(&pod).await?;
+    let vm = space.status("Running").await?;
+    let conditions = vm.status.context("a status")?.conditions;
+    ensure!(
+        conditions.iter().all(|c| c.r#type != "Synchronized"),
+        "{conditions:?}"
+    );
+    // Wrong in the machine itself: there is no instance to say so.
+    space
+        .patch(json!({ "runStrategy": "WaitAsReceiver" }))
+        .await?;
+    until("the machine says what is not supported", || async {
+        let status = space.vm().await?.status.unwrap_or_default();
+        let failure = status.conditions.iter().find(|c| c.r#type == "Failure");
+        let failure = failure.with_context(|| format!("{status:?}"))?;
+        ensure!(
+            failure.reason.as_deref() == Some("UnsupportedField"),
+            "{failure:?}"
+        );
+        Ok(())
+    })
+    .await?;
+    space.delete().await
+}
+
+pub(crate) async fn refused_by_the_api_server(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    let _: LimitRange = space
+        .create(
+            json!({ "metadata": { "name": "small" }, "spec": { "limits": [
+            { "type": "Container", "max": { "memory": "64Mi" } },
+        ] } }),
+        )
+        .await?;
+    space.machine("Always", json!({})).await?;
+    let said = space
+        .condition("Synchronized", "False", "FailedCreate")
+        .await?;
+    ensure!(
+        said.message
+            .as_deref()
+            .is_some_and(|text| text.contains("64Mi")),
+        "{said:?}"
+    );
+    space
+        .event("VirtualMachineInstance", "FailedCreate")
+        .await?;
+    let ranges: Api<LimitRange> = Api::namespaced(space.client.clone(), &space.namespace);
+    ranges.delete("small", &DeleteParams::default()).await?;
+    let pod = space.pod().await?;
+    space.node.run(&pod).await?;
+    space.status("Running").await?;
+    space.delete().await
+}
+
+pub(crate) async fn name_taken(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    let lone: VirtualMachineInstance = space
+        .create(json!({
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+            "metadata": { "name": NAME }, "spec": template(json!({})),
+        }))
+        .await?;
+    let first = space.pod().await?;
+    space.machine("Always", json!({})).await?;
+    let told = space.event("VirtualMachine", "FailedCreate").await?;
+    ensure!(told.contains("did not make"), "{told}");
+    ensure!(
+        space.vmi().await?.uid() == lone.uid(),
+        "the lone instance is left alone"
+    );
+    space.vmis.delete(NAME, &DeleteParams::default()).await?;
+    let pod = space.another_pod(&first).await?;
+    space.node.run(&pod).await?;
+    space.status("Running").await?;
+    space.delete().await
+}
+
+/// Only an event says why a pod's containers are not made, for instance that a Secret is missing.
+pub(crate) async fn complaint_of_kubelet(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    space.machine("Always", json!({})).await?;
+    let pod = space.pod().await?;
+    space.node.bind(&pod).await?;
+    space.node.wait(&pod, "ContainerCreating", "").await?;
+    let message = "MountVolume.SetUp failed for volume \"seed\" : secret \"seed\" not found";
+    let regarding = json!({ "kind": "Pod", "namespace": space.namespace, "name": pod.name_any(),
+        "uid": pod.uid(), "apiVersion": "v1" });
+    let _: Event = space
+        .create(json!({
+            "metadata": { "name": "complaint" }, "regarding": regarding, "type": "Warning",
+            "reason": "FailedMount", "note": message, "action": "Mounting",
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "reportingController": "kubelet", "reportingInstance": "no-such-node",
+        }))
+        .await?;
+    let said = space
+        .condition("Synchronized", "False", "FailedMount")
+        .await?;
+    ensure!(said.message.as_deref() == Some(message), "{said:?}");
+    space.node.run(&space.pod().await?).await?;
+    let vm = space.status("Running").await?;
+    let conditions = vm.status.context("a status")?.conditions;
+    ensure!(
+        conditions.iter().all(|c| c.r#type != "Synchronized"),
+        "{conditions:?}"
+    );
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    space.delete().await
+}

@@ -1,0 +1,80 @@
+//! The controller against a real API server.
+//!
+//! Each run starts etcd, kube-apiserver and the controller's own program, as the service account and
+//! with the rights that users install. No node exists here: [`node::FakeNode`] plays scheduler and
+//! kubelet by writing what these would write.
+//!
+//! kube-apiserver comes from `$TEST_ASSET_KUBE_APISERVER` or the cache that `cargo xtask cluster up`
+//! fills; etcd from `$TEST_ASSET_ETCD` or the path.
+
+mod bench;
+mod cases;
+mod controller;
+mod node;
+mod space;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use bench::Bench;
+use controller::Controller;
+
+/// Progress delay of the controller under test: short, so that slow starts are soon visible.
+const PROGRESS_DELAY_MILLIS: u64 = 2000;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // The cases wait; they do not compute.
+    arguments.test_threads.get_or_insert(16);
+    if arguments.list {
+        let all = cases::all()
+            .into_iter()
+            .map(|(name, _)| Trial::test(name, || Ok(())));
+        return libtest_mimic::run(&arguments, all.collect()).exit_code();
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let bench = Arc::new(runtime.block_on(Bench::start()));
+
+    let controller = Controller::start(&bench, "first", &[]);
+    let trials = cases::side_by_side()
+        .into_iter()
+        .map(|(name, case)| trial(name, case, &bench, runtime.handle()))
+        .collect();
+    let first = libtest_mimic::run(&arguments, trials);
+    let log = controller.stop();
+    if first.has_failed() {
+        eprintln!("the controller's log:\n{log}");
+    }
+
+    // These start and stop controllers of their own, one after the other.
+    arguments.test_threads = Some(1);
+    let trials = cases::one_by_one()
+        .into_iter()
+        .map(|(name, case)| trial(name, case, &bench, runtime.handle()))
+        .collect();
+    let second = libtest_mimic::run(&arguments, trials);
+    drop(bench);
+    if first.has_failed() || second.has_failed() {
+        ExitCode::from(101)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn trial(
+    name: &str,
+    case: cases::Case,
+    bench: &Arc<Bench>,
+    runtime: &tokio::runtime::Handle,
+) -> Trial {
+    let (bench, runtime) = (Arc::clone(bench), runtime.clone());
+    let own_name = name.to_owned();
+    Trial::test(name, move || {
+        let run = case(Arc::clone(&bench), own_name);
+        runtime
+            .block_on(run)
+            .map_err(|error| Failed::from(format!("{error:?}")))
+    })
+}
