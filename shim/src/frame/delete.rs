@@ -99,7 +99,7 @@ fn ask_server(address: &str, id: &str) {
         .enable_time()
         .build();
     let Ok(runtime) = runtime else { return };
-    let asked = runtime.block_on(timeout(SERVER_TIMEOUT, end(address, id)));
+    let asked = runtime.block_on(async { timeout(SERVER_TIMEOUT, end(address, id)).await });
     match asked {
         Ok(Ok(())) => {}
         Ok(Err(containerd_shim::protos::ttrpc::Error::RpcStatus(status)))

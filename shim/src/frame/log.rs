@@ -11,8 +11,9 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use rustix::fs::{Mode, OFlags};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
@@ -42,6 +43,12 @@ pub(super) fn level(configured: &str, debug: bool) -> Level {
     } else {
         level
     }
+}
+
+/// The time as RFC 3339 has it, in UTC with nanoseconds.
+fn now() -> String {
+    let now = OffsetDateTime::from(SystemTime::now());
+    now.format(&Rfc3339).unwrap_or_default()
 }
 
 /// The layer that writes one line per event.
@@ -112,7 +119,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         let level = event.metadata().level().as_str().to_ascii_lowercase();
         let line = format!(
             "time=\"{}\" level={level} msg={:?}{} runtime={}\n",
-            Timestamp::from(SystemTime::now()),
+            now(),
             pairs.message,
             pairs.rest,
             super::RUNTIME,
@@ -150,6 +157,7 @@ mod tests {
         });
         let text = std::fs::read_to_string(file.path()).unwrap();
         assert_eq!(text.lines().count(), 1);
+        assert!(text.starts_with("time=\"20"), "{text}");
         assert!(
             text.contains(r#"level=info msg="machine \"m\" created""#),
             "{text}"

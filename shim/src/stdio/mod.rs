@@ -11,10 +11,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -90,7 +89,8 @@ impl Console {
         };
         console.set_nonblocking(true).map_err(StdioError::Console)?;
         let console = UnixStream::from_std(console).map_err(StdioError::Console)?;
-        let (reader, writer) = console.into_split();
+        // Unlike `into_split`, dropping a half shuts nothing down: QEMU would take that for the end.
+        let (reader, writer) = tokio::io::split(console);
         let output = Mutex::new(Some(tokio::spawn(carry_out(reader, sink))));
         let input = input.map(|input| tokio::spawn(carry_in(input, writer)));
         let closed = watch::Sender::new(false);
@@ -147,7 +147,7 @@ impl Console {
 }
 
 /// Moves what the machine prints into `sink`, until the machine ends.
-async fn carry_out(mut console: OwnedReadHalf, mut sink: Sink) -> Sink {
+async fn carry_out(mut console: ReadHalf<UnixStream>, mut sink: Sink) -> Sink {
     let mut chunk = vec![0; CHUNK];
     loop {
         let count = match console.read(&mut chunk).await {
@@ -169,7 +169,7 @@ async fn carry_out(mut console: OwnedReadHalf, mut sink: Sink) -> Sink {
 }
 
 /// Moves the client's input to the machine, until one of them ends.
-async fn carry_in(mut input: pipe::Receiver, mut console: OwnedWriteHalf) {
+async fn carry_in(mut input: pipe::Receiver, mut console: WriteHalf<UnixStream>) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let moved = async {
@@ -277,6 +277,23 @@ mod tests {
             .unwrap();
             assert_eq!(got, text.as_bytes());
             qemu = back;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_machine_never_sees_the_console_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let with_input = StdioPaths {
+            stdin: fifo(directory.path(), "in"),
+            ..StdioPaths::default()
+        };
+        for paths in [StdioPaths::default(), with_input] {
+            let (console, mut qemu) = console(&paths).await;
+            console.close_input();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            qemu.set_nonblocking(true).unwrap();
+            let read = qemu.read(&mut [0]).map_err(|error| error.kind());
+            assert_eq!(read, Err(io::ErrorKind::WouldBlock));
         }
     }
 
