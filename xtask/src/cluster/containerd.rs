@@ -80,11 +80,13 @@ pub(crate) const fn runtime_file(node: Node) -> &'static str {
 /// `old`, the content of [`runtime_file`], with the runtime `kubevirt` as the installer adds it.
 pub(crate) fn with_runtime(node: Node, old: &str, shim: &str) -> String {
     let mut new = old.to_owned();
-    let plugin = if is_newest(node) {
+    let (plugin, runtime) = if is_newest(node) {
         if old.is_empty() {
             new += "version = 3\n";
         }
-        "io.containerd.cri.v1.runtime"
+        let runtime =
+            format!("runtime_type = \"io.containerd.kubevirt.v1\"\n  runtime_path = \"{shim}\"");
+        ("io.containerd.cri.v1.runtime", runtime)
     } else {
         let plugin = "io.containerd.grpc.v1.cri";
         let runc = format!("[plugins.\"{plugin}\".containerd.runtimes.runc]");
@@ -93,13 +95,13 @@ pub(crate) fn with_runtime(node: Node, old: &str, shim: &str) -> String {
         if !old.contains(&runc) {
             new += &format!("\n{runc}\n  runtime_type = \"io.containerd.runc.v2\"\n");
         }
-        plugin
+        // It reads `runtime_path` and forgets it; but a path may be the type.
+        (plugin, format!("runtime_type = \"{shim}\""))
     };
     new + &format!(
         r#"
 [plugins."{plugin}".containerd.runtimes.kubevirt]
-  runtime_type = "io.containerd.kubevirt.v1"
-  runtime_path = "{shim}"
+  {runtime}
   pod_annotations = ["kubevirt.io/*"]
   container_annotations = ["kubevirt.io/*", "io.kubernetes.container.*"]
   privileged_without_host_devices = true

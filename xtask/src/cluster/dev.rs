@@ -5,7 +5,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,7 +15,7 @@ use super::names::{ClusterName, Node};
 use super::{containerd, place};
 use crate::command;
 use crate::image::qemu;
-use crate::progress::{self, Step};
+use crate::progress;
 
 const SHIM: &str = "containerd-shim-kubevirt-v1";
 /// Where the installer keeps its releases; ours is one of them, called `dev`.
@@ -39,9 +39,7 @@ scheduling:
 /// Builds the shim with cargo's profile `profile` and puts it into force on both nodes. Running
 /// machines keep the shim that they were started by.
 pub(crate) fn dev_shim(cluster: &ClusterName, profile: &str) -> Result<()> {
-    let step = Step::begin(format!("Building the shim ({profile})"));
     let shim = build(profile)?;
-    step.done();
     let qemu = qemu::tree()?;
     for node in Node::ALL {
         install(cluster, node, &shim, &qemu)
@@ -71,7 +69,9 @@ fn build(profile: &str) -> Result<PathBuf> {
             "--package",
             "containerd-shim-kubevirt",
         ])
-        .args(["--message-format", "json-render-diagnostics"]);
+        .args(["--message-format", "json-render-diagnostics"])
+        // Cargo shows its own progress, and its own errors.
+        .stderr(Stdio::inherit());
     let messages = command::output(&mut cargo)?;
     messages
         .lines()
