@@ -240,3 +240,7 @@ fn deletion_note(instance: Option<&VirtualMachineInstance>) -> Note {
         format!("Stopped the virtual machine by deleting the virtual machine instance {uid}"),
     )
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

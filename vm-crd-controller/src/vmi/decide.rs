@@ -187,3 +187,7 @@ fn again(observed: &Observed<'_>, after: Phase, seen: &Seen) -> Option<Duration>
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;
