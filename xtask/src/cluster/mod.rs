@@ -83,7 +83,7 @@ enum Command {
     /// A developer's short cut: build the shim and put it on both nodes without building images
     DevShim {
         /// Cargo's profile
-        #[arg(long, default_value = "release")]
+        #[arg(long, default_value = "shim")]
         profile: String,
     },
     /// Build the product and install it on the cluster as a user does
