@@ -110,9 +110,28 @@ async fn configure(node: &Node) -> Result<()> {
     let loaded = cri::has_handler(&node.path(SOCKET), HANDLER)
         .await
         .unwrap_or(false);
-    if !configured || !loaded {
-        restart::restart(node, &daemon).await?;
+    if configured && loaded {
+        return Ok(());
     }
+    let error = match load(node, &daemon).await {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    if configured {
+        return Err(error);
+    }
+    // containerd took the file but does not serve pods with it: nobody else can undo this now.
+    put(&main, old.0.as_deref())?;
+    put(&drop_in, old.1.as_deref())?;
+    restart::restart(node, &Daemon::find(node)?)
+        .await
+        .context("containerd's configuration is as it was, but the daemon has not loaded it")?;
+    Err(error.context("containerd's configuration is as it was"))
+}
+
+/// Restarts the daemon and waits until it has the runtime.
+async fn load(node: &Node, daemon: &Daemon) -> Result<()> {
+    restart::restart(node, daemon).await?;
     restart::wait_for_handler(node, true).await
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use toml_edit::{Array, DocumentMut, Item, Table, TomlError, value};
 
-use super::stanza::{HANDLER, plugin, runtime};
+use super::stanza::{HANDLER, ORDINARY, plugin, runtime};
 
 /// Where the drop-in goes, and what imports it.
 pub(crate) const DROP_IN: &str = "/etc/containerd/conf.d/kubevirt.toml";
@@ -47,7 +47,15 @@ pub(crate) fn add(main: &str, major: u32, shim: &Path, config: &Path) -> Result<
     let plugin = plugin(version).map_err(EditError::Version)?;
     if major < 2 {
         let runtimes = runtimes(document.as_table_mut(), plugin)?;
-        runtimes.insert(HANDLER, Item::Table(runtime(shim, config)));
+        // A list of runtimes in the file takes the place of containerd's own, runc included, and
+        // the CRI plugin does not load without it.
+        if runtimes.is_empty() {
+            let (name, kind) = ORDINARY;
+            let mut ordinary = Table::new();
+            ordinary["runtime_type"] = value(kind);
+            runtimes.insert(name, Item::Table(ordinary));
+        }
+        runtimes.insert(HANDLER, Item::Table(runtime(major, shim, config)));
         return Ok(Change {
             main: document.to_string(),
             drop_in: None,
@@ -55,7 +63,8 @@ pub(crate) fn add(main: &str, major: u32, shim: &Path, config: &Path) -> Result<
     }
     let mut drop_in = DocumentMut::new();
     drop_in["version"] = value(version);
-    runtimes(drop_in.as_table_mut(), plugin)?.insert(HANDLER, Item::Table(runtime(shim, config)));
+    runtimes(drop_in.as_table_mut(), plugin)?
+        .insert(HANDLER, Item::Table(runtime(major, shim, config)));
     import(&mut document);
     Ok(Change {
         main: document.to_string(),
@@ -63,13 +72,15 @@ pub(crate) fn add(main: &str, major: u32, shim: &Path, config: &Path) -> Result<
     })
 }
 
-/// The configuration without the runtime. The import of the drop-in directory stays only if the
-/// administrator had one: `original` is the file as it was before us, if it is known.
+/// The configuration without the runtime. The import of the drop-in directory and the runtime for
+/// ordinary containers stay only if the administrator had them: `original` is the file as it was
+/// before us, if it is known.
 ///
 /// # Errors
 /// As for [`add`].
 pub(crate) fn remove(main: &str, original: Option<&str>) -> Result<Change, EditError> {
     let mut document: DocumentMut = main.parse()?;
+    let original: Option<DocumentMut> = original.map(str::parse).transpose()?;
     let version = document
         .get("version")
         .and_then(Item::as_integer)
@@ -80,12 +91,18 @@ pub(crate) fn remove(main: &str, original: Option<&str>) -> Result<Change, EditE
             .and_then(|plugins| plugins.get(plugin))
             .is_some()
     {
-        runtimes(document.as_table_mut(), plugin)?.remove(HANDLER);
+        let runtimes = runtimes(document.as_table_mut(), plugin)?;
+        runtimes.remove(HANDLER);
+        let (ordinary, _) = ORDINARY;
+        let had_none = match &original {
+            Some(original) => !has_runtimes(original, plugin),
+            None => false,
+        };
+        if had_none && runtimes.len() == 1 && runtimes.contains_key(ordinary) {
+            runtimes.remove(ordinary);
+        }
     }
-    let had_import = match original {
-        Some(original) => imports(&original.parse()?),
-        None => true,
-    };
+    let had_import = original.as_ref().is_none_or(imports);
     if !had_import && let Some(list) = document.get_mut("imports").and_then(Item::as_array_mut) {
         list.retain(|entry| entry.as_str() != Some(IMPORT));
         if list.is_empty() {
@@ -128,6 +145,14 @@ fn runtimes<'a>(root: &'a mut Table, plugin: &str) -> Result<&'a mut Table, Edit
                 .as_table_mut()
                 .ok_or_else(|| EditError::NotATable(key.into()))
         })
+}
+
+/// Whether the file lists runtimes itself.
+fn has_runtimes(document: &DocumentMut, plugin: &str) -> bool {
+    ["plugins", plugin, "containerd", "runtimes"]
+        .iter()
+        .try_fold(document.as_item(), |item, key| item.get(key))
+        .is_some()
 }
 
 fn imports(document: &DocumentMut) -> bool {
@@ -175,6 +200,19 @@ mod tests {
         );
         let removed = remove(&change.main, Some(main)).unwrap();
         assert_eq!(removed.main, main);
+    }
+
+    #[test]
+    fn containerd_1_keeps_the_runtimes_that_the_administrator_named() {
+        let main = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n\
+                    runtime_type = \"io.containerd.runc.v2\"\n[plugins.\"io.containerd.grpc.v1.cri\"\
+                    .containerd.runtimes.runc.options]\nSystemdCgroup = true\n";
+        let change = added(main, 1);
+        assert!(change.main.starts_with(main), "{}", change.main);
+        assert_eq!(change.main.matches("io.containerd.runc.v2").count(), 1);
+        assert_eq!(remove(&change.main, Some(main)).unwrap().main, main);
+        // Without the file as it was, nothing that may be the administrator's is taken.
+        assert_eq!(remove(&change.main, None).unwrap().main, main);
     }
 
     #[test]

@@ -25,15 +25,24 @@ pub(crate) fn plugin(version: i64) -> Result<&'static str, i64> {
     }
 }
 
-/// The runtime's table.
-pub(crate) fn runtime(shim: &Path, config: &Path) -> Table {
+/// Name and type of the runtime for ordinary containers, as containerd itself has them.
+pub(crate) const ORDINARY: (&str, &str) = ("runc", "io.containerd.runc.v2");
+
+/// The runtime's table for a containerd of that major version.
+pub(crate) fn runtime(major: u32, shim: &Path, config: &Path) -> Table {
     let ours = format!("{}/*", vm_api::contract::GROUP);
     let list = |patterns: &[&str]| value(Array::from_iter(patterns.iter().copied()));
     let mut options = Table::new();
     options["ConfigPath"] = value(config.to_string_lossy().as_ref());
     let mut table = Table::new();
-    table["runtime_type"] = value(RUNTIME_TYPE);
-    table["runtime_path"] = value(shim.to_string_lossy().as_ref());
+    let shim = shim.to_string_lossy();
+    if major < 2 {
+        // 1.6 reads `runtime_path` and forgets it, but takes a path for the type.
+        table["runtime_type"] = value(shim.as_ref());
+    } else {
+        table["runtime_type"] = value(RUNTIME_TYPE);
+        table["runtime_path"] = value(shim.as_ref());
+    }
     table["pod_annotations"] = list(&[&ours]);
     // Kubelet's own annotations say which ports the pod's other containers declare.
     table["container_annotations"] = list(&[&ours, KUBELET]);
