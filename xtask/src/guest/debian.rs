@@ -16,8 +16,9 @@ use crate::progress::Step;
 
 const PACKAGES: &str = include_str!("../../../tests/guests/debian/packages");
 
-const COMMAND_LINE: &str =
-    "root=LABEL=debian-root ro console=tty0 console=ttyS0,115200 memhp_default_state=online";
+/// The console is the machine's log: what systemd starts, without the kernel's talk of it.
+const COMMAND_LINE: &str = "root=LABEL=debian-root ro console=tty0 console=ttyS0,115200 \
+                            loglevel=4 memhp_default_state=online";
 
 /// Room for the kernel (14 MiB) and the initramfs (30 MiB), and for newer ones of both.
 const ESP_MIB: u64 = 96;

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -16,7 +16,12 @@ use crate::command;
 use crate::image::qemu;
 
 /// Ends a hopeless wait on a slow and shared machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Every machine's hardware, beside its disks; `qmp` and `agent` are sockets.
+const HARDWARE: &str = "-M q35 -accel tcg -m 512 -nodefaults -no-user-config -display none \
+    -serial stdio -mon qmp,mode=control -netdev user,id=net -device virtio-net-pci,netdev=net \
+    -device virtio-serial-pci -device virtserialport,chardev=agent,name=org.qemu.guest_agent.0";
 
 #[derive(Clone, Copy)]
 enum Firmware {
@@ -39,52 +44,19 @@ impl Machine {
             |name: &str| format!("path={}/{name},server=on,wait=off", dir.path().display());
         let disk = build(guest, Format::Raw).unwrap().disk;
         let mut qemu = qemu::on_this_machine().unwrap();
-        qemu.args([
-            "-M",
-            "q35",
-            "-accel",
-            "tcg",
-            "-m",
-            "512",
-            "-smp",
-            "2",
-            "-nodefaults",
-        ])
-        .args(["-display", "none", "-no-user-config", "-serial", "stdio"])
-        .args(["-chardev", &format!("socket,id=qmp,{}", socket("qmp"))])
-        .args(["-mon", "qmp,mode=control"])
-        .args(["-device", "virtio-serial-pci"])
-        .args(["-chardev", &format!("socket,id=agent,{}", socket("agent"))])
-        .args([
-            "-device",
-            "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
-        ])
-        .args([
-            "-netdev",
-            "user,id=net",
-            "-device",
-            "virtio-net-pci,netdev=net",
-        ])
-        .arg("-drive")
-        .arg(format!(
-            "file={},format=raw,if=virtio,snapshot=on",
-            disk.display()
-        ));
+        qemu.args(HARDWARE.split_whitespace())
+            .args(["-chardev", &format!("socket,id=qmp,{}", socket("qmp"))])
+            .args(["-chardev", &format!("socket,id=agent,{}", socket("agent"))])
+            .args(["-drive", &drive(&disk, "if=virtio,snapshot=on")]);
         if let Firmware::Uefi = firmware {
-            for (file, how) in [("CODE", "readonly=on"), ("VARS", "snapshot=on")] {
-                let file = qemu::tree()
-                    .unwrap()
-                    .join(format!("usr/share/OVMF/OVMF_{file}_4M.fd"));
-                qemu.arg("-drive").arg(format!(
-                    "if=pflash,format=raw,{how},file={}",
-                    file.display()
-                ));
-            }
+            let firmware = qemu::tree().unwrap().join("usr/share/OVMF");
+            let code = drive(&firmware.join("OVMF_CODE_4M.fd"), "if=pflash,readonly=on");
+            let vars = drive(&firmware.join("OVMF_VARS_4M.fd"), "if=pflash,snapshot=on");
+            qemu.args(["-drive", &code, "-drive", &vars]);
         }
         if let Some(user_data) = user_data {
             let seed = seed(dir.path(), user_data);
-            qemu.arg("-drive")
-                .arg(format!("file={seed},format=raw,if=virtio,readonly=on"));
+            qemu.args(["-drive", &drive(&seed, "if=virtio,readonly=on")]);
         }
         let mut qemu = qemu
             .stdin(Stdio::null())
@@ -182,8 +154,12 @@ impl Drop for Machine {
     }
 }
 
+fn drive(file: &Path, how: &str) -> String {
+    format!("file={},format=raw,{how}", file.display())
+}
+
 /// A NoCloud volume for a guest by the name of `alpha`.
-fn seed(dir: &Path, user_data: &str) -> String {
+fn seed(dir: &Path, user_data: &str) -> PathBuf {
     let image = dir.join("seed.img");
     let files = [
         ("user-data", user_data),
@@ -205,7 +181,7 @@ fn seed(dir: &Path, user_data: &str) -> String {
         std::fs::write(&file, content).unwrap();
         command::run(mtool("mcopy").arg(&file).arg(format!("::{name}"))).unwrap();
     }
-    image.display().to_string()
+    image
 }
 
 fn tiny_does_all_it_promises(firmware: Firmware) {
