@@ -17,7 +17,8 @@ const AGENT_PORT: &str = "org.qemu.guest_agent.0";
 pub(super) fn channels(build: &mut Builder, ends: QemuEnds) {
     let qmp = build.descriptors.pass(ends.qmp);
     build.option("-chardev", format!("socket,id=qmp,fd={qmp}"));
-    build.option("-mon", "chardev=qmp,mode=control");
+    // Not `-mon`, which QEMU 11.1 calls deprecated.
+    build.option("-qmp", "chardev:qmp");
     let console = build.descriptors.pass(ends.console);
     build.option("-chardev", format!("socket,id=serial0,fd={console}"));
     build.device(&json!({

@@ -80,6 +80,13 @@ pub enum DiskImage {
 }
 
 impl DiskImage {
+    fn files(&self) -> [Option<&DiskFile>; 2] {
+        match self {
+            Self::File { file, .. } | Self::BlockDevice(file) => [Some(file), None],
+            Self::Overlay { base, overlay, .. } => [Some(base), Some(overlay)],
+        }
+    }
+
     fn is_writable(&self) -> bool {
         match self {
             Self::File { file, .. } | Self::BlockDevice(file) => file.is_writable(),
@@ -213,10 +220,26 @@ impl Disk {
         Ok(self)
     }
 
-    /// How the host caches and transfers the disk's data.
+    /// How the host caches and transfers the disk's data. [`Cache::None`] is refused where the
+    /// file system below one of the images cannot do it.
     pub fn with_cache(mut self, cache: Cache, io: Io) -> Result<Self, MachineError> {
         if io == Io::Native && cache != Cache::None {
             let why = "io: native needs cache: none";
+            return Err(MachineError::Disk {
+                name: self.name,
+                why,
+            });
+        }
+        let direct = cache == Cache::None;
+        if self
+            .image
+            .files()
+            .into_iter()
+            .flatten()
+            .any(|file| file.set_direct(direct).is_err())
+        {
+            let why = "its file system cannot do without the page cache: choose another cache \
+                       than none";
             return Err(MachineError::Disk {
                 name: self.name,
                 why,

@@ -55,10 +55,28 @@ impl DiskFile {
             }
             _ => return Err(MachineError::DiskFileAccess("write-only")),
         };
-        Ok(Self {
+        let file = Self {
             access,
             block_device: kind.is_block_device(),
-        })
+        };
+        file.set_direct(false)
+            .map_err(|errno| unusable(errno.into()))?;
+        Ok(file)
+    }
+
+    /// Switches direct input and output (past the page cache) on or off; not every file system can.
+    /// From version 9.1 QEMU takes only a descriptor on which it is as the disk wants it.
+    pub(crate) fn set_direct(&self, direct: bool) -> Result<(), nix::Error> {
+        match &self.access {
+            Access::ReadOnly(fd) => set_direct(fd.as_fd(), direct),
+            Access::ReadWrite {
+                read_write,
+                read_only,
+            } => {
+                set_direct(read_write.as_fd(), direct)?;
+                set_direct(read_only.as_fd(), direct)
+            }
+        }
     }
 
     /// Whether it was opened read-write.
@@ -83,6 +101,12 @@ impl DiskFile {
     pub(crate) fn into_access(self) -> Access {
         self.access
     }
+}
+
+fn set_direct(fd: BorrowedFd<'_>, direct: bool) -> Result<(), nix::Error> {
+    let mut flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_DIRECT, direct);
+    fcntl(fd, FcntlArg::F_SETFL(flags)).map(drop)
 }
 
 impl AsFd for DiskFile {

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::boot_sector::{BootSector, SECTORS};
 
 /// No wait of these tests takes longer, however slow the machine that runs them.
-pub const LONG: Duration = Duration::from_secs(30);
+pub const LONG: Duration = Duration::from_secs(300);
 
 pub struct Guest {
     pub child: Child,
