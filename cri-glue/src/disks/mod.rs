@@ -171,6 +171,3 @@ fn describe(disk: &MachineDisk<'_>, opened: Opened) -> Result<Disk, DiskError> {
         None => Ok(made),
     }
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

@@ -8,7 +8,7 @@ use fatfs::{FileSystem, FormatVolumeOptions, FsOptions, format_volume};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 /// The label by which cloud-init finds its seed.
-const LABEL: [u8; 11] = *b"CIDATA     ";
+const LABEL: [u8; 11] = *b"cidata     ";
 
 /// Room beside the files: tables and directory.
 const SLACK_BYTES: usize = 256 << 10;

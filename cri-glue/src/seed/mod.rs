@@ -205,7 +205,7 @@ mod tests {
     /// The files of a seed, as a FAT reader sees them.
     fn files(seed: File) -> Vec<(String, String)> {
         let fs = fatfs::FileSystem::new(seed, fatfs::FsOptions::new()).unwrap();
-        assert_eq!(fs.volume_label(), "CIDATA");
+        assert_eq!(fs.volume_label(), "cidata");
         let root = fs.root_dir();
         root.iter()
             .map(|entry| {

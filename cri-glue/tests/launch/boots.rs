@@ -39,6 +39,11 @@ fn status_field(pid: u32, field: &str) -> String {
         .to_owned()
 }
 
+fn kill(launched: &Launched) {
+    let pid = Pid::from_raw(launched.pid.try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+}
+
 fn wait(launched: &Launched) -> WaitStatus {
     let pid = Pid::from_raw(launched.pid.try_into().unwrap()).unwrap();
     waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap().1
@@ -115,11 +120,7 @@ async fn a_plain_pod_boots_in_a_jail_and_leaves_nothing() {
         "it was a test"
     );
 
-    kill_process(
-        Pid::from_raw(pid.try_into().unwrap()).unwrap(),
-        Signal::KILL,
-    )
-    .unwrap();
+    kill(&launched);
     assert_eq!(wait(&launched).terminating_signal(), Some(9));
     drop(launched);
     tokio::task::block_in_place(|| record::undo(&pod.bundle())).unwrap();
@@ -210,11 +211,7 @@ async fn the_image_is_a_lower_layer_that_stays_as_it_is() {
     );
     launched.qmp.cont().await.unwrap();
     assert!(read_until(&launched.console, GREETING).contains(GREETING));
-    kill_process(
-        Pid::from_raw(launched.pid.try_into().unwrap()).unwrap(),
-        Signal::KILL,
-    )
-    .unwrap();
+    kill(&launched);
     wait(&launched);
     record::undo(&pod.bundle()).unwrap();
     assert_eq!(fs::read_dir(&layers[1]).unwrap().count(), 0);
@@ -231,11 +228,7 @@ async fn uefi_has_variables_of_its_own() {
     let launched = pod.launch().await.unwrap();
     launched.qmp.cont().await.unwrap();
     assert!(read_until(&launched.console, "BdsDxe").contains("BdsDxe"));
-    kill_process(
-        Pid::from_raw(launched.pid.try_into().unwrap()).unwrap(),
-        Signal::KILL,
-    )
-    .unwrap();
+    kill(&launched);
     wait(&launched);
     tokio::task::block_in_place(|| record::undo(&pod.bundle())).unwrap();
     assert_eq!(pod.leftovers(), before);
@@ -289,21 +282,85 @@ async fn every_kind_of_volume() {
         "{error}"
     );
 
-    kill_process(
-        Pid::from_raw(launched.pid.try_into().unwrap()).unwrap(),
-        Signal::KILL,
-    )
-    .unwrap();
+    kill(&launched);
     wait(&launched);
     drop(launched);
     record::undo(&pod.bundle()).unwrap();
     // What was the first's is the second's now, contents and all.
     let launched = other.launch().await.unwrap();
-    kill_process(
-        Pid::from_raw(launched.pid.try_into().unwrap()).unwrap(),
-        Signal::KILL,
-    )
-    .unwrap();
+    kill(&launched);
     wait(&launched);
     record::undo(&other.bundle()).unwrap();
+}
+
+/// A block device is the machine's alone as long as it runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_device_is_exclusive() {
+    let device = LoopDevice::new();
+    let pod = || {
+        let mut pod = Pod::new();
+        guest::write_disk(&pod.disk("disk.img"), Then::Halt);
+        let (major, minor) = device.number();
+        pod.spec["linux"]["devices"] =
+            json!([{"path": "/volumes/data", "type": "b", "major": major, "minor": minor}]);
+        pod.spec["linux"]["resources"]["devices"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"allow": true, "type": "b", "major": major, "minor": minor, "access": "mrw"}));
+        pod.wish(&json!({
+            "domain": {"devices": {"disks": [{"name": "data", "disk": {"bus": "virtio"}}]}},
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]
+        }));
+        pod
+    };
+    let (first, second) = (pod(), pod());
+    let launched = first.launch().await.unwrap();
+    launched.qmp.cont().await.unwrap();
+    assert!(read_until(&launched.console, GREETING).contains(GREETING));
+    let error = second.launch().await.unwrap_err().to_string();
+    assert!(
+        error.contains("volume data") && error.contains("in use"),
+        "{error}"
+    );
+    kill(&launched);
+    wait(&launched);
+    drop(launched);
+    record::undo(&first.bundle()).unwrap();
+    let launched = second.launch().await.unwrap();
+    kill(&launched);
+    wait(&launched);
+    record::undo(&second.bundle()).unwrap();
+}
+
+struct LoopDevice(String, tempfile::NamedTempFile);
+
+impl LoopDevice {
+    fn new() -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(4 * MIB).unwrap();
+        let output = std::process::Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        Self(
+            String::from_utf8(output.stdout).unwrap().trim().to_owned(),
+            file,
+        )
+    }
+
+    fn number(&self) -> (u32, u32) {
+        let device = rustix::fs::stat(self.0.as_str()).unwrap().st_rdev;
+        (rustix::fs::major(device), rustix::fs::minor(device))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup")
+            .args(["--detach", &self.0])
+            .status();
+        self.1.as_file().set_len(0).unwrap();
+    }
 }

@@ -283,7 +283,9 @@ fn make_network(name: &str) {
 /// A process that is PID 1 of a PID namespace, by the pid of its parent and its own.
 #[expect(clippy::zombie_processes, reason = "the pod waits for it")]
 fn make_holder() -> (Child, u32) {
-    let holder = Command::new("unshare")
+    // Dies with the test, however that ends.
+    let holder = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare"])
         .args(["--pid", "--fork", "--kill-child", "sleep", "600"])
         .stdin(Stdio::null())
         .spawn()

@@ -1,1 +1,0 @@
-//! Disks from real directories, and from hostile ones.
