@@ -1,7 +1,7 @@
 //! An ordinary container: every call goes to the inner shim. What the inner shim can no longer tell
 //! once it died, the end of the container above all, is kept and told here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,18 +23,11 @@ use containerd_shim::{Task, TtrpcContext, TtrpcResult};
 use cri_glue::bundle::Bundle;
 use cri_glue::cgroup::is_systemd_form;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
-use serde_json::Value;
 
-use super::inner::InnerError;
-use super::leftover;
 use super::link::Link;
 use crate::task::{
-    Answer, Container, Exit, Fault, Life, Pod, Process, StdioPaths, UNKNOWN_STATUS, blocking,
-    connected,
+    Answer, Container, Exit, Fault, Life, Pod, Process, StdioPaths, UNKNOWN_STATUS, connected,
 };
-
-/// Annotation by which the inner shim groups containers.
-const GROUP: &str = "io.containerd.runc.v2.group";
 
 /// Longest time for the inner shim to create a container: hooks and slow disks included.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(110);
@@ -54,13 +47,7 @@ pub(crate) async fn create(
 ) -> Result<(Container, u32), Fault> {
     pod.declare(&request.id, bundle.declared_ports().map_err(Fault::failed)?);
     let directory = bundle.dir().to_owned();
-    let group = format!("{}-ordinary", bundle.pod().sandbox_id);
-    blocking(move || annotate(bundle.dir(), &group).map_err(Fault::failed)).await?;
-    let link = pod
-        .inner
-        .acquire(&request.id, &directory)
-        .await
-        .map_err(Fault::failed)?;
+    let link = pod.inner.acquire(&directory).await.map_err(Fault::failed)?;
     let mut inner_request = request.clone();
     inner_request.options = options(pod, &directory, request.options.as_ref()).into();
     let limit = Some(CREATE_TIMEOUT);
@@ -97,25 +84,6 @@ fn plain(error: Error) -> Fault {
         Error::RpcStatus(status) => Fault::Failed(status.message),
         other => Fault::failed(other),
     }
-}
-
-/// Writes the inner shim's group into the bundle's `config.json`.
-fn annotate(bundle: &Path, group: &str) -> Result<(), InnerError> {
-    let path = bundle.join("config.json");
-    let draft = bundle.join(".config.json");
-    let write = || {
-        let mut spec: BTreeMap<String, Value> = serde_json::from_slice(&std::fs::read(&path)?)?;
-        let annotations = spec
-            .entry("annotations".to_owned())
-            .or_insert_with(|| Value::Object(Default::default()));
-        annotations[GROUP] = group.into();
-        std::fs::write(&draft, serde_json::to_vec(&spec)?)?;
-        std::fs::rename(&draft, &path)
-    };
-    write().map_err(|source| InnerError::File {
-        path: path.clone(),
-        source,
-    })
 }
 
 /// The inner shim's options: those of containerd if they are for it, else what the bundle and the
@@ -203,7 +171,6 @@ impl Delegated {
             .delete(&self.life.id, &self.directory)
             .await
             .map_err(Fault::failed)?;
-        leftover::remove_socket(&self.link.address);
         let Life { id, pid, .. } = &self.life;
         self.pod.events.publish(&TaskDelete {
             container_id: id.clone(),
@@ -325,31 +292,5 @@ impl Task for Delegated {
         };
         self.pod.inner.release(&self.link).await;
         Ok(deleted)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_group_is_added_and_the_rest_kept() {
-        let bundle = tempfile::tempdir().unwrap();
-        let path = bundle.path().join("config.json");
-        std::fs::write(
-            &path,
-            r#"{"ociVersion":"1","linux":{"x":18446744073709551615}}"#,
-        )
-        .unwrap();
-        annotate(bundle.path(), "pod-ordinary").unwrap();
-        let spec: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        assert_eq!(spec["annotations"][GROUP], "pod-ordinary");
-        assert_eq!(spec["linux"]["x"], u64::MAX);
-    }
-
-    #[test]
-    fn a_bundle_without_a_spec_is_an_error() {
-        let bundle = tempfile::tempdir().unwrap();
-        assert!(annotate(bundle.path(), "g").is_err());
     }
 }

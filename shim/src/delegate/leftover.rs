@@ -9,8 +9,8 @@ use containerd_shim::Flags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use super::inner::{InnerError, InnerShim};
 use super::link::Link;
+use super::program::{InnerError, Program};
 use crate::task::Daemon;
 
 /// The note in a bundle.
@@ -58,7 +58,6 @@ pub(crate) fn clean_up(flags: &Flags, bundle: &Path, alive: bool) -> Result<(), 
     };
     kill(&note);
     remove_socket(&note.address);
-    let program = note.program;
     let daemon = Daemon {
         namespace: flags.namespace.clone(),
         address: flags.address.clone(),
@@ -66,16 +65,15 @@ pub(crate) fn clean_up(flags: &Flags, bundle: &Path, alive: bool) -> Result<(), 
         publish_binary: flags.publish_binary.clone(),
         debug: false,
     };
-    let failed = |source| InnerError::Run {
-        program: program.clone(),
-        source,
-    };
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .build()
-        .map_err(failed)?
-        .block_on(InnerShim::new(daemon, program.clone()).delete(&flags.id, bundle))
+        .build();
+    let runtime = runtime.map_err(|source| InnerError::Run {
+        program: note.program.clone(),
+        source,
+    })?;
+    runtime.block_on(Program::new(daemon, note.program).delete(&flags.id, bundle))
 }
 
 /// Removes the socket of an inner shim that was killed.

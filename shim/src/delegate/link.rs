@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::answer::Answer;
+use super::leftover;
 use crate::task::Process;
 
 /// The header in which the Task service expects containerd's namespace.
@@ -122,11 +123,12 @@ impl Link {
         let _ = self.dead.clone().wait_for(|dead| *dead).await;
     }
 
-    /// Ends the shim's process.
+    /// Ends the shim's process, and removes the socket that it leaves behind.
     pub(super) fn kill(&self) {
         if let Err(error) = self.process.signal(Signal::KILL) {
             tracing::error!(pid = self.process.pid(), %error, "cannot end the node's own shim");
         }
+        leftover::remove_socket(&self.address);
     }
 }
 

@@ -90,7 +90,7 @@ async fn run(flags: &Flags, node: NodeConfig) -> Result<(), ServeError> {
         publish_binary: flags.publish_binary.clone(),
         debug: flags.debug,
     };
-    let pod = Arc::new(Pod::new(daemon, node));
+    let pod = Arc::new(Pod::new(daemon, node, std::env::current_dir()?));
 
     let mut services = create_task(Arc::new(Router::new(pod.clone())));
     let mut older = create_task(Arc::new(Router::new(pod.clone())));

@@ -20,7 +20,7 @@ pub(super) enum Sink {
     /// A file, written at its end.
     File(std::fs::File),
     /// A program of the node's administrator.
-    Logger(Logger),
+    Logger(Box<Logger>),
     /// Output is not wanted.
     Nowhere,
 }
@@ -49,7 +49,9 @@ impl Sink {
                 options.append(true).create(true);
                 options.open(path).map_err(failed(path)).map(Self::File)
             }
-            Some(("binary", rest)) => Logger::start(rest, owner).await.map(Self::Logger),
+            Some(("binary", rest)) => Logger::start(rest, owner)
+                .await
+                .map(|logger| Self::Logger(Box::new(logger))),
             Some(_) => Err(StdioError::Uri(uri.to_owned())),
         }
     }

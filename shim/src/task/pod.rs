@@ -2,6 +2,7 @@
 //! event queue, and who is who.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cri_glue::config::NodeConfig;
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Container, Fault};
-use crate::delegate::InnerShim;
+use crate::delegate::{InnerShim, Program};
 use crate::events::Publisher;
 
 /// How containerd called the server, which the node's own shim is called like.
@@ -81,10 +82,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pod {
-    /// A pod without containers.
-    pub(crate) fn new(daemon: Daemon, node: NodeConfig) -> Self {
+    /// A pod without containers; `sandbox` is the bundle of its sandbox, the server's directory.
+    pub(crate) fn new(daemon: Daemon, node: NodeConfig, sandbox: PathBuf) -> Self {
         let events = Publisher::new(daemon.namespace.clone(), daemon.ttrpc_address.clone());
-        let inner = InnerShim::new(daemon.clone(), node.runtime.ordinary_shim.clone());
+        let program = Program::new(daemon.clone(), node.runtime.ordinary_shim.clone());
+        let inner = InnerShim::new(program, sandbox);
         Self {
             daemon,
             node: Arc::new(node),

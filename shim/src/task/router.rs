@@ -79,7 +79,7 @@ macro_rules! change {
 /// The context for a task that may outlive the call.
 fn copy(context: &TtrpcContext) -> TtrpcContext {
     TtrpcContext {
-        mh: context.mh.clone(),
+        mh: context.mh,
         metadata: context.metadata.clone(),
         timeout_nano: context.timeout_nano,
         connection_data: context.connection_data.clone(),
