@@ -185,3 +185,6 @@ impl Qmp {
             .map(stats::of_disks)
     }
 }
+
+#[cfg(test)]
+mod tests;

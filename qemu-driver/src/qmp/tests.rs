@@ -1,0 +1,226 @@
+//! Monitors that answer, lie, flood, and are silent.
+
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use qapi::qmp;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::*;
+
+const SHORT: Duration = Duration::from_millis(500);
+
+fn greeting(major: i64) -> String {
+    let version = json!({"qemu": {"major": major, "minor": 2, "micro": 1}, "package": ""});
+    format!(
+        "{}\r\n",
+        json!({"QMP": {"version": version, "capabilities": ["oob"]}})
+    )
+}
+
+/// A monitor that greets, and after that lets `answer` write what it wants for each command.
+async fn monitor(
+    answer: impl AsyncFn(&mut OwnedWriteHalf, &str, &Value) + 'static,
+) -> Result<(Qmp, broadcast::Receiver<Event>), QmpError> {
+    let (host, qemu) = UnixStream::pair().unwrap();
+    qemu.set_nonblocking(true).unwrap();
+    let qemu = tokio::net::UnixStream::from_std(qemu).unwrap();
+    tokio::task::spawn_local(async move {
+        let (read, mut write) = qemu.into_split();
+        write.write_all(greeting(8).as_bytes()).await.unwrap();
+        let mut lines = BufReader::new(read).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let request: Value = serde_json::from_str(&line).unwrap();
+            answer(
+                &mut write,
+                request["execute"].as_str().unwrap(),
+                &request["id"],
+            )
+            .await;
+        }
+    });
+    Qmp::connect(host, SHORT).await
+}
+
+async fn write(write: &mut OwnedWriteHalf, value: Value) {
+    // The other side may have given up.
+    let _ = write.write_all(format!("{value}\r\n").as_bytes()).await;
+}
+
+async fn obey(to: &mut OwnedWriteHalf, id: &Value) {
+    write(to, json!({"return": {}, "id": id})).await;
+}
+
+/// Runs `test` where tasks can be spawned that stay on one thread.
+async fn local(test: impl Future<Output = ()>) {
+    tokio::task::LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn answers_find_their_calls_between_events() {
+    local(async {
+        let (qmp, mut events) = monitor(async |to, command, id| {
+            write(to, json!({"event": "RESUME", "timestamp": {}})).await;
+            write(
+                to,
+                json!({"event": "NEWS_FROM_QEMU_99", "data": {"x": [1]}}),
+            )
+            .await;
+            write(to, json!({"return": {}, "id": 77_777})).await;
+            match command {
+                "stop" => {
+                    write(
+                        to,
+                        json!({"error": {"class": "GenericError", "desc": "no"}, "id": id}),
+                    )
+                    .await;
+                }
+                _ => obey(to, id).await,
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(qmp.version().to_string(), "8.2.1");
+        qmp.cont().await.unwrap();
+        assert_eq!(
+            qmp.stop().await.unwrap_err().to_string(),
+            "QEMU refused stop: no"
+        );
+        for _ in 0..3 {
+            assert_eq!(events.recv().await.unwrap(), Event::Resumed);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_silent_monitor_is_not_awaited_for_ever() {
+    let (host, _qemu) = UnixStream::pair().unwrap();
+    let error = Qmp::connect(host, SHORT).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "QEMU did not answer greeting within 500ms"
+    );
+    local(async {
+        let (qmp, _events) = monitor(async |to, command, id| {
+            if command != "query-status" {
+                obey(to, id).await;
+            }
+        })
+        .await
+        .unwrap();
+        assert!(matches!(qmp.state().await, Err(QmpError::TimeOut { .. })));
+        qmp.cont().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_monitor_that_does_not_read_is_not_awaited_for_ever() {
+    let (host, qemu) = UnixStream::pair().unwrap();
+    std::io::Write::write_all(&mut &qemu, greeting(8).as_bytes()).unwrap();
+    std::io::Write::write_all(&mut &qemu, b"{\"return\": {}, \"id\": 0}\n").unwrap();
+    let (qmp, _events) = Qmp::connect(host, SHORT).await.unwrap();
+    let path = "x".repeat(1 << 20);
+    let command = qmp::qom_get {
+        path,
+        property: String::new(),
+    };
+    assert!(matches!(
+        qmp.execute(&command).await,
+        Err(QmpError::TimeOut { .. })
+    ));
+    // Half of that line is sent: whatever came after it would be part of it.
+    assert!(matches!(qmp.cont().await, Err(QmpError::Closed { .. })));
+}
+
+#[tokio::test]
+async fn an_old_qemu_is_refused() {
+    let (host, qemu) = UnixStream::pair().unwrap();
+    std::io::Write::write_all(&mut &qemu, greeting(6).as_bytes()).unwrap();
+    let error = Qmp::connect(host, SHORT).await.unwrap_err();
+    assert!(
+        error.to_string().starts_with("QEMU 6.2.1 is too old"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_monitor_is_told() {
+    for greeting in ["hello\n", "{}\n", "{\"QMP\": {\"version\": 7}}\n"] {
+        let (host, qemu) = UnixStream::pair().unwrap();
+        std::io::Write::write_all(&mut &qemu, greeting.as_bytes()).unwrap();
+        let error = Qmp::connect(host, SHORT).await.unwrap_err();
+        assert!(
+            matches!(error, QmpError::Answer { .. }),
+            "{greeting}: {error}"
+        );
+    }
+    let (host, qemu) = UnixStream::pair().unwrap();
+    drop(qemu);
+    let error = Qmp::connect(host, SHORT).await.unwrap_err();
+    assert_eq!(error.to_string(), "QEMU ended before it answered greeting");
+}
+
+#[tokio::test]
+async fn rubbish_and_floods_are_bounded() {
+    local(async {
+        let (qmp, mut events) = monitor(async |to, command, id| {
+            if command == "stop" {
+                for _ in 0..1000 {
+                    write(to, json!({"event": "STOP"})).await;
+                }
+            }
+            to.write_all(b"\xff\xfe rubbish\n[[[[\n{\"return\"\n\n")
+                .await
+                .unwrap();
+            obey(to, id).await;
+        })
+        .await
+        .unwrap();
+        qmp.stop().await.unwrap();
+        assert!(matches!(events.recv().await, Err(RecvError::Lagged(_))));
+        assert_eq!(events.recv().await.unwrap(), Event::Stopped);
+    })
+    .await;
+    local(async {
+        let (qmp, mut events) = monitor(async |to, command, id| {
+            if command == "stop" {
+                while to.write_all(&[b'x'; 4096]).await.is_ok() {}
+            }
+            obey(to, id).await;
+        })
+        .await
+        .unwrap();
+        assert!(matches!(qmp.stop().await, Err(QmpError::Closed { .. })));
+        assert!(matches!(events.recv().await, Err(RecvError::Closed)));
+        assert_eq!(qmp.ended().await, Ending::default());
+        assert!(matches!(qmp.events().recv().await, Err(RecvError::Closed)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_reason_of_the_end_outlives_a_flood_of_events() {
+    local(async {
+        let (qmp, _events) = monitor(async |to, command, id| {
+            obey(to, id).await;
+            if command == "quit" {
+                let data = json!({"guest": true, "reason": "guest-shutdown"});
+                write(to, json!({"event": "SHUTDOWN", "data": data})).await;
+                for _ in 0..1000 {
+                    write(to, json!({"event": "STOP"})).await;
+                }
+                to.shutdown().await.unwrap();
+            }
+        })
+        .await
+        .unwrap();
+        qmp.quit().await.unwrap();
+        assert!(qmp.ended().await.powered_off());
+    })
+    .await;
+}
