@@ -4,20 +4,24 @@
 //! that a second attempt finds the first; deletions name the UID that was meant.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use vm_api::contract::labels;
-use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
+use vm_api::v1::VirtualMachine;
 
 use crate::metrics::Metrics;
+use crate::own::OwnWrites;
 
 /// The name in which this controller writes: field manager, reporter of events.
 pub const FIELD_MANAGER: &str = "vm-crd-controller";
@@ -25,11 +29,27 @@ pub const FIELD_MANAGER: &str = "vm-crd-controller";
 /// How long a node's labels are remembered: they change only when the runtime is installed anew.
 const NODE_MEMORY: Duration = Duration::from_secs(60);
 
+/// A kind whose objects live in namespaces and can be read.
+pub trait Namespaced:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
+{
+}
+
+impl<K> Namespaced for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+{
+}
+
 /// The way to the API server.
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
     metrics: Metrics,
+    /// What was written and no watch has shown yet.
+    pub own: OwnWrites,
     accelerators: Arc<Mutex<HashMap<String, Remembered>>>,
 }
 
@@ -54,26 +74,25 @@ impl Cluster {
         Self {
             client,
             metrics,
+            own: OwnWrites::default(),
             accelerators: Arc::default(),
         }
     }
 
-    fn api<K>(&self, namespace: &str) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-    {
+    fn api<K: Namespaced>(&self, namespace: &str) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// Creates `object`, whose name is given, in its namespace.
-    pub async fn create<K>(&self, object: &K, resource: &'static str) -> kube::Result<Creation>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + Serialize
-            + std::fmt::Debug,
-    {
+    /// Creates `object`, whose name is given, in its namespace; not again while the object that was
+    /// created is still to appear.
+    pub async fn create<K: Namespaced + Serialize>(
+        &self,
+        object: &K,
+        resource: &'static str,
+    ) -> kube::Result<Creation> {
+        if self.own.is_coming(&ObjectRef::from_obj(object).to_string()) {
+            return Ok(Creation::Found);
+        }
         self.metrics.count_write(resource, "create");
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -81,7 +100,10 @@ impl Cluster {
         };
         let namespace = object.namespace().unwrap_or_default();
         match self.api::<K>(&namespace).create(&params, object).await {
-            Ok(_) => Ok(Creation::Made),
+            Ok(_) => {
+                self.own.made(ObjectRef::from_obj(object).to_string());
+                Ok(Creation::Made)
+            }
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
                 Ok(Creation::Found)
             }
@@ -89,79 +111,75 @@ impl Cluster {
         }
     }
 
-    /// Deletes the object with that name and UID; true if it was there.
-    pub async fn delete<K>(
+    /// Deletes `object`, not a successor of its name; true if it was there.
+    pub async fn delete<K: Namespaced>(
         &self,
-        namespace: &str,
-        name: &str,
-        uid: &str,
+        object: &K,
         resource: &'static str,
-    ) -> kube::Result<bool>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
+    ) -> kube::Result<bool> {
         self.metrics.count_write(resource, "delete");
         let params = DeleteParams {
             preconditions: Some(Preconditions {
-                uid: Some(uid.to_owned()),
+                uid: object.uid(),
                 resource_version: None,
             }),
             ..DeleteParams::default()
         };
-        match self.api::<K>(namespace).delete(name, &params).await {
-            Ok(_) => Ok(true),
+        let namespace = object.namespace().unwrap_or_default();
+        match self
+            .api::<K>(&namespace)
+            .delete(&object.name_any(), &params)
+            .await
+        {
+            Ok(left) => {
+                let left = left.left().and_then(|object| object.resource_version());
+                self.own.replaced(object, left.as_deref());
+                Ok(true)
+            }
             // Gone, or another object of that name by now.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// Applies `status` to a machine or an instance; what it does not name, and this controller
-    /// named before, is removed.
-    pub async fn apply_status<K>(
+    /// Applies `status` to the very version of a machine or an instance that was seen; what it does
+    /// not name, and this controller named before, is removed.
+    pub async fn apply_status<K: Namespaced>(
         &self,
         object: &K,
         status: Value,
         resource: &'static str,
-    ) -> kube::Result<()>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
+    ) -> kube::Result<()> {
         self.metrics.count_write(resource, "apply");
         let patch = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
-            // The UID keeps a status from landing on a successor of the same name.
-            "metadata": { "name": object.name_any(), "uid": object.uid() },
+            // A status that follows from an old version could undo what a newer one says.
+            "metadata": {
+                "name": object.name_any(),
+                "uid": object.uid(),
+                "resourceVersion": object.resource_version(),
+            },
             "status": status,
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let namespace = object.namespace().unwrap_or_default();
-        self.api::<K>(&namespace)
+        let written = self
+            .api::<K>(&namespace)
             .patch_status(&object.name_any(), &params, &Patch::Apply(patch))
-            .await
-            .map(|_| ())
+            .await?;
+        self.own
+            .replaced(object, written.resource_version().as_deref());
+        Ok(())
     }
 
     /// Replaces the finalizers of the very version of `object` that was seen.
-    pub async fn set_finalizers<K>(
+    pub async fn set_finalizers<K: Namespaced>(
         &self,
         object: &K,
         finalizers: &[String],
         resource: &'static str,
-    ) -> kube::Result<()>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
+    ) -> kube::Result<()> {
         let metadata = json!({
             "finalizers": finalizers,
             "uid": object.uid(),
@@ -180,13 +198,12 @@ impl Cluster {
         self.merge(vm, patch, "virtualmachines").await
     }
 
-    async fn merge<K>(&self, object: &K, patch: Value, resource: &'static str) -> kube::Result<()>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
+    async fn merge<K: Namespaced>(
+        &self,
+        object: &K,
+        patch: Value,
+        resource: &'static str,
+    ) -> kube::Result<()> {
         self.metrics.count_write(resource, "patch");
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -198,7 +215,11 @@ impl Cluster {
             .patch(&object.name_any(), &params, &Patch::Merge(patch))
             .await
         {
-            Ok(_) => Ok(()),
+            Ok(written) => {
+                self.own
+                    .replaced(object, written.resource_version().as_deref());
+                Ok(())
+            }
             // Gone already: nothing is left to change.
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(error),
@@ -284,9 +305,4 @@ pub fn reference<K: Resource<DynamicType = ()>>(
     object: &K,
 ) -> k8s_openapi::api::core::v1::ObjectReference {
     object.object_ref(&())
-}
-
-/// The namespace of a namespaced object; empty only for one that was never stored.
-pub fn namespace(object: &VirtualMachineInstance) -> String {
-    object.namespace().unwrap_or_default()
 }

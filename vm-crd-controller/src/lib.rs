@@ -13,6 +13,7 @@ mod invalid;
 pub mod lease;
 pub mod machine;
 pub mod metrics;
+pub mod own;
 pub mod reconcile;
 mod refusal;
 pub mod render;

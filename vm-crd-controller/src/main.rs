@@ -14,7 +14,7 @@ async fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Json => logs.json().flatten_event(true).init(),
-        LogFormat::Text => logs.init(),
+        LogFormat::Text => logs.with_ansi(false).init(),
     }
     run(args).await
 }

@@ -23,16 +23,24 @@ use crate::watch::Queue;
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(60));
 
 /// How soon an object is looked at again when the cluster knows a newer version of it than we saw.
-const STALE: Duration = Duration::from_millis(100);
+pub const STALE: Duration = Duration::from_millis(500);
 
 /// Why a reconciliation failed.
 #[derive(Debug, ThisError)]
-#[error("{doing}: {source}")]
+#[error("cannot {doing}: {}", said(source))]
 pub struct ReconcileError {
     /// What was tried.
     pub doing: &'static str,
     /// What the API server or the way to it said.
     pub source: kube::Error,
+}
+
+/// The API server's own sentence, without the structure around it.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => other.to_string(),
+    }
 }
 
 /// Says what was being done when the API server refused.

@@ -42,12 +42,12 @@ pub(crate) async fn work(
 
     let cluster = Cluster::new(client.clone(), metrics.clone());
     let (events, writing) = Events::start(client, &args.identity, metrics.clone());
-    let machine_reconciler = Arc::new(Machines {
-        cluster: cluster.clone(),
-        events: events.clone(),
-        instances: instances.clone(),
-        progress_delay: args.progress_delay(),
-    });
+    let machine_reconciler = Arc::new(Machines::new(
+        cluster.clone(),
+        events.clone(),
+        instances.clone(),
+        args.progress_delay(),
+    ));
     let instance_reconciler = Arc::new(Instances {
         cluster,
         events,

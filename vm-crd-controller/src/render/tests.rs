@@ -86,7 +86,10 @@ fn a_machine_with_everything() {
         "terminationGracePeriodSeconds": 5,
         "dnsPolicy": "None", "dnsConfig": { "nameservers": ["192.0.2.1"] },
     });
-    let claim = |block| Claim { block, size: Some("2Gi".into()) };
+    let claim = |block| Claim {
+        block,
+        size: Some("2Gi".into()),
+    };
     let claims = Claims::from([
         ("files".to_owned(), claim(false)),
         ("blocks".to_owned(), claim(true)),
@@ -117,9 +120,15 @@ fn a_seed_of_one_secret_is_that_secret() {
         spec["volumes"].as_array_mut().unwrap().push(volume);
         let pod = render(spec, &Claims::new()).unwrap().spec.unwrap();
         let volume = &pod.volumes.as_ref().unwrap()[0];
-        assert_eq!(volume.secret.as_ref().unwrap().secret_name.as_deref(), Some("one"));
+        assert_eq!(
+            volume.secret.as_ref().unwrap().secret_name.as_deref(),
+            Some("one")
+        );
         let mount = &pod.containers[0].volume_mounts.as_ref().unwrap()[0];
-        assert_eq!((mount.mount_path.as_str(), mount.read_only), ("/volumes/seed", Some(true)));
+        assert_eq!(
+            (mount.mount_path.as_str(), mount.read_only),
+            ("/volumes/seed", Some(true))
+        );
     }
 }
 
@@ -136,6 +145,8 @@ fn what_cannot_be_rendered_is_named() {
     let error = render(sysprep, &Claims::new()).unwrap_err().to_string();
     assert!(error.starts_with("volumes[0].sysprep: "), "{error}");
 
-    let error = render(json!({ "domain": {} }), &Claims::new()).unwrap_err().to_string();
+    let error = render(json!({ "domain": {} }), &Claims::new())
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("domain.memory.guest: "), "{error}");
 }

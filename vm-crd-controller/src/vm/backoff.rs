@@ -1,7 +1,7 @@
 //! The pause between attempts to start a machine that keeps failing, as KubeVirt has it.
 //!
 //! An instance that ended without its guest ever having run counts as a failed start; one that ran
-//! wipes the count out.
+//! wipes the count out. Beyond KubeVirt, guests that keep crashing early count as well.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use vm_api::v1::{Phase, RunStrategy, StartFailure, VirtualMachineInstance};
 
+use super::crashes;
 use crate::clock;
 use crate::machine::digest;
 
@@ -18,11 +19,13 @@ const FIRST: u32 = 10;
 /// The longest pause, in seconds.
 const LONGEST: u32 = 300;
 
-/// The failures of starts after `instance` was looked at.
+/// The failures of starts after `instance` was looked at; `crashes` early ones lie behind it in a
+/// row.
 pub(super) fn next(
     old: Option<&StartFailure>,
     strategy: RunStrategy,
     instance: Option<&VirtualMachineInstance>,
+    crashes: u32,
     now: &Time,
 ) -> Option<StartFailure> {
     if !matches!(strategy, RunStrategy::Always | RunStrategy::RerunOnFailure) {
@@ -31,22 +34,27 @@ pub(super) fn next(
     let Some(instance) = instance else {
         return old.cloned();
     };
-    if ran(instance) {
+    let ended = is_final(instance);
+    let crashes = crashes.saturating_sub(crashes::FREE);
+    if ran(instance) && (!ended || crashes == 0) {
         return None;
     }
     let uid = instance.uid();
     let known = old.is_some_and(|failure| failure.last_failed_vmi_uid == uid);
-    if !is_final(instance) || known {
+    if !ended || known {
         return old.cloned();
     }
-    let count = old
+    let before = old
         .and_then(|failure| failure.consecutive_fail_count)
-        .unwrap_or(0)
-        .max(0);
-    let count = count.saturating_add(1);
-    let pause = pause(count.unsigned_abs(), uid.as_deref().unwrap_or_default());
+        .unwrap_or(0);
+    let count = if ran(instance) {
+        crashes
+    } else {
+        u32::try_from(before).unwrap_or(0).saturating_add(1)
+    };
+    let pause = pause(count, uid.as_deref().unwrap_or_default());
     Some(StartFailure {
-        consecutive_fail_count: Some(count),
+        consecutive_fail_count: Some(i32::try_from(count).unwrap_or(i32::MAX)),
         last_failed_vmi_uid: uid,
         retry_after_timestamp: Some(clock::after(now, pause)),
     })
@@ -127,19 +135,34 @@ mod tests {
         .enumerate()
         {
             let instance = failed(&format!("uid-{round}"));
-            failure = next(failure.as_ref(), always, Some(&instance), &now);
-            let again = next(failure.as_ref(), always, Some(&instance), &now);
+            failure = next(failure.as_ref(), always, Some(&instance), 0, &now);
+            let again = next(failure.as_ref(), always, Some(&instance), 0, &now);
             assert_eq!(failure, again, "it counts once");
             let left = left(failure.as_ref(), &now).unwrap().as_secs();
             assert!((least..=most).contains(&left), "round {round}: {left} s");
         }
-        let gone = next(failure.as_ref(), always, None, &now);
+        let gone = next(failure.as_ref(), always, None, 0, &now);
         assert_eq!(gone, failure, "the count outlives the instance");
         let ran = instance("x", &["Pending", "Running", "Failed"]);
-        assert_eq!(next(failure.as_ref(), always, Some(&ran), &now), None);
+        assert_eq!(next(failure.as_ref(), always, Some(&ran), 0, &now), None);
         assert_eq!(
-            next(failure.as_ref(), RunStrategy::Manual, None, &now),
+            next(failure.as_ref(), RunStrategy::Manual, None, 0, &now),
             None
         );
+    }
+
+    #[test]
+    fn a_few_early_crashes_are_free() {
+        let now = clock::now();
+        let crashed = instance("x", &["Pending", "Running", "Failed"]);
+        let runs = instance("x", &["Pending", "Running"]);
+        let after = |instance, crashes| {
+            next(None, RunStrategy::Always, Some(instance), crashes, &now)
+                .and_then(|failure| failure.consecutive_fail_count)
+        };
+        for (crashes, expected) in [(1, None), (3, None), (4, Some(1)), (6, Some(3))] {
+            assert_eq!(after(&crashed, crashes), expected, "{crashes}");
+        }
+        assert_eq!(after(&runs, 9), None, "it runs");
     }
 }

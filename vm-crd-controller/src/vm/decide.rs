@@ -39,6 +39,8 @@ pub(super) struct Observed<'a> {
     pub(super) instance: Option<&'a VirtualMachineInstance>,
     /// Why it cannot get an instance.
     pub(super) trouble: Option<&'a Trouble>,
+    /// Early crashes in a row that lie behind it.
+    pub(super) crashes: u32,
     /// Now, in whole seconds as the API has it.
     pub(super) now: Time,
     /// How long a start that goes well stays unreported.
@@ -85,6 +87,7 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
         old.start_failure.as_ref(),
         strategy,
         observed.instance,
+        observed.crashes,
         &observed.now,
     );
     let wait = backoff::left(failure.as_ref(), &observed.now);
@@ -221,7 +224,8 @@ fn leave(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
         outdated: false,
     };
     let status = status::of(observed, strategy, remembered);
-    if status != old {
+    // One word suffices for who leaves: each write delays the end.
+    if status.printable_status != old.printable_status {
         plan.status = Some(status);
     }
     plan

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod check;
+mod crashes;
 mod decide;
 mod instance;
 mod status;
@@ -19,26 +20,24 @@ use serde_json::{Value, json};
 use tracing::{debug, info};
 use vm_api::v1::{RunStrategy, VirtualMachine, VirtualMachineInstance, VirtualMachineStatus};
 
+use crashes::Crashes;
 use decide::{FINALIZER, Observed, Plan, decide};
 use trouble::Trouble;
 
 use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
-use crate::reconcile::{Doing, Reconcile, ReconcileError};
+use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::watch::Guarded;
 use crate::{clock, invalid, refusal};
 
 /// Reconciles machines.
 pub struct Machines {
-    /// The way to the API server.
-    pub cluster: Cluster,
-    /// Where events go.
-    pub events: Events,
-    /// All instances.
-    pub instances: Store<Guarded<VirtualMachineInstance>>,
-    /// How long a start that goes well stays unreported.
-    pub progress_delay: Duration,
+    cluster: Cluster,
+    events: Events,
+    instances: Store<Guarded<VirtualMachineInstance>>,
+    progress_delay: Duration,
+    crashes: Crashes,
 }
 
 impl Reconcile<Guarded<VirtualMachine>> for Machines {
@@ -60,12 +59,33 @@ impl Reconcile<Guarded<VirtualMachine>> for Machines {
 }
 
 impl Machines {
+    /// A reconciler that acts by `cluster` and looks instances up in `instances`.
+    pub fn new(
+        cluster: Cluster,
+        events: Events,
+        instances: Store<Guarded<VirtualMachineInstance>>,
+        progress_delay: Duration,
+    ) -> Self {
+        Self {
+            cluster,
+            events,
+            instances,
+            progress_delay,
+            crashes: Crashes::default(),
+        }
+    }
+
     async fn one(&self, vm: &VirtualMachine) -> Result<Option<Duration>, ReconcileError> {
         let namespace = vm.namespace().unwrap_or_default();
         let name = ObjectRef::new(&vm.name_any()).within(&namespace);
         let found = self.instances.get(&name);
         let found = found.as_deref().and_then(|guarded| guarded.0.as_ref().ok());
         let own = found.filter(|instance| instance::is_of(instance, vm));
+        let written = &self.cluster.own;
+        if written.is_stale(vm) || own.is_some_and(|instance| written.is_stale(instance)) {
+            // The watch brings what was written; this only makes sure.
+            return Ok(Some(STALE));
+        }
         let (strategy, mut trouble) = match check::machine(vm) {
             Ok(strategy) => (strategy, None),
             // Without a strategy nothing is started and nothing stopped.
@@ -74,10 +94,12 @@ impl Machines {
         if own.is_none() && found.is_some() {
             trouble = trouble.or_else(|| Some(Trouble::NameTaken(vm.name_any())));
         }
+        let crashes = self.crashes.count(vm, own);
         let observe = |trouble| Observed {
             vm,
             instance: own,
             trouble,
+            crashes,
             now: clock::now(),
             progress_delay: self.progress_delay,
         };
@@ -139,14 +161,11 @@ impl Machines {
                 .doing("write the status")?;
         }
         if let Some(instance) = instance.filter(|_| plan.delete) {
-            let namespace = instance.namespace().unwrap_or_default();
-            let uid = instance.uid().unwrap_or_default();
-            let name = instance.name_any();
             self.cluster
-                .delete::<VirtualMachineInstance>(&namespace, &name, &uid, resource::INSTANCES)
+                .delete(instance, resource::INSTANCES)
                 .await
                 .doing("delete the instance")?;
-            info!(instance = name, "instance deleted");
+            info!(instance = instance.name_any(), "instance deleted");
         }
         self.events.publish(&reference(vm), plan.notes);
         // A written status makes the version that was seen an old one; its event brings us back.

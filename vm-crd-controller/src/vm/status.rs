@@ -134,21 +134,27 @@ fn failure(
         return failed(trouble.reason(), &trouble.to_string());
     }
     let known = remembered.failure.as_ref()?;
-    let status = observed
+    let uid = &known.last_failed_vmi_uid;
+    let said = old
+        .start_failure
+        .as_ref()
+        .is_some_and(|failure| failure.last_failed_vmi_uid == *uid);
+    let instance = observed
         .instance
-        .and_then(|instance| instance.status.as_ref());
-    let last = observed
-        .instance
-        .filter(|instance| instance.metadata.uid == known.last_failed_vmi_uid)
-        .and(status)
-        .and_then(|status| find(&status.conditions, kind::SYNCHRONIZED));
-    match last {
-        Some(why) => failed(
-            why.reason.as_deref().unwrap_or(reason::FAILED_CREATE),
-            why.message.as_deref().unwrap_or_default(),
-        ),
-        None => find(&old.conditions, kind::FAILURE).cloned(),
-    }
+        .filter(|instance| instance.metadata.uid == *uid && !said);
+    let Some(status) = instance.and_then(|instance| instance.status.as_ref()) else {
+        return find(&old.conditions, kind::FAILURE).cloned();
+    };
+    let why = find(&status.conditions, kind::SYNCHRONIZED)
+        .or_else(|| find(&status.conditions, kind::READY))?;
+    failed(
+        status
+            .reason
+            .as_deref()
+            .or(why.reason.as_deref())
+            .unwrap_or(reason::FAILED_CREATE),
+        why.message.as_deref().unwrap_or_default(),
+    )
 }
 
 /// The status in one word: the first that holds, in KubeVirt's order.

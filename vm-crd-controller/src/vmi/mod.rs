@@ -28,7 +28,7 @@ use pod::{Complaint, Progress};
 use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
-use crate::reconcile::{Doing, Reconcile, ReconcileError};
+use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::watch::Guarded;
 use crate::{clock, invalid, refusal, render};
 
@@ -78,6 +78,11 @@ impl Instances {
         let namespace = instance.namespace().unwrap_or_default();
         let name = ObjectRef::new(&render::pod_name(instance)).within(&namespace);
         let pod = self.pods.get(&name);
+        let written = &self.cluster.own;
+        if written.is_stale(instance) || pod.as_deref().is_some_and(|pod| written.is_stale(pod)) {
+            // The watch brings what was written; this only makes sure.
+            return Ok(Some(STALE));
+        }
         let mut obstacle = None;
         if wants_pod(instance, pod.as_deref()) {
             match self.make_pod(instance).await? {
@@ -185,12 +190,10 @@ impl Instances {
         }
         self.events.publish(&regarding, plan.notes);
         if let Some(pod) = pod.filter(|_| plan.delete_pod) {
-            let namespace = pod.namespace().unwrap_or_default();
-            let uid = pod.uid().unwrap_or_default();
             let name = pod.name_any();
             let was_there = self
                 .cluster
-                .delete::<Pod>(&namespace, &name, &uid, resource::PODS)
+                .delete(pod, resource::PODS)
                 .await
                 .doing("delete the pod")?;
             if was_there {

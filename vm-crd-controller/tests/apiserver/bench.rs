@@ -82,6 +82,27 @@ impl Bench {
         self.dir.path().join(format!("{name}.log"))
     }
 
+    /// What controllers logged about a namespace.
+    pub(crate) fn log_about(&self, namespace: &str) -> String {
+        let files = fs::read_dir(self.dir.path())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let logs = files.filter(|file| file.path().extension().is_some_and(|end| end == "log"));
+        let about = logs
+            .filter(|log| {
+                !["etcd.log", "kube-apiserver.log", "audit.log"]
+                    .iter()
+                    .any(|name| log.file_name() == *name)
+            })
+            .flat_map(|log| {
+                let text = fs::read_to_string(log.path()).unwrap_or_default();
+                let lines = text.lines().filter(|line| line.contains(namespace));
+                lines.map(str::to_owned).collect::<Vec<_>>()
+            });
+        about.collect::<Vec<_>>().join("\n")
+    }
+
     /// Who wrote what in `namespace`: `<verb> <resource>[/<subresource>]` of each write of `user`,
     /// events aside.
     pub(crate) fn writes(&self, user: &str, namespace: &str) -> Vec<String> {
@@ -141,9 +162,9 @@ impl Bench {
 
     fn install(&self) {
         let product = concat!(env!("CARGO_MANIFEST_DIR"), "/../runtimeclass");
-        self.apply(&["-f", &format!("{product}/namespace.yaml")]);
+        self.apply(&["-f", &format!("{product}/base/namespace.yaml")]);
         self.apply(&["-k", &format!("{product}/crds")]);
-        self.apply(&["-f", &format!("{product}/runtimeclass.yaml")]);
+        self.apply(&["-f", &format!("{product}/base/runtimeclass.yaml")]);
         self.apply(&["-k", &format!("{product}/controller")]);
     }
 }

@@ -43,10 +43,7 @@ fn main() -> ExitCode {
         .map(|(name, case)| trial(name, case, &bench, runtime.handle()))
         .collect();
     let first = libtest_mimic::run(&arguments, trials);
-    let log = controller.stop();
-    if first.has_failed() {
-        eprintln!("the controller's log:\n{log}");
-    }
+    controller.stop();
 
     // These start and stop controllers of their own, one after the other.
     arguments.test_threads = Some(1);
@@ -72,9 +69,15 @@ fn trial(
     let (bench, runtime) = (Arc::clone(bench), runtime.clone());
     let own_name = name.to_owned();
     Trial::test(name, move || {
-        let run = case(Arc::clone(&bench), own_name);
-        runtime
-            .block_on(run)
-            .map_err(|error| Failed::from(format!("{error:?}")))
+        let run = case(Arc::clone(&bench), own_name.clone());
+        runtime.block_on(run).map_err(|error| {
+            let log = bench.log_about(&space::namespace_of(&own_name));
+            Failed::from(format!(
+                "{error:?}
+
+the controllers' logs about it:
+{log}"
+            ))
+        })
     })
 }

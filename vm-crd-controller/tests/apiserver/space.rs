@@ -32,7 +32,7 @@ pub(crate) struct Space {
 impl Space {
     /// Makes one in which Pod Security admits only what is *restricted*.
     pub(crate) async fn new(client: &Client, case: &str) -> Result<Self> {
-        let namespace = case.replace("::", "-").replace('_', "-");
+        let namespace = namespace_of(case);
         let object: Namespace = serde_json::from_value(json!({ "metadata": {
             "name": namespace,
             "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
@@ -265,6 +265,11 @@ impl Space {
         })
         .await
     }
+}
+
+/// The namespace of a case.
+pub(crate) fn namespace_of(case: &str) -> String {
+    case.replace("::", "-").replace('_', "-")
 }
 
 /// The template of a sound machine with `more` merged in.

@@ -25,7 +25,7 @@ pub(crate) async fn unschedulable(bench: Arc<Bench>, name: String) -> Result<()>
         .as_ref()
         .and_then(|spec| spec.node_selector.clone());
     ensure!(
-        selector.is_some_and(|selector| selector.get("no").is_some()),
+        selector.is_some_and(|selector| selector.contains_key("no")),
         "the pod's selector"
     );
     let message = "0/2 nodes are available: 2 node(s) didn't match";

@@ -1,0 +1,100 @@
+//! What this replica wrote itself and its watches have not shown yet.
+//!
+//! A decision over an object that was changed a moment ago by ourselves would undo or repeat that
+//! change. Relies on versions being compared for equality alone. Entries that no watch confirms
+//! expire: then the API server's own check of versions is what remains.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::{Resource, ResourceExt};
+
+/// How long a watch may lag before it is no longer waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Own writes; a clone knows the same.
+#[derive(Clone, Default)]
+pub struct OwnWrites(Arc<Mutex<HashMap<String, Entry>>>);
+
+struct Entry {
+    /// The version that was replaced; none for an object that was made.
+    replaced: Option<String>,
+    when: Instant,
+}
+
+impl OwnWrites {
+    /// The version of `object` that was seen is replaced by `new`, as far as that differs.
+    pub fn replaced<K: Resource<DynamicType = ()>>(&self, object: &K, new: Option<&str>) {
+        let old = object.resource_version();
+        if old.as_deref() != new {
+            self.note(uid(object), old);
+        }
+    }
+
+    /// An object with that name was made; `name` is unique among all kinds.
+    pub fn made(&self, name: String) {
+        self.note(name, None);
+    }
+
+    /// Whether this very version of `object` is known to be replaced.
+    pub fn is_stale<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        let version = object.resource_version();
+        self.ask(&uid(object), |entry| entry.replaced == version)
+    }
+
+    /// Whether an object with that name was made and is still to appear.
+    pub fn is_coming(&self, name: &str) -> bool {
+        self.ask(name, |entry| entry.replaced.is_none())
+    }
+
+    fn note(&self, key: String, replaced: Option<String>) {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, entry| entry.when.elapsed() < PATIENCE);
+        entries.insert(
+            key,
+            Entry {
+                replaced,
+                when: Instant::now(),
+            },
+        );
+    }
+
+    fn ask(&self, key: &str, holds: impl Fn(&Entry) -> bool) -> bool {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries
+            .get(key)
+            .is_some_and(|entry| entry.when.elapsed() < PATIENCE && holds(entry))
+    }
+}
+
+fn uid<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    object.uid().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(version: &str) -> Pod {
+        let metadata = json!({ "name": "p", "uid": "u", "resourceVersion": version });
+        serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+    }
+
+    #[test]
+    fn only_the_replaced_version_is_stale() {
+        let own = OwnWrites::default();
+        assert!(!own.is_stale(&pod("1")));
+        own.replaced(&pod("1"), Some("1"));
+        assert!(!own.is_stale(&pod("1")), "nothing changed");
+        own.replaced(&pod("1"), Some("2"));
+        assert!(own.is_stale(&pod("1")));
+        assert!(!own.is_stale(&pod("2")));
+        assert!(!own.is_coming("u"));
+        own.made("default/p".to_owned());
+        assert!(own.is_coming("default/p"));
+    }
+}

@@ -1,0 +1,307 @@
+//! Plans for machines, step by step as a cluster would show them.
+
+use serde_json::{Value, json};
+use vm_api::v1::PrintableStatus;
+
+use super::*;
+
+const CREATED: &str = "2026-01-01T00:00:00Z";
+
+fn at(second: u32) -> Time {
+    let created: Time = serde_json::from_value(json!(CREATED)).unwrap();
+    clock::after(&created, second)
+}
+
+fn vm(more: Value) -> VirtualMachine {
+    let mut object = json!({
+        "metadata": { "name": "tl", "namespace": "default", "uid": "vm-uid", "generation": 1,
+            "creationTimestamp": CREATED },
+        "spec": { "runStrategy": "Always", "template": { "spec": { "domain": {
+            "memory": { "guest": "64Mi" } } } } },
+    });
+    for (key, value) in more.as_object().unwrap() {
+        match key.as_str() {
+            "status" => object[key] = value.clone(),
+            _ => object["metadata"][key] = value.clone(),
+        }
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn made(vm: &VirtualMachine, status: Value) -> VirtualMachineInstance {
+    let mut instance = instance::of(vm);
+    instance.metadata.uid = Some("vmi-uid".to_owned());
+    instance.metadata.creation_timestamp = Some(at(0));
+    instance.status = serde_json::from_value(status).unwrap();
+    instance
+}
+
+fn running() -> Value {
+    json!({ "phase": "Running",
+        "phaseTransitionTimestamps": [{ "phase": "Running", "phaseTransitionTimestamp": CREATED }],
+        "conditions": [{ "type": "Ready", "status": "True" }] })
+}
+
+fn observed<'a>(
+    vm: &'a VirtualMachine,
+    instance: Option<&'a VirtualMachineInstance>,
+) -> Observed<'a> {
+    Observed {
+        vm,
+        instance,
+        trouble: None,
+        crashes: 0,
+        now: at(1),
+        progress_delay: Duration::from_secs(5),
+    }
+}
+
+fn plan(
+    vm: &VirtualMachine,
+    instance: Option<&VirtualMachineInstance>,
+    strategy: RunStrategy,
+) -> Plan {
+    decide(&observed(vm, instance), strategy)
+}
+
+fn word(plan: &Plan) -> Option<PrintableStatus> {
+    plan.status
+        .as_ref()
+        .and_then(|status| status.printable_status)
+}
+
+#[test]
+fn a_start_that_goes_well_costs_one_status_and_one_finalizer() {
+    let fresh = vm(json!({}));
+    let start = plan(&fresh, None, RunStrategy::Always);
+    assert_eq!(
+        start,
+        Plan {
+            create: true,
+            ..Plan::default()
+        }
+    );
+
+    let pending = made(&fresh, json!(null));
+    let quiet = plan(&fresh, Some(&pending), RunStrategy::Always);
+    assert_eq!((quiet.status, quiet.hold), (None, false));
+    assert_eq!(quiet.again, Some(Duration::from_secs(4)));
+    let slow = decide(
+        &Observed {
+            now: at(5),
+            ..observed(&fresh, Some(&pending))
+        },
+        RunStrategy::Always,
+    );
+    assert_eq!(word(&slow), Some(PrintableStatus::Starting));
+
+    let up = made(&fresh, running());
+    let told = plan(&fresh, Some(&up), RunStrategy::Always);
+    assert_eq!(word(&told), Some(PrintableStatus::Running));
+    assert!(
+        !told.hold,
+        "the version that was seen is an old one by then"
+    );
+    let status = told.status.unwrap();
+    assert_eq!((status.created, status.ready), (Some(true), Some(true)));
+    assert_eq!(status.run_strategy.as_deref(), Some("Always"));
+
+    let settled = vm(json!({ "status": status }));
+    let hold = plan(&settled, Some(&up), RunStrategy::Always);
+    assert_eq!(
+        hold,
+        Plan {
+            hold: true,
+            ..Plan::default()
+        }
+    );
+    let held = vm(json!({ "status": status, "finalizers": [FINALIZER] }));
+    assert_eq!(plan(&held, Some(&up), RunStrategy::Always), Plan::default());
+}
+
+#[test]
+fn a_halted_machine_is_stopped_at_once_and_needs_no_finalizer() {
+    let plan = plan(&vm(json!({})), None, RunStrategy::Halted);
+    assert_eq!(word(&plan), Some(PrintableStatus::Stopped));
+    assert!(!plan.hold && !plan.create);
+    let status = plan.status.unwrap();
+    assert_eq!(status.created, Some(false));
+    assert_eq!(status.run_strategy, None, "it was never started");
+}
+
+#[test]
+fn halting_deletes_and_lets_the_deletion_be_the_news() {
+    let machine = vm(json!({ "status": { "runStrategy": "Halted", "created": true } }));
+    let up = made(&machine, running());
+    let plan = plan(&machine, Some(&up), RunStrategy::Halted);
+    assert!(plan.delete);
+    assert_eq!(plan.status, None);
+    assert_eq!(plan.notes[0].reason, "SuccessfulDelete");
+}
+
+#[test]
+fn what_must_be_remembered_is_written_before_the_instance_goes() {
+    let machine = vm(json!({ "status": { "runStrategy": "RerunOnFailure" } }));
+    let mut crashed = running();
+    crashed["phase"] = json!("Failed");
+    let crashed = made(&machine, crashed);
+    let rerun = plan(&machine, Some(&crashed), RunStrategy::RerunOnFailure);
+    assert!(rerun.delete);
+    let requests = rerun.status.unwrap().state_change_requests;
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].action, "Start");
+
+    let never = made(
+        &machine,
+        json!({ "phase": "Failed", "conditions": [
+        { "type": "Synchronized", "status": "False", "reason": "StartError", "message": "no disk" },
+    ] }),
+    );
+    let back_off = plan(&machine, Some(&never), RunStrategy::Always);
+    assert!(back_off.delete);
+    assert_eq!(word(&back_off), Some(PrintableStatus::CrashLoopBackOff));
+    let status = back_off.status.unwrap();
+    assert!(status.start_failure.is_some());
+    // The instance is gone: its machine waits, and still says why.
+    let waiting = vm(json!({ "status": status }));
+    let waits = plan(&waiting, None, RunStrategy::Always);
+    assert!(!waits.create && waits.again.is_some());
+    let failure = waits
+        .status
+        .unwrap()
+        .conditions
+        .into_iter()
+        .find(|c| c.r#type == "Failure");
+    assert_eq!(failure.unwrap().message.as_deref(), Some("no disk"));
+    let later = Observed {
+        now: at(60),
+        ..observed(&waiting, None)
+    };
+    assert!(decide(&later, RunStrategy::Always).create);
+}
+
+#[test]
+fn an_outdated_instance_that_never_ran_is_replaced() {
+    let first = vm(json!({}));
+    let stuck = made(
+        &first,
+        json!({ "phase": "Pending", "conditions": [
+        { "type": "Synchronized", "status": "False", "reason": "UnsupportedField" } ] }),
+    );
+    let told = plan(&first, Some(&stuck), RunStrategy::Always);
+    assert_eq!(word(&told), Some(PrintableStatus::Starting));
+    let mut mended = vm(json!({ "generation": 2, "status": told.status }));
+    mended
+        .spec
+        .template
+        .spec
+        .as_mut()
+        .unwrap()
+        .domain
+        .memory
+        .as_mut()
+        .unwrap()
+        .guest = Some("128Mi".into());
+    assert!(plan(&mended, Some(&stuck), RunStrategy::Always).delete);
+    // One that runs is left alone, and says that it wants a restart.
+    let up = made(&first, running());
+    let runs = plan(&mended, Some(&up), RunStrategy::Always);
+    assert!(!runs.delete);
+    let status = runs.status.unwrap();
+    assert!(
+        status
+            .conditions
+            .iter()
+            .any(|c| c.r#type == "RestartRequired")
+    );
+    assert_eq!(
+        (status.observed_generation, status.desired_generation),
+        (Some(1), Some(2))
+    );
+}
+
+#[test]
+fn a_machine_leaves_after_its_instance() {
+    let leaving = vm(
+        json!({ "deletionTimestamp": CREATED, "finalizers": [FINALIZER],
+        "status": { "created": true } }),
+    );
+    let up = made(&leaving, running());
+    let first = plan(&leaving, Some(&up), RunStrategy::Always);
+    assert!(first.delete && !first.release);
+    assert_eq!(word(&first), Some(PrintableStatus::Terminating));
+    let last = plan(&leaving, None, RunStrategy::Always);
+    assert_eq!(
+        last,
+        Plan {
+            release: true,
+            ..Plan::default()
+        }
+    );
+    // Orphans stay.
+    let orphaning =
+        vm(json!({ "deletionTimestamp": CREATED, "finalizers": [FINALIZER, "orphan"] }));
+    let plan = plan(&orphaning, Some(&up), RunStrategy::Always);
+    assert_eq!(
+        plan,
+        Plan {
+            release: true,
+            ..Plan::default()
+        }
+    );
+}
+
+#[test]
+fn statuses_come_in_kubevirts_order() {
+    let machine = vm(json!({}));
+    let false_ =
+        |kind: &str, reason: &str| json!({ "type": kind, "status": "False", "reason": reason });
+    let scheduling = |conditions: Value| json!({ "phase": "Scheduling", "conditions": conditions });
+    let table = [
+        (running(), PrintableStatus::Running),
+        (
+            json!({ "phase": "Running", "conditions": [{ "type": "Paused", "status": "True" }] }),
+            PrintableStatus::Paused,
+        ),
+        (
+            scheduling(json!([false_("PodScheduled", "Unschedulable")])),
+            PrintableStatus::ErrorUnschedulable,
+        ),
+        (
+            scheduling(json!([
+                false_("PodScheduled", "Unschedulable"),
+                false_("Synchronized", "FailedPvcNotFound")
+            ])),
+            PrintableStatus::ErrorPvcNotFound,
+        ),
+        (
+            scheduling(json!([false_("Synchronized", "ErrImagePull")])),
+            PrintableStatus::ErrImagePull,
+        ),
+        (
+            scheduling(json!([false_("Synchronized", "InvalidImageName")])),
+            PrintableStatus::ErrImagePull,
+        ),
+        (
+            scheduling(json!([false_("Synchronized", "ImagePullBackOff")])),
+            PrintableStatus::ImagePullBackOff,
+        ),
+        (
+            scheduling(json!([false_("Synchronized", "FailedMount")])),
+            PrintableStatus::Starting,
+        ),
+        (json!({ "phase": "Succeeded" }), PrintableStatus::Stopped),
+    ];
+    for (status, expected) in table {
+        let instance = made(&machine, status.clone());
+        let late = Observed {
+            now: at(9),
+            ..observed(&machine, Some(&instance))
+        };
+        assert_eq!(
+            word(&decide(&late, RunStrategy::Manual)),
+            Some(expected),
+            "{status}"
+        );
+    }
+}

@@ -1,0 +1,317 @@
+//! Plans for instances, step by step as a cluster would show them.
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::*;
+
+const CREATED: &str = "2026-01-01T00:00:00Z";
+
+fn at(second: u32) -> Time {
+    let created: Time = serde_json::from_value(json!(CREATED)).unwrap();
+    clock::after(&created, second)
+}
+
+fn instance(more: Value) -> VirtualMachineInstance {
+    let mut object = json!({
+        "metadata": {
+            "name": "tl", "namespace": "default", "uid": "u", "creationTimestamp": CREATED,
+            "finalizers": [FINALIZER],
+        },
+        "spec": { "domain": { "memory": { "guest": "64Mi" } } },
+    });
+    for (key, value) in more.as_object().unwrap() {
+        if key == "deletionTimestamp" {
+            object["metadata"][key] = value.clone();
+        } else {
+            object[key] = value.clone();
+        }
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn pod(status: Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": { "name": "p", "uid": "pod-uid", "creationTimestamp": CREATED },
+        "spec": { "containers": [{ "name": "compute" }], "nodeName": "node1" },
+        "status": status,
+    }))
+    .unwrap()
+}
+
+fn running() -> Pod {
+    pod(json!({
+        "phase": "Running", "podIP": "10.0.0.7",
+        "conditions": [{ "type": "Ready", "status": "True" }],
+        "containerStatuses": [{ "name": "compute", "ready": true, "restartCount": 0, "image": "",
+            "imageID": "", "state": { "running": { "startedAt": CREATED } } }],
+    }))
+}
+
+fn starting() -> Pod {
+    pod(json!({ "phase": "Pending" }))
+}
+
+fn observed<'a>(instance: &'a VirtualMachineInstance, pod: Option<&'a Pod>) -> Observed<'a> {
+    Observed {
+        instance,
+        pod,
+        obstacle: None,
+        complaint: None,
+        emulated: false,
+        now: at(1),
+        progress_delay: Duration::from_secs(5),
+    }
+}
+
+fn conditions(plan: &Plan) -> Vec<String> {
+    let status = plan.status.as_ref().expect("a status is written");
+    let mut words: Vec<_> = status
+        .conditions
+        .iter()
+        .map(|c| {
+            format!(
+                "{}={}({})",
+                c.r#type,
+                c.status,
+                c.reason.as_deref().unwrap_or("")
+            )
+        })
+        .collect();
+    words.sort();
+    words
+}
+
+fn notes(plan: &Plan) -> Vec<&str> {
+    plan.notes.iter().map(|note| &*note.reason).collect()
+}
+
+#[test]
+fn a_start_that_goes_well_is_quiet_until_it_runs() {
+    let fresh = instance(json!({}));
+    let waiting = starting();
+    let plan = decide(&observed(&fresh, Some(&waiting)));
+    assert_eq!((plan.status, plan.notes.len()), (None, 0));
+    assert_eq!(plan.again, Some(Duration::from_secs(2)), "it looks again");
+
+    let slow = Observed {
+        now: at(5),
+        ..observed(&fresh, Some(&waiting))
+    };
+    let plan = decide(&slow);
+    assert_eq!(conditions(&plan), ["Ready=False(GuestNotRunning)"]);
+    assert_eq!(plan.status.unwrap().phase, Some(Phase::Scheduling));
+
+    let up = running();
+    let plan = decide(&observed(&fresh, Some(&up)));
+    assert_eq!(
+        conditions(&plan),
+        ["LiveMigratable=False(NotSupported)", "Ready=True()"]
+    );
+    assert_eq!(notes(&plan), ["Created", "Started"]);
+    let status = plan.status.unwrap();
+    assert_eq!(status.phase, Some(Phase::Running));
+    assert_eq!(status.node_name.as_deref(), Some("node1"));
+    assert_eq!(status.interfaces[0].ip_address.as_deref(), Some("10.0.0.7"));
+
+    // Nothing new is nothing to write.
+    let settled = instance(json!({ "status": status }));
+    assert_eq!(decide(&observed(&settled, Some(&up))), Plan::default());
+}
+
+#[test]
+fn what_goes_wrong_is_told_at_once() {
+    let fresh = instance(json!({}));
+    let obstacle = Obstacle::ClaimMissing {
+        namespace: "default".into(),
+        claim: "c".into(),
+        volume: "v".into(),
+    };
+    let blocked = Observed {
+        obstacle: Some(&obstacle),
+        ..observed(&fresh, None)
+    };
+    let plan = decide(&blocked);
+    assert_eq!(
+        conditions(&plan),
+        [
+            "PodScheduled=False(Unschedulable)",
+            "Ready=False(PodNotExists)",
+            "Synchronized=False(FailedPvcNotFound)"
+        ]
+    );
+    assert_eq!(notes(&plan), ["FailedPvcNotFound"]);
+    assert_eq!(plan.again, Some(RETRY_OBSTACLE));
+    let status = plan.status.unwrap();
+    assert_eq!(status.phase, Some(Phase::Pending));
+
+    // Said once; mended, it is quiet again as soon as that is written.
+    let told = instance(json!({ "status": status }));
+    let blocked = Observed {
+        obstacle: Some(&obstacle),
+        ..observed(&told, None)
+    };
+    assert_eq!(decide(&blocked).status, None);
+    let waiting = starting();
+    let plan = decide(&observed(&told, Some(&waiting)));
+    assert_eq!(conditions(&plan), ["Ready=False(GuestNotRunning)"]);
+}
+
+#[test]
+fn kubelets_complaint_shows_only_while_it_holds() {
+    let fresh = instance(json!({}));
+    let waiting = starting();
+    let complaint = Complaint::new("FailedMount", "secret \"seed\" not found");
+    let stuck = Observed {
+        complaint: Some(&complaint),
+        ..observed(&fresh, Some(&waiting))
+    };
+    let plan = decide(&stuck);
+    assert_eq!(
+        conditions(&plan),
+        [
+            "Ready=False(GuestNotRunning)",
+            "Synchronized=False(FailedMount)"
+        ]
+    );
+    let told = instance(json!({ "status": plan.status }));
+    let up = running();
+    let still = Observed {
+        complaint: Some(&complaint),
+        ..observed(&told, Some(&up))
+    };
+    let plan = decide(&still);
+    assert_eq!(
+        conditions(&plan),
+        ["LiveMigratable=False(NotSupported)", "Ready=True()"]
+    );
+}
+
+#[test]
+fn an_instance_leaves_after_its_pod() {
+    let up = running();
+    let status = decide(&observed(&instance(json!({})), Some(&up))).status;
+    let leaving = instance(json!({ "status": status, "deletionTimestamp": CREATED }));
+    let plan = decide(&observed(&leaving, Some(&up)));
+    assert!(plan.delete_pod && !plan.release);
+    assert_eq!(plan.status, None, "the pod's deletion will be the news");
+
+    let mut dying = up.clone();
+    dying.metadata.deletion_timestamp = Some(at(1));
+    let plan = decide(&observed(&leaving, Some(&dying)));
+    assert!(!plan.delete_pod && !plan.release);
+    assert_eq!(
+        conditions(&plan),
+        [
+            "LiveMigratable=False(NotSupported)",
+            "Ready=False(PodTerminating)"
+        ]
+    );
+    assert_eq!(notes(&plan), ["ShuttingDown"]);
+
+    let mut ended = pod(json!({ "phase": "Succeeded" }));
+    ended.metadata.deletion_timestamp = Some(at(1));
+    let leaving = instance(json!({ "status": plan.status, "deletionTimestamp": CREATED }));
+    let plan = decide(&observed(&leaving, Some(&ended)));
+    assert_eq!(notes(&plan), ["Deleted", "Stopped"]);
+    let status = plan.status.clone().unwrap();
+    assert_eq!(status.phase, Some(Phase::Succeeded));
+    assert_eq!(status.interfaces[0].ip_address, None);
+
+    let leaving = instance(json!({ "status": status, "deletionTimestamp": CREATED }));
+    let plan = decide(&observed(&leaving, None));
+    assert_eq!(
+        plan,
+        Plan {
+            release: true,
+            ..Plan::default()
+        }
+    );
+}
+
+#[test]
+fn an_instance_that_never_had_a_pod_fails_and_leaves() {
+    let leaving = instance(json!({ "deletionTimestamp": CREATED }));
+    let plan = decide(&observed(&leaving, None));
+    let status = plan.status.clone().unwrap();
+    assert_eq!(status.phase, Some(Phase::Failed));
+    assert_eq!(
+        notes(&plan),
+        Vec::<&str>::new(),
+        "nothing was started, nothing stopped"
+    );
+    let leaving = instance(json!({ "status": status, "deletionTimestamp": CREATED }));
+    assert!(decide(&observed(&leaving, None)).release);
+}
+
+#[test]
+fn a_failed_start_says_why_for_good() {
+    let refused = pod(json!({
+        "phase": "Failed",
+        "containerStatuses": [{ "name": "compute", "ready": false, "restartCount": 0, "image": "",
+            "imageID": "", "state": { "terminated": { "exitCode": 128, "reason": "StartError",
+                "message": "no disk in /disk", "startedAt": "1970-01-01T00:00:00Z" } } }],
+    }));
+    let fresh = instance(json!({}));
+    let plan = decide(&observed(&fresh, Some(&refused)));
+    let status = plan.status.clone().unwrap();
+    assert_eq!(status.phase, Some(Phase::Failed));
+    assert!(
+        status
+            .phase_transition_timestamps
+            .iter()
+            .all(|t| t.phase != Some(Phase::Running))
+    );
+    assert_eq!(status.reason.as_deref(), Some("StartError"));
+    let said = |status: &VirtualMachineInstanceStatus| {
+        let found = status
+            .conditions
+            .iter()
+            .find(|c| c.r#type == "Synchronized");
+        found.and_then(|c| c.message.clone())
+    };
+    assert_eq!(said(&status).as_deref(), Some("no disk in /disk"));
+    // Its pod goes; its error stays.
+    let mut dying = refused.clone();
+    dying.metadata.deletion_timestamp = Some(at(1));
+    let failed = instance(json!({ "status": status }));
+    let plan = decide(&observed(&failed, Some(&dying)));
+    assert_eq!(
+        said(plan.status.as_ref().unwrap()).as_deref(),
+        Some("no disk in /disk")
+    );
+}
+
+#[test]
+fn a_guest_never_runs_behind_a_final_instance() {
+    let failed = instance(json!({ "status": { "phase": "Failed" } }));
+    let up = running();
+    assert!(decide(&observed(&failed, Some(&up))).delete_pod);
+    let over = pod(json!({ "phase": "Failed" }));
+    assert!(
+        !decide(&observed(&failed, Some(&over))).delete_pod,
+        "its log is kept"
+    );
+}
+
+#[test]
+fn emulation_is_visible() {
+    let up = running();
+    let fresh = instance(json!({}));
+    let plan = decide(&Observed {
+        emulated: true,
+        ..observed(&fresh, Some(&up))
+    });
+    assert!(conditions(&plan).contains(&"SoftwareEmulation=True(NoHardwareVirtualization)".into()));
+}
+
+#[test]
+fn pods_are_wanted_only_by_those_who_never_had_one() {
+    let wants = |more: Value| wants_pod(&instance(more), None);
+    assert!(wants(json!({})));
+    assert!(wants(json!({ "status": { "phase": "Pending" } })));
+    assert!(!wants(json!({ "status": { "phase": "Scheduling" } })));
+    assert!(!wants(json!({ "status": { "phase": "Failed" } })));
+    assert!(!wants(json!({ "deletionTimestamp": CREATED })));
+    assert!(!wants_pod(&instance(json!({})), Some(&starting())));
+}
