@@ -71,8 +71,8 @@ pub enum MountError {
     )]
     Elsewhere(PathBuf),
     #[error(
-        "mount {VOLUMES_DIRECTORY}/{0}: no volume {0:?} that is in the pod is in the machine's \
-         spec; add the volume or remove the mount"
+        "mount {VOLUMES_DIRECTORY}/{0}: the machine's spec has no volume {0} that is made of a \
+         mount; add the volume or remove the mount"
     )]
     NotReferred(String),
     #[error(

@@ -9,6 +9,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,7 @@ const VERSION: u32 = 1;
 pub struct Record {
     path: PathBuf,
     file: File,
+    stop: Arc<AtomicBool>,
 }
 
 /// Something that was set up.
@@ -132,11 +135,22 @@ impl Record {
             append(&mut file, &Header { version: VERSION })?;
             File::open(bundle)?.sync_all()?;
         }
-        Ok(Self { path, file })
+        let stop = Arc::default();
+        Ok(Self { path, file, stop })
+    }
+
+    /// Takes no more steps once `stop` is set: work that was given up, but still runs, must not set
+    /// up anything after the undoing.
+    pub fn until(mut self, stop: Arc<AtomicBool>) -> Self {
+        self.stop = stop;
+        self
     }
 
     /// Writes down a step that is about to be done.
     pub fn note(&mut self, step: &Step) -> io::Result<()> {
+        if self.stop.load(Ordering::SeqCst) {
+            return Err(io::Error::other("it was given up"));
+        }
         append(&mut self.file, step)
     }
 
@@ -298,6 +312,31 @@ mod tests {
             }]
         );
         assert!(errors.is_empty());
+    }
+
+    #[test]
+    fn what_was_given_up_does_nothing_more() {
+        let bundle = tempfile::tempdir().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut record = Record::open(bundle.path())
+            .unwrap()
+            .until(Arc::clone(&stop));
+        let step = Step::Mount {
+            path: "/nonexistent".into(),
+        };
+        record.note(&step).unwrap();
+        stop.store(true, Ordering::SeqCst);
+        assert!(record.note(&step).is_err());
+        assert_eq!(read(record.path()).unwrap().0.len(), 1);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_record_makes_the_reader_panic(bytes: Vec<u8>) {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), bytes).unwrap();
+            let _ = read(file.path());
+        }
     }
 
     #[test]

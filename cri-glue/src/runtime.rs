@@ -24,7 +24,7 @@ const FIRST_DESCRIPTOR: i32 = 3;
 
 /// How long a call may take. runc needs some tens of milliseconds; a node under pressure, seconds.
 /// kubelet gives up on the whole of CreateContainer after two minutes.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 
 /// The most bytes of the runtime's log that are looked at.
 const MAX_LOG_BYTES: u64 = 64 << 10;
@@ -344,6 +344,19 @@ mod tests {
         runtime.delete("c1").unwrap();
         fs::create_dir_all(dir.path().join("state/c1")).unwrap();
         assert!(runtime.delete("c1").is_err());
+    }
+
+    #[test]
+    fn a_runtime_that_hangs_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = runtime(dir.path(), "echo $$ > \"$2.pid\"; exec sleep 100");
+        let error = runtime.start("c1", dir.path()).unwrap_err();
+        assert!(
+            matches!(error, RuntimeError::TimedOut { verb: "start", .. }),
+            "{error}"
+        );
+        let pid = fs::read_to_string(runtime.state.with_extension("pid")).unwrap();
+        assert!(!Path::new("/proc").join(pid.trim()).exists());
     }
 
     #[test]

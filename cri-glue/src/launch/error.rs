@@ -64,6 +64,11 @@ pub enum LaunchError {
     Pipe(io::Error),
     #[error("cannot make QEMU's sockets: {0}")]
     Sockets(io::Error),
+    #[error(
+        "the machine's volumes and network were not ready within {} seconds: is a claim's server \
+         not answering?", .0.as_secs()
+    )]
+    Stuck(std::time::Duration),
     #[error("the launch was cut off: {0}")]
     Panic(#[from] tokio::task::JoinError),
     #[error(transparent)]

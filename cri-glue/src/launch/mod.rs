@@ -12,6 +12,7 @@ mod prepare;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use qemu_driver::Qmp;
@@ -20,6 +21,7 @@ use qemu_driver::qmp::Event;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::sync::broadcast;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
@@ -37,6 +39,10 @@ use prepare::{Container, Prepared, prepare};
 /// How long QEMU may take to answer for the first time. It needs 0.1 s; a node under pressure,
 /// seconds.
 const QMP_BOUND: Duration = Duration::from_secs(20);
+
+/// How long opening and setting up may take: it is a matter of milliseconds, unless a claim's
+/// server does not answer.
+const PREPARE_BOUND: Duration = Duration::from_secs(45);
 
 /// What a machine is launched from.
 #[derive(Clone, Debug)]
@@ -121,10 +127,12 @@ impl MachineNetwork {
 /// leaves the undoing to the record.
 pub async fn create(request: Request) -> Result<Launched, LaunchError> {
     let request = Arc::new(request);
+    let stop = Arc::new(AtomicBool::new(false));
     let mut started = None;
-    match launch(&request, &mut started).await {
+    match launch(&request, &stop, &mut started).await {
         Ok(launched) => Ok(launched),
         Err(error) => {
+            stop.store(true, Ordering::SeqCst);
             let bundle = request.bundle.dir().to_owned();
             let undo = move || {
                 if let Some(pid) = started {
@@ -142,9 +150,17 @@ pub async fn create(request: Request) -> Result<Launched, LaunchError> {
     }
 }
 
-async fn launch(request: &Arc<Request>, pid: &mut Option<u32>) -> Result<Launched, LaunchError> {
-    let preparing = Arc::clone(request);
-    let prepared = spawn_blocking(move || prepare(&preparing)).await??;
+async fn launch(
+    request: &Arc<Request>,
+    stop: &Arc<AtomicBool>,
+    pid: &mut Option<u32>,
+) -> Result<Launched, LaunchError> {
+    let (preparing, stopping) = (Arc::clone(request), Arc::clone(stop));
+    let preparing = spawn_blocking(move || prepare(&preparing, stopping));
+    let Ok(prepared) = timeout(PREPARE_BOUND, preparing).await else {
+        return Err(LaunchError::Stuck(PREPARE_BOUND));
+    };
+    let prepared = prepared??;
     let Prepared {
         container,
         output,
@@ -161,7 +177,7 @@ async fn launch(request: &Arc<Request>, pid: &mut Option<u32>) -> Result<Launche
     let (qmp, events) = match Qmp::connect(channels.qmp, QMP_BOUND).await {
         Ok(connected) => connected,
         Err(error) => {
-            let said = tokio::time::timeout(Duration::from_secs(1), diagnostics.at_end()).await;
+            let said = timeout(Duration::from_secs(1), diagnostics.at_end()).await;
             let said = said.unwrap_or_else(|_| diagnostics.tail());
             return Err(LaunchError::Qemu { error, said });
         }

@@ -6,6 +6,8 @@ use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use qemu_driver::accelerator::{Detected, detect};
 use qemu_driver::machine::{Accelerator, DiskFile, Firmware, Machine, Uefi};
@@ -54,7 +56,8 @@ pub(super) struct Container {
     pub(super) descriptors: Descriptors,
 }
 
-pub(super) fn prepare(request: &Request) -> Result<Prepared, LaunchError> {
+/// Does so until `stop` is set.
+pub(super) fn prepare(request: &Request, stop: Arc<AtomicBool>) -> Result<Prepared, LaunchError> {
     let (node, bundle) = (&*request.node, &*request.bundle);
     let record_error = |source| LaunchError::Record {
         path: bundle.dir().to_owned(),
@@ -67,7 +70,8 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, LaunchError> {
     let spec = wish::read(bundle, has_disk(&request.rootfs)?)?;
     let names = Names::of(bundle, &spec);
     let wished_disks = machine::disks(&spec)?;
-    mounts.check_referred(wished_disks.iter().map(|disk| disk.name))?;
+    let mounted = wished_disks.iter().filter(|disk| takes_mount(disk.source));
+    mounts.check_referred(mounted.map(|disk| disk.name))?;
     let capacities = capacities(bundle)?;
     let accelerator = accelerator(node.qemu.accelerator)?;
     let mut machine = build(bundle, &spec, &names, node, accelerator)?;
@@ -76,7 +80,8 @@ pub(super) fn prepare(request: &Request) -> Result<Prepared, LaunchError> {
     let resources = overhead.add_to(&resources, pod_limits(bundle), accelerator)?;
 
     // From here on, each step is noted before it is done.
-    let mut record = Record::open(bundle.dir()).map_err(record_error)?;
+    let record = Record::open(bundle.dir()).map_err(record_error)?;
+    let mut record = record.until(stop);
     let identity = bundle.identity();
     let user = qemu_user(request, &identity, &mut record)?;
     let mut sources = Sources {
@@ -171,6 +176,17 @@ fn has_disk(rootfs: &Path) -> Result<bool, LaunchError> {
         source,
     })?;
     Ok(kind.is_some())
+}
+
+/// Whether a volume is a mount or a device of the pod.
+fn takes_mount(source: VolumeSource<'_>) -> bool {
+    match source {
+        VolumeSource::PersistentVolumeClaim(_) | VolumeSource::DataVolume(_) => true,
+        VolumeSource::CloudInitNoCloud(seed) => {
+            seed.secret_ref.is_some() || seed.network_data_secret_ref.is_some()
+        }
+        _ => false,
+    }
 }
 
 /// Capacities in bytes of the volumes that the pod tells them of.

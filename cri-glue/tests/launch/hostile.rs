@@ -311,6 +311,15 @@ fn mounts_that_nobody_refers_to() {
 }
 
 #[test]
+fn a_mount_for_a_volume_that_takes_none() {
+    let mut pod = Pod::new();
+    guest::write_disk(&pod.disk("disk.img"), Then::Halt);
+    pod.mount("/volumes/scratch", Path::new("/tmp"), "rw");
+    pod.wish(&json!({"volumes": [{"name": "scratch", "emptyDisk": {"capacity": "1Mi"}}]}));
+    pod.refused(&["/volumes/scratch"]);
+}
+
+#[test]
 fn a_seed_whose_secret_has_no_key() {
     let mut pod = Pod::new();
     guest::write_disk(&pod.disk("disk.img"), Then::Halt);

@@ -306,6 +306,10 @@ fn relay(ends: &[OwnedFd; 2], stop: &AtomicBool) {
 
 /// All that set-up could change in a network namespace, as text.
 pub(super) fn snapshot(netns: &Netns) -> String {
+    // The kernel adds IPv6 addresses and routes by itself, once it knows that nobody has them.
+    while !netns.run("ip -o addr show tentative").is_empty() {
+        thread::sleep(SOON / 100);
+    }
     let mut text = netns.run("nft list ruleset");
     text += &netns.run("ip -o addr");
     text += &netns.run("ip -o link");
