@@ -98,7 +98,8 @@ impl Tree {
         self.insert(path, Kind::Symlink(target.into()), 0o777, (0, 0))
     }
 
-    /// All that is below the host's directory `source`, with its modes, owned by root.
+    /// All that is below the host's directory `source`, owned by root, readable by everybody and
+    /// executable where it is so there: the builder's umask is no part of an image.
     ///
     /// # Errors
     /// Something that is neither file, directory nor symbolic link is refused by name.
@@ -113,11 +114,11 @@ impl Tree {
                 .with_context(|| format!("{name:?} is not UTF-8"))?;
             let (inner, host) = (format!("{path}/{name}"), entry.path());
             let meta = entry.metadata()?;
-            let mode = meta.permissions().mode() & 0o7777;
             if meta.is_dir() {
-                self.directory(&inner, mode).host_tree(&inner, &host)?;
+                self.directory(&inner, 0o755).host_tree(&inner, &host)?;
             } else if meta.is_file() {
-                self.file(&inner, &host, mode);
+                let executable = meta.permissions().mode() & 0o100 != 0;
+                self.file(&inner, &host, if executable { 0o755 } else { 0o644 });
             } else if meta.is_symlink() {
                 let target = std::fs::read_link(&host)?;
                 self.insert(&inner, Kind::Symlink(target), 0o777, (0, 0));
