@@ -49,7 +49,9 @@ impl Pod {
         make_network(&name);
         let (holder, holder_pid) = make_holder();
         let mut node = NodeConfig::default();
-        node.qemu.root = "/".into();
+        // The node's own QEMU, unless the product's tree is to be tried.
+        let root = std::env::var_os("KUBEVIRT_TEST_QEMU_ROOT").unwrap_or_else(|| "/".into());
+        node.qemu.root = root.into();
         node.qemu.accelerator = AcceleratorChoice::Tcg;
         node.runtime.state = directory.path().join("state");
         let spec = json!({
