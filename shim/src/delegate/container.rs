@@ -238,7 +238,6 @@ macro_rules! pass {
 impl Task for Delegated {
     pass! {
         start "Start": StartRequest => StartResponse;
-        kill "Kill": KillRequest => Empty;
         pause "Pause": PauseRequest => Empty;
         resume "Resume": ResumeRequest => Empty;
         checkpoint "Checkpoint": CheckpointTaskRequest => Empty;
@@ -246,7 +245,6 @@ impl Task for Delegated {
         resize_pty "ResizePty": ResizePtyRequest => Empty;
         close_io "CloseIO": CloseIORequest => Empty;
         update "Update": UpdateTaskRequest => Empty;
-        pids "Pids": PidsRequest => PidsResponse;
         stats "Stats": StatsRequest => StatsResponse;
     }
 
@@ -259,6 +257,27 @@ impl Task for Delegated {
             return Ok(self.life.state_response());
         }
         self.pass("State", context, &request).await
+    }
+
+    /// After the inner shim's death the container is ended in any case: there is nothing to kill.
+    async fn kill(&self, context: &TtrpcContext, request: KillRequest) -> TtrpcResult<Empty> {
+        let killed = self.pass("Kill", context, &request).await;
+        if killed.is_err() && self.link.is_dead() {
+            self.life.ended().await;
+            return Err(Fault::NotFound(format!("the process of container {}", request.id)).into());
+        }
+        killed
+    }
+
+    async fn pids(
+        &self,
+        context: &TtrpcContext,
+        request: PidsRequest,
+    ) -> TtrpcResult<PidsResponse> {
+        if self.link.is_dead() {
+            return Ok(self.life.pids_response());
+        }
+        self.pass("Pids", context, &request).await
     }
 
     async fn wait(

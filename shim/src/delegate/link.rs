@@ -103,11 +103,16 @@ impl Link {
         limit: Option<Duration>,
     ) -> ttrpc::Result<A> {
         let context = context(&self.namespace, metadata, limit);
-        tokio::select! {
-            answer = call(&self.client, self.service, method, context, request) => answer,
-            () = self.died() => Err(get_rpc_status(
+        let answer = tokio::select! {
+            answer = call(&self.client, self.service, method, context, request) => Some(answer),
+            () = self.died() => None,
+        };
+        match answer {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) if !self.is_dead() => Err(error),
+            _ => Err(get_rpc_status(
                 Code::UNAVAILABLE,
-                "the node's own shim, which runs this container, has died",
+                "the node's own shim, which ran this container, has died",
             )),
         }
     }

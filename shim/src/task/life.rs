@@ -6,7 +6,8 @@
 
 use std::time::SystemTime;
 
-use containerd_shim::api::{StateResponse, Status, WaitResponse};
+use containerd_shim::api::{PidsResponse, StateResponse, Status, WaitResponse};
+use containerd_shim::protos::api::ProcessInfo;
 use tokio::sync::watch;
 
 /// Where a container stands.
@@ -199,6 +200,19 @@ impl Life {
             response.exited_at = Some(exit.at.into()).into();
         }
         response
+    }
+
+    /// The answer to `Pids`: the one process; also after its end, because a daemon that restarts
+    /// takes an empty answer for a leaked shim and would lose the exit status.
+    pub(crate) fn pids_response(&self) -> PidsResponse {
+        let process = ProcessInfo {
+            pid: self.pid,
+            ..ProcessInfo::default()
+        };
+        PidsResponse {
+            processes: vec![process],
+            ..PidsResponse::default()
+        }
     }
 
     /// The answer to `Wait`, once there is one.

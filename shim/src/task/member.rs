@@ -9,7 +9,6 @@ use std::time::Duration;
 use containerd_shim::api::{
     ConnectResponse, DeleteResponse, PidsResponse, StartResponse, StatsResponse,
 };
-use containerd_shim::protos::api::ProcessInfo;
 use containerd_shim::protos::events::task::{TaskDelete, TaskExit, TaskStart};
 use cri_glue::cgroup::Cgroup;
 use cri_glue::record;
@@ -158,17 +157,9 @@ impl Member {
         connected(self.life.pid)
     }
 
-    /// `Pids`: the one process; also after its end, because a daemon that restarts takes an empty
-    /// answer for a leaked shim and would lose the exit status.
+    /// `Pids`.
     pub(crate) fn pids(&self) -> PidsResponse {
-        let process = ProcessInfo {
-            pid: self.life.pid,
-            ..ProcessInfo::default()
-        };
-        PidsResponse {
-            processes: vec![process],
-            ..PidsResponse::default()
-        }
+        self.life.pids_response()
     }
 
     /// `Stats`.
