@@ -47,7 +47,11 @@ impl Manifest {
                     "image": image,
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["vm"],
-                    "resources": { "limits": { "cpu": "1", "memory": "128Mi" } },
+                    // The bench's nodes have two processors each, and share them.
+                    "resources": {
+                        "requests": { "cpu": "50m" },
+                        "limits": { "cpu": "1", "memory": "128Mi" },
+                    },
                 }],
             },
         }))

@@ -118,10 +118,10 @@ impl TestNamespace {
         })
     }
 
-    /// Waits for an event of the object whose message holds `text`, and returns the message.
+    /// Waits for a warning about the object whose message holds `text`, and returns the message.
     #[track_caller]
     pub fn wait_for_event(&self, object: &str, text: &str) -> String {
-        let selector = format!("involvedObject.name={object}");
+        let selector = format!("involvedObject.name={object},type=Warning");
         eventually(STARTED, || {
             let events = self
                 .kubectl(&["get", "events", "--field-selector", &selector, "-o", "json"])

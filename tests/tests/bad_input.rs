@@ -1,7 +1,7 @@
 //! Wrong input gets one clear sentence where the user looks, leaves nothing, and is mended by
 //! mending the input.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::{Manifest, Node, TestNamespace, image, on_both_nodes};
 
 on_both_nodes!(
@@ -103,7 +103,7 @@ fn two_machine_images(node: Node) {
     let namespace = TestNamespace::new("two");
     let second = json!({
         "name": "second", "image": image::BOOT_SECTOR, "imagePullPolicy": "IfNotPresent",
-        "command": ["vm"], "resources": { "limits": { "cpu": "1", "memory": "64Mi" } },
+        "command": ["vm"], "resources": { "requests": { "cpu": "50m" }, "limits": { "cpu": "1", "memory": "64Mi" } },
     });
     namespace.apply(
         &Manifest::machine_pod("vm", image::BOOT_SECTOR, node).with("/spec/containers/-", second),
@@ -137,11 +137,11 @@ fn conditions(namespace: &TestNamespace) -> String {
 
 fn a_vm_recovers_once_mended(node: Node) {
     let namespace = TestNamespace::new("mended");
-    let sound = |value: Value| {
-        Manifest::virtual_machine("vm", image::BOOT_SECTOR, node)
-            .with("/spec/template/spec/domain/devices/sound", value)
-    };
-    namespace.apply(&sound(json!({ "name": "card", "model": "ich9" })));
+    let sound = Manifest::virtual_machine("vm", image::BOOT_SECTOR, node).with(
+        "/spec/template/spec/domain/devices/sound",
+        json!({ "name": "card", "model": "ich9" }),
+    );
+    namespace.apply(&sound);
     namespace.wait_for_event("vm", "domain.devices.sound");
     assert!(
         namespace.list("pod", "vm.kubevirt.io/name=vm").is_empty(),
@@ -152,7 +152,7 @@ fn a_vm_recovers_once_mended(node: Node) {
         "{}",
         conditions(&namespace)
     );
-    namespace.apply(&sound(Value::Null));
+    namespace.apply(&Manifest::virtual_machine("vm", image::BOOT_SECTOR, node));
     namespace.wait_for("vm", "vm", "/status/printableStatus", "Running");
 }
 
