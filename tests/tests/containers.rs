@@ -29,29 +29,17 @@ fn a_sidecar_lives_beside_the_guest(node: Node) {
         .apply(&Manifest::machine_pod("vm", image::TINY, node).with("/spec/containers/-", sidecar));
     namespace.apply(&Manifest::shell_pod("client", "sleep 3600", node.other()));
     namespace.wait_for_log("vm", "machine", image::TINY_READY);
-    let fetch = |pod: &str, container: &str, url: &str| {
-        let wget = ["wget", "-q", "-T", "5", "-O", "-", url];
-        let exec = ["exec", pod, "-c", container, "--"];
-        let output = namespace.kubectl(&[&exec[..], &wget[..]].concat());
-        if output.code == Some(0) {
-            Ok(output.text())
-        } else {
-            Err(output.stderr)
-        }
-    };
     let pod = namespace.get("pod", "vm").expect("the pod is there");
     let address = pod["status"]["podIP"]
         .as_str()
         .expect("the pod has an address");
-    let page = eventually(SOON, || {
-        fetch("client", "main", &format!("http://{address}:8081/"))
-    });
+    let page = eventually(SOON, || namespace.fetch("client", "main", address, 8081));
     assert_eq!(
         page.trim(),
         "from the sidecar",
         "a declared port stays the sidecar's"
     );
-    let page = eventually(SOON, || fetch("vm", "sidecar", "http://localhost/"));
+    let page = eventually(SOON, || namespace.fetch("vm", "sidecar", "127.0.0.1", 80));
     assert_eq!(
         page.trim(),
         "vm",

@@ -14,16 +14,6 @@ on_both_nodes!(
     listens_on_listed_ports_only,
 );
 
-/// Fetches a page from within `pod`, an ordinary one.
-fn fetch(namespace: &TestNamespace, pod: &str, url: &str) -> Result<String, String> {
-    let output = namespace.kubectl(&["exec", pod, "--", "wget", "-q", "-T", "5", "-O", "-", url]);
-    if output.code == Some(0) {
-        Ok(output.text())
-    } else {
-        Err(output.stderr)
-    }
-}
-
 fn service(name: &str) -> Manifest {
     Manifest::new(json!({
         "apiVersion": "v1",
@@ -45,9 +35,9 @@ fn is_reached_from_the_other_node(node: Node) {
         .as_str()
         .expect("the pod has an address");
     for client in ["client", "neighbour"] {
-        for url in [format!("http://{address}/"), "http://vm:8080/".to_owned()] {
-            let page = eventually(SOON, || fetch(&namespace, client, &url));
-            assert_eq!(page.trim(), "vm", "{client} at {url}");
+        for (host, port) in [(address, 80), ("vm", 8080)] {
+            let page = eventually(SOON, || namespace.fetch(client, "main", host, port));
+            assert_eq!(page.trim(), "vm", "{client} at {host}:{port}");
         }
     }
 }
@@ -151,5 +141,5 @@ fn listens_on_listed_ports_only(node: Node) {
             Err(format!("{output:?}"))
         }
     });
-    assert!(fetch(&namespace, "client", &format!("http://{address}/")).is_err());
+    assert!(namespace.fetch("client", "main", &address, 80).is_err());
 }

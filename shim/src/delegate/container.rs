@@ -45,7 +45,8 @@ pub(crate) async fn create(
     bundle: Bundle,
     request: &CreateTaskRequest,
 ) -> Result<(Container, u32), Fault> {
-    pod.declare(&request.id, bundle.declared_ports().map_err(Fault::failed)?);
+    pod.declare(&request.id, bundle.declared_ports().map_err(Fault::failed)?)
+        .await?;
     let directory = bundle.dir().to_owned();
     let link = pod.inner.acquire(&directory).await.map_err(Fault::failed)?;
     let mut inner_request = request.clone();

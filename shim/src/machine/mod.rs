@@ -40,7 +40,7 @@ struct Machine {
     console: Arc<Console>,
     limits: Limits,
     /// Serves the guest's DHCP for as long as the machine lives.
-    network: Mutex<Option<MachineNetwork>>,
+    network: Mutex<Option<Arc<MachineNetwork>>>,
 }
 
 /// Makes the machine of `bundle`, whose root is mounted; its container and QEMU's pid.
@@ -84,14 +84,19 @@ pub(crate) async fn create(
         accelerator,
         ..
     } = launched;
+    let network = network.map(Arc::new);
+    let attached = match &network {
+        Some(network) => pod.attach(network).await,
+        None => Ok(()),
+    };
     let connected = Console::connect(console, &stdio, &request.id, &pod.daemon.namespace).await;
-    let console = match connected {
+    let console = match attached.and(connected.map_err(Fault::failed)) {
         Ok(console) => Arc::new(console),
-        Err(error) => {
+        Err(fault) => {
             // Reaped here, because the undoing that follows takes a zombie for a living process.
             drop(process.signal(Signal::KILL));
             process.exited().await;
-            return Err(Fault::failed(error));
+            return Err(fault);
         }
     };
     let limits = Limits::new(pod, &bundle, accelerator);

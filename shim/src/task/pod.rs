@@ -3,15 +3,16 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use cri_glue::config::NodeConfig;
+use cri_glue::launch::MachineNetwork;
 use cri_glue::network::Port;
 use cri_glue::sandbox::Sandbox;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Container, Fault};
+use super::{Container, Fault, blocking};
 use crate::delegate::{InnerShim, Program};
 use crate::events::Publisher;
 
@@ -64,6 +65,7 @@ pub(crate) struct Pod {
     holder: Mutex<Option<Holder>>,
     machine: Mutex<Option<String>>,
     ports: Mutex<HashMap<String, Vec<Port>>>,
+    network: Mutex<Weak<MachineNetwork>>,
     /// Wakes who waits for the end of the last container.
     pub(crate) gone: watch::Sender<bool>,
 }
@@ -96,6 +98,7 @@ impl Pod {
             holder: Mutex::default(),
             machine: Mutex::default(),
             ports: Mutex::default(),
+            network: Mutex::default(),
             gone: watch::Sender::new(false),
         }
     }
@@ -177,9 +180,25 @@ impl Pod {
         *lock(&self.machine) = Some(name.to_owned());
     }
 
-    /// Remembers the ports that the ordinary container `id` declares.
-    pub(crate) fn declare(&self, id: &str, ports: Vec<Port>) {
+    /// Keeps the ports that the ordinary container `id` declares from the guest: from one that runs,
+    /// and from one to come.
+    pub(crate) async fn declare(&self, id: &str, ports: Vec<Port>) -> Result<(), Fault> {
         lock(&self.ports).insert(id.to_owned(), ports);
+        self.keep_declared().await
+    }
+
+    /// The machine has a network: what other containers declared until now is kept from it.
+    pub(crate) async fn attach(&self, network: &Arc<MachineNetwork>) -> Result<(), Fault> {
+        *lock(&self.network) = Arc::downgrade(network);
+        self.keep_declared().await
+    }
+
+    async fn keep_declared(&self) -> Result<(), Fault> {
+        let Some(network) = lock(&self.network).upgrade() else {
+            return Ok(());
+        };
+        let ports = self.declared();
+        blocking(move || network.reserve(&ports).map_err(Fault::failed)).await
     }
 
     /// All ports that ordinary containers declare: never the guest's.
