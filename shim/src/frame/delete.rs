@@ -14,7 +14,11 @@ use containerd_shim::api::{
 use containerd_shim::protos::protobuf::Message;
 use containerd_shim::protos::shim_async::{Client, TaskClient};
 use containerd_shim::protos::ttrpc::context;
+use cri_glue::bundle::Bundle;
+use cri_glue::jail;
+use cri_glue::mounts::PodMounts;
 use cri_glue::record;
+use cri_glue::termination::TerminationLog;
 use tokio::time::timeout;
 
 use super::socket;
@@ -53,7 +57,8 @@ pub(crate) fn delete(flags: &Flags) -> Result<(), DeleteError> {
     if let Some(address) = address.filter(|_| alive) {
         ask_server(&address, &flags.id);
     }
-    // The server's own way out; no record is left then, and these find nothing to do.
+    // After the server's own way out no record is left, and these find nothing to do.
+    let killed = !alive && bundle.join(jail::DIRECTORY).exists();
     let undone = record::undo(&bundle);
     let inner = delegate::clean_up(flags, &bundle, alive);
     if let Some(address) = socket::saved_address(&bundle)
@@ -61,6 +66,9 @@ pub(crate) fn delete(flags: &Flags) -> Result<(), DeleteError> {
         && let Err(error) = socket::remove(&address)
     {
         eprintln!("{error}");
+    }
+    if killed && let Err(reason) = tell(&bundle) {
+        eprintln!("the termination message was not written: {reason}");
     }
     undone.map_err(|source| DeleteError::Undo {
         id: flags.id.clone(),
@@ -80,6 +88,17 @@ pub(crate) fn delete(flags: &Flags) -> Result<(), DeleteError> {
         .and_then(|bytes| stdout.write_all(&bytes))
         .and_then(|()| stdout.flush())
         .map_err(DeleteError::Answer)
+}
+
+/// Tells kubelet why the machine of `bundle` ended, which nobody else can.
+fn tell(bundle: &Path) -> Result<(), String> {
+    let bundle = Bundle::read(bundle).map_err(|error| error.to_string())?;
+    let mounts = PodMounts::of(&bundle).map_err(|error| error.to_string())?;
+    let Some(log) = mounts.termination_log().map(TerminationLog::new) else {
+        return Ok(());
+    };
+    log.write("the machine was ended because its shim was killed")
+        .map_err(|error| error.to_string())
 }
 
 /// The bundle: containerd names it by a flag, and runs `delete` in it.

@@ -5,8 +5,10 @@
 
 mod ending;
 mod limits;
+mod power;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use containerd_shim::api::{
@@ -20,6 +22,7 @@ use containerd_shim::protos::events::task::{TaskOOM, TaskPaused, TaskResumed};
 use containerd_shim::{Task, TtrpcContext, TtrpcResult};
 use cri_glue::bundle::Bundle;
 use cri_glue::launch::{self, Launched, MachineNetwork};
+use qemu_driver::agent::Agent;
 use qemu_driver::qmp::Qmp;
 use rustix::process::Signal;
 
@@ -32,11 +35,16 @@ use crate::task::{
 };
 use ending::{Causes, Verdict, judge};
 use limits::Limits;
+use power::PowerButton;
+
+/// Longest time for the guest agent to answer.
+const AGENT_BOUND: Duration = Duration::from_secs(5);
 
 /// The pod's machine.
 struct Machine {
     member: Arc<Member>,
     qmp: Qmp,
+    button: Arc<PowerButton>,
     console: Arc<Console>,
     limits: Limits,
     /// Serves the guest's DHCP for as long as the machine lives.
@@ -82,7 +90,8 @@ pub(crate) async fn create(
         diagnostics,
         termination_log,
         accelerator,
-        ..
+        events,
+        pid: _,
     } = launched;
     let network = network.map(Arc::new);
     let attached = match &network {
@@ -90,8 +99,15 @@ pub(crate) async fn create(
         None => Ok(()),
     };
     let connected = Console::connect(console, &stdio, &request.id, &pod.daemon.namespace).await;
-    let console = match attached.and(connected.map_err(Fault::failed)) {
-        Ok(console) => Arc::new(console),
+    let agent = Agent::new(agent, AGENT_BOUND).map_err(Fault::failed);
+    let parts = attached
+        .and(connected.map_err(Fault::failed))
+        .and_then(|console| {
+            let button = PowerButton::new(qmp.clone(), agent?, events);
+            Ok((Arc::new(console), button))
+        });
+    let (console, button) = match parts {
+        Ok(parts) => parts,
         Err(fault) => {
             // Reaped here, because the undoing that follows takes a zombie for a living process.
             drop(process.signal(Signal::KILL));
@@ -116,11 +132,7 @@ pub(crate) async fn create(
     };
     let last = {
         let (member, console) = (member.clone(), console.clone());
-        move |exit| async move {
-            // The guest's end of the agent's port stays open as long as QEMU does.
-            drop(agent);
-            end(&member, &console, causes, exit).await
-        }
+        move |exit| async move { end(&member, &console, causes, exit).await }
     };
     member.watch(last);
     let network = Mutex::new(network);
@@ -128,6 +140,7 @@ pub(crate) async fn create(
         Arc::new(Machine {
             member,
             qmp,
+            button,
             console,
             limits,
             network,
@@ -167,8 +180,9 @@ impl Machine {
 
     /// Presses the power button; what follows is the guest's matter.
     async fn power_button(&self) -> Result<(), Fault> {
-        tracing::info!(container = self.member.life.id, "pressing the power button");
-        self.qmp.system_powerdown().await.map_err(|error| {
+        tracing::info!("pressing the power button");
+        let pressed = self.button.press(&self.member).await;
+        pressed.map_err(|error| {
             Fault::failed(format!("cannot press the machine's power button: {error}"))
         })
     }
