@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -90,7 +89,7 @@ impl Cluster {
         object: &K,
         resource: &'static str,
     ) -> kube::Result<Creation> {
-        if self.own.is_coming(&ObjectRef::from_obj(object).to_string()) {
+        if self.own.is_coming(object) {
             return Ok(Creation::Found);
         }
         self.metrics.count_write(resource, "create");
@@ -101,7 +100,7 @@ impl Cluster {
         let namespace = object.namespace().unwrap_or_default();
         match self.api::<K>(&namespace).create(&params, object).await {
             Ok(_) => {
-                self.own.made(ObjectRef::from_obj(object).to_string());
+                self.own.made(object);
                 Ok(Creation::Made)
             }
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {

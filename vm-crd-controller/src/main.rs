@@ -5,10 +5,13 @@ use tracing_subscriber::EnvFilter;
 use vm_crd_controller::args::{Args, LogFormat};
 use vm_crd_controller::run::run;
 
+/// Levels of the logs unless RUST_LOG says otherwise: kube's own spans repeat what ours say.
+const LEVELS: &str = "info,kube_runtime=warn,kube_client=error";
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LEVELS));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 
 /// How long a watch may lag before it is no longer waited for.
@@ -32,9 +33,17 @@ impl OwnWrites {
         }
     }
 
-    /// An object with that name was made; `name` is unique among all kinds.
-    pub fn made(&self, name: String) {
-        self.note(name, None);
+    /// `object` was made.
+    pub fn made<K: Resource<DynamicType = ()>>(&self, object: &K) {
+        self.note(name(object), None);
+    }
+
+    /// A watch shows `object`.
+    pub fn appeared<K: Resource<DynamicType = ()>>(&self, object: &K) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&name(object));
     }
 
     /// Whether this very version of `object` is known to be replaced.
@@ -43,9 +52,9 @@ impl OwnWrites {
         self.ask(&uid(object), |entry| entry.replaced == version)
     }
 
-    /// Whether an object with that name was made and is still to appear.
-    pub fn is_coming(&self, name: &str) -> bool {
-        self.ask(name, |entry| entry.replaced.is_none())
+    /// Whether an object with the name of `object` was made and is still to appear.
+    pub fn is_coming<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        self.ask(&name(object), |entry| entry.replaced.is_none())
     }
 
     fn note(&self, key: String, replaced: Option<String>) {
@@ -72,6 +81,11 @@ fn uid<K: Resource<DynamicType = ()>>(object: &K) -> String {
     object.uid().unwrap_or_default()
 }
 
+/// Unique among all kinds, and no UID.
+fn name<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    ObjectRef::from_obj(object).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
@@ -93,8 +107,15 @@ mod tests {
         own.replaced(&pod("1"), Some("2"));
         assert!(own.is_stale(&pod("1")));
         assert!(!own.is_stale(&pod("2")));
-        assert!(!own.is_coming("u"));
-        own.made("default/p".to_owned());
-        assert!(own.is_coming("default/p"));
+    }
+
+    #[test]
+    fn what_was_made_is_coming_until_it_appears() {
+        let own = OwnWrites::default();
+        assert!(!own.is_coming(&pod("1")));
+        own.made(&pod("1"));
+        assert!(own.is_coming(&pod("1")));
+        own.appeared(&pod("1"));
+        assert!(!own.is_coming(&pod("1")));
     }
 }

@@ -14,7 +14,7 @@ use kube::runtime::{Config, applier};
 use kube::{Resource, ResourceExt};
 use thiserror::Error as ThisError;
 use tokio::sync::watch;
-use tracing::{Instrument, debug, debug_span, warn};
+use tracing::{Instrument, debug, info_span, warn};
 
 use crate::metrics::{Kind, Metrics, Outcome};
 use crate::watch::Queue;
@@ -119,7 +119,7 @@ fn reconcile_one<K>(
 where
     K: Resource<DynamicType = ()> + Send + Sync + 'static,
 {
-    let span = debug_span!(
+    let span = info_span!(
         "reconcile",
         kind = context.kind,
         namespace = object.namespace(),

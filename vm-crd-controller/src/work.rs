@@ -15,6 +15,7 @@ use crate::args::Args;
 use crate::cluster::Cluster;
 use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::own::OwnWrites;
 use crate::reconcile;
 use crate::serve::Readiness;
 use crate::vm::Machines;
@@ -32,15 +33,21 @@ pub(crate) async fn work(
     readiness: Readiness,
     stopping: Receiver<bool>,
 ) {
+    let cluster = Cluster::new(client.clone(), metrics.clone());
+    let own = cluster.own.clone();
     let (machine, machine_queue) = Trigger::new();
     let (instance, instance_queue) = Trigger::new();
     let (machines, watch_machines) = watch_machines(client.clone(), machine.clone());
-    let (instances, watch_instances) =
-        watch_instances(client.clone(), instance.clone(), machine, machines.clone());
-    let (pods, watch_pods) = watch_pods(client.clone(), instance, instances.clone());
+    let (instances, watch_instances) = watch_instances(
+        client.clone(),
+        &own,
+        instance.clone(),
+        machine,
+        machines.clone(),
+    );
+    let (pods, watch_pods) = watch_pods(client.clone(), &own, instance, instances.clone());
     let watches = async { futures::join!(watch_machines, watch_instances, watch_pods) };
 
-    let cluster = Cluster::new(client.clone(), metrics.clone());
     let (events, writing) = Events::start(client, &args.identity, metrics.clone());
     let machine_reconciler = Arc::new(Machines::new(
         cluster.clone(),
@@ -119,15 +126,18 @@ fn watch_machines(
 /// waiting for the name to become free.
 fn watch_instances(
     client: Client,
+    own: &OwnWrites,
     instance: Trigger<Instance>,
     machine: Trigger<Machine>,
     machines: Store<Machine>,
 ) -> (Store<Instance>, impl Future<Output = ()> + Send) {
+    let own = own.clone();
     watch(
         Api::all(client),
         Config::default(),
         move |instances, change| match change {
             Change::Object(object) => {
+                own.appeared(object);
                 instance.look_at(ObjectRef::from_obj(object));
                 let name = object.meta().name.as_deref().unwrap_or_default();
                 let namespace = object.meta().namespace.as_deref().unwrap_or_default();
@@ -144,13 +154,16 @@ fn watch_instances(
 /// The instance of a pod is looked at when the pod changes.
 fn watch_pods(
     client: Client,
+    own: &OwnWrites,
     instance: Trigger<Instance>,
     instances: Store<Instance>,
 ) -> (Store<Pod>, impl Future<Output = ()> + Send) {
     let selector = format!("{}={}", labels::APP, labels::APP_VALUE);
     let config = Config::default().labels(&selector);
+    let own = own.clone();
     watch(Api::all(client), config, move |_, change| match change {
         Change::Object(pod) => {
+            own.appeared(pod);
             if let Some(owner) = owner::<Instance, _>(pod) {
                 instance.look_at(owner);
             }

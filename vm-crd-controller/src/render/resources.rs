@@ -14,12 +14,12 @@ use vm_api::{FieldError, Quantity};
 /// a tenth, KubeVirt's ratio. Processors are shared; memory is not.
 const MILLICORES_PER_VCPU: u64 = 100;
 
-/// Part of the guest's memory that page tables and QEMU's own tables of it take: one in this many
-/// bytes (KubeVirt's figure for page tables).
-const BYTES_PER_TABLE_BYTE: u64 = 512;
+/// The guest's memory in bytes for each byte of page tables: eight bytes for a page of 4 KiB, once
+/// in QEMU's own tables and once in the tables that the processor translates the guest's by.
+const BYTES_PER_TABLE_BYTE: u64 = 4096 / 8 / 2;
 
-/// Bytes for each virtual processor's thread (KubeVirt's figure).
-const BYTES_PER_VCPU: u64 = 8 << 20;
+/// Bytes for each virtual processor: its thread's stack and the kernel's part of it.
+const BYTES_PER_VCPU: u64 = 1 << 20;
 
 /// The resources of the machine container.
 pub(super) fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequirements, FieldError> {
@@ -92,8 +92,8 @@ mod tests {
 
     #[test]
     fn memory_is_the_guests_and_qemus() {
-        // 256 Mi + 256 Mi / 512 + 8 Mi.
-        let memory = format!("{}", (256 << 20) + (512 << 10) + (8 << 20));
+        // 256 Mi, 1 Mi of page tables, 1 Mi for the processor.
+        let memory = (258 << 20).to_string();
         let resources = resources(json!({ "memory": { "guest": "256Mi" } }));
         let bytes = |value: &Value| {
             let text: Quantity = serde_json::from_value(value.clone()).unwrap();

@@ -20,7 +20,7 @@ const FIRST: u32 = 10;
 const LONGEST: u32 = 300;
 
 /// The failures of starts after `instance` was looked at; `crashes` early ones lie behind it in a
-/// row.
+/// row. An instance that was deleted before it ended did not fail.
 pub(super) fn next(
     old: Option<&StartFailure>,
     strategy: RunStrategy,
@@ -41,7 +41,8 @@ pub(super) fn next(
     }
     let uid = instance.uid();
     let known = old.is_some_and(|failure| failure.last_failed_vmi_uid == uid);
-    if !ended || known {
+    let deleted = instance.metadata.deletion_timestamp.is_some();
+    if !ended || known || deleted {
         return old.cloned();
     }
     let before = old

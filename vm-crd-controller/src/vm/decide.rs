@@ -90,7 +90,10 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
         observed.crashes,
         &observed.now,
     );
-    let wait = backoff::left(failure.as_ref(), &observed.now);
+    // Who changes the machine mended it, perhaps: it is tried at once.
+    let mended =
+        old.desired_generation.is_some() && old.desired_generation != vm.metadata.generation;
+    let wait = backoff::left(failure.as_ref().filter(|_| !mended), &observed.now);
 
     let mut plan = Plan {
         again: observed.trouble.map(|_| RETRY_TROUBLE),
@@ -155,8 +158,7 @@ fn settle(
     life: Life,
 ) -> Plan {
     let must_remember = status.state_change_requests != old.state_change_requests
-        || status.start_failure != old.start_failure
-        || status.run_strategy != old.run_strategy;
+        || status.start_failure != old.start_failure;
     let changed = status != *old;
     // A deletion brings a status of its own at once.
     if changed && (!plan.delete || must_remember) {

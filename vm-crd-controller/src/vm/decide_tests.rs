@@ -131,7 +131,7 @@ fn a_halted_machine_is_stopped_at_once_and_needs_no_finalizer() {
 
 #[test]
 fn halting_deletes_and_lets_the_deletion_be_the_news() {
-    let machine = vm(json!({ "status": { "runStrategy": "Halted", "created": true } }));
+    let machine = vm(json!({ "status": { "runStrategy": "Always", "created": true } }));
     let up = made(&machine, running());
     let plan = plan(&machine, Some(&up), RunStrategy::Halted);
     assert!(plan.delete);
@@ -173,6 +173,11 @@ fn what_must_be_remembered_is_written_before_the_instance_goes() {
         .into_iter()
         .find(|c| c.r#type == "Failure");
     assert_eq!(failure.unwrap().message.as_deref(), Some("no disk"));
+    let mended = vm(json!({ "status": status, "generation": 2 }));
+    assert!(
+        plan(&mended, None, RunStrategy::Always).create,
+        "it is tried at once"
+    );
     let later = Observed {
         now: at(60),
         ..observed(&waiting, None)

@@ -1,5 +1,6 @@
 //! The reconciler of instances: VirtualMachineInstance → pod, and its state back.
 
+mod conditions;
 mod decide;
 mod notes;
 mod obstacle;

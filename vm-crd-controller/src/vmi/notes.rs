@@ -66,7 +66,7 @@ fn stopped(after: Phase, seen: &Seen) -> Note {
             },
         ) => Note::warning(
             "Stopped",
-            format!("The VirtualMachineInstance crashed: {}", complaint.message),
+            format!("The VirtualMachineInstance crashed: {}.", complaint.message),
         ),
         _ => Note::warning("Stopped", "The VirtualMachineInstance crashed."),
     }

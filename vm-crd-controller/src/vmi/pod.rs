@@ -50,6 +50,15 @@ impl Complaint {
 /// Reasons for which a container waits in the ordinary course.
 const ORDINARY_WAITING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
+/// What containerd puts before the shim's own sentence.
+const WRAPPING: [&str; 2] = [
+    "failed to create containerd task: ",
+    "failed to create shim task: ",
+];
+
+/// Exit code of a machine that was killed.
+const KILLED: u32 = exit_code::SIGNAL_BASE + 9;
+
 /// How far `pod` is with its machine.
 pub(super) fn progress(pod: &Pod) -> Progress {
     let phase = pod_phase(pod);
@@ -64,7 +73,7 @@ pub(super) fn progress(pod: &Pod) -> Progress {
             }
             let complaint = Complaint::new(
                 end.reason.clone().unwrap_or_else(|| "Error".to_owned()),
-                end_message(end.exit_code, end.message.as_deref()),
+                end_message(pod, end),
             );
             return Progress::Failed(complaint, ran);
         }
@@ -158,16 +167,29 @@ fn pod_complaint(pod: &Pod) -> Complaint {
     )
 }
 
-fn end_message(code: i32, message: Option<&str>) -> String {
-    let said = message.map(str::trim).filter(|message| !message.is_empty());
-    let code_only = || match u32::try_from(code) {
+/// Why the machine ended, by its own last words if it left any.
+fn end_message(pod: &Pod, end: &ContainerStateTerminated) -> String {
+    let said = end
+        .message
+        .as_deref()
+        .map(str::trim)
+        .filter(|said| !said.is_empty());
+    if let Some(said) = said {
+        let said = WRAPPING
+            .iter()
+            .fold(said, |said, words| said.strip_prefix(words).unwrap_or(said));
+        return said.to_owned();
+    }
+    match u32::try_from(end.exit_code) {
         Ok(exit_code::GUEST_CRASHED) => "the guest crashed".to_owned(),
+        Ok(KILLED) if is_terminating(pod) => {
+            "the guest did not shut down within its grace period and was ended".to_owned()
+        }
         Ok(code) if code > exit_code::SIGNAL_BASE => {
             format!("QEMU was ended by signal {}", code - exit_code::SIGNAL_BASE)
         }
-        _ => format!("the machine ended with exit code {code}"),
-    };
-    said.map_or_else(code_only, str::to_owned)
+        _ => format!("the machine ended with exit code {}", end.exit_code),
+    }
 }
 
 /// A condition of the pod.

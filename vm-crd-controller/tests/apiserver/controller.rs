@@ -32,7 +32,10 @@ impl Controller {
             .args(more)
             .env("KUBECONFIG", bench.kubeconfig(CONTROLLER_TOKEN))
             .env("POD_NAMESPACE", "kubevirt")
-            .env("RUST_LOG", "info,vm_crd_controller=debug")
+            .env(
+                "RUST_LOG",
+                "info,kube_runtime=warn,kube_client=error,vm_crd_controller=debug",
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("a log"))

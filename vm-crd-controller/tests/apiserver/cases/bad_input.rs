@@ -125,7 +125,17 @@ pub(crate) async fn image_missing(bench: Arc<Bench>, name: String) -> Result<()>
         .await?;
     space.terminating(&pod).await?;
     space.node.remove(&pod).await?;
+    // What was replaced did not fail: there is no pause.
     let next = space.another_pod(&pod).await?;
+    ensure!(
+        space
+            .vm()
+            .await?
+            .status
+            .unwrap_or_default()
+            .start_failure
+            .is_none()
+    );
     space.node.run(&next).await?;
     space.status("Running").await?;
     space.delete().await

@@ -1,7 +1,7 @@
 //! What each run strategy does when a guest ends, and when a user asks for something once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kube::ResourceExt;
@@ -16,8 +16,14 @@ pub(crate) async fn always_runs_again(bench: Arc<Bench>, name: String) -> Result
     // After a power-off and after a crash alike, and at once: the guest ran.
     for code in [0, 137, 137] {
         space.node.end(&pod, code, "").await?;
+        let begin = Instant::now();
         space.gone(&space.pods, &pod.name_any()).await?;
         pod = space.another_pod(&pod).await?;
+        ensure!(
+            begin.elapsed() < Duration::from_secs(5),
+            "it took {:?}",
+            begin.elapsed()
+        );
         space.node.run(&pod).await?;
         let vm = space.status("Running").await?;
         ensure!(vm.status.context("a status")?.start_failure.is_none());
@@ -210,4 +216,28 @@ async fn stays_stopped(space: &Space) -> Result<()> {
         "an instance was made"
     );
     Ok(())
+}
+
+/// Who mends the machine need not wait for the pause to end.
+pub(crate) async fn crash_loop_mended(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    space.machine("Always", json!({})).await?;
+    let pod = space.pod().await?;
+    space.node.refuse(&pod, "no disk in /disk").await?;
+    space.gone(&space.vmis, NAME).await?;
+    space.status("CrashLoopBackOff").await?;
+    let begin = Instant::now();
+    let image = json!([{ "name": "root", "containerDisk": { "image": "example.com/disk:2" } }]);
+    space
+        .patch(json!({ "template": { "spec": { "volumes": image } } }))
+        .await?;
+    let next = space.another_pod(&pod).await?;
+    ensure!(
+        begin.elapsed() < Duration::from_secs(5),
+        "it took {:?}",
+        begin.elapsed()
+    );
+    space.node.run(&next).await?;
+    space.status("Running").await?;
+    space.delete().await
 }
