@@ -48,11 +48,11 @@ pub(crate) fn enter(name: &str) -> Result<()> {
 /// Removes the group `name` and everything below it, in every hierarchy.
 ///
 /// # Errors
-/// When a process is still in one of them after five seconds.
+/// When a process is still in one of them after half a minute.
 pub(crate) fn remove(name: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let group = hierarchy.join(name);
-        let gone = progress::wait(Duration::from_secs(5), || {
+        let gone = progress::wait(Duration::from_secs(30), || {
             remove_tree(&group).is_ok() || !group.exists()
         });
         if !gone {

@@ -16,7 +16,7 @@ use crate::progress::Step;
 
 const NAMESPACE: &str = "--namespace=kubevirt";
 /// How long a rollout may take: the images are there, QEMU's tree is copied.
-const PATIENCE: &str = "--timeout=180s";
+const PATIENCE: &str = "--timeout=300s";
 
 /// Builds the images, loads them, applies the manifests and waits until all of it works.
 pub(crate) fn install(cluster: &ClusterName) -> Result<()> {

@@ -56,7 +56,7 @@ pub(crate) fn start(cluster: &ClusterName, place: Place, spec: &Spec) -> Result<
         .spawn()
         .context("run setsid and unshare (util-linux)")?;
     let mut failed = false;
-    progress::wait(Duration::from_secs(10), || {
+    progress::wait(Duration::from_secs(60), || {
         failed = !matches!(child.try_wait(), Ok(None));
         failed || supervisor(cluster, place).is_some()
     });

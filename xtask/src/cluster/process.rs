@@ -52,7 +52,7 @@ impl Identity {
         }
         // PID 1 of a namespace is gone only after everything else in it.
         let gone = || start_time(self.pid) != Some(self.start);
-        if !progress::wait(Duration::from_secs(30), gone) {
+        if !progress::wait(Duration::from_secs(120), gone) {
             bail!("process {} does not end after SIGKILL", self.pid);
         }
         Ok(())

@@ -35,7 +35,7 @@ const PACKAGES: [&str; 11] = [
 ];
 
 /// How long the API server, a node or DNS may take on a slow, busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Brings the cluster up.
 pub(crate) fn up(cluster: &ClusterName) -> Result<()> {
