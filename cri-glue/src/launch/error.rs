@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use qemu_driver::machine::MachineError;
 use qemu_driver::qmp::QmpError;
-use vm_api::contract::VOLUME_SIZES_ANNOTATION;
+use vm_api::contract::{DISK_DIRECTORY, VMI_SPEC_ANNOTATION, VOLUME_SIZES_ANNOTATION};
 use vm_api::field::FieldError;
 
 use crate::config::AcceleratorChoice;
@@ -35,6 +35,12 @@ pub enum LaunchError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error(
+        "no disk in the image and none in the spec: put one under {DISK_DIRECTORY}, name a volume in \
+         the annotation {VMI_SPEC_ANNOTATION}, or give an interface a bootOrder to boot from the \
+         network"
+    )]
+    NoDisk,
     #[error(
         "UEFI firmware is not on this node: {} in {} ({source}); install it, or set {key} in the \
          node's configuration", path.display(), root.display()

@@ -70,6 +70,9 @@ pub(super) fn prepare(request: &Request, stop: Arc<AtomicBool>) -> Result<Prepar
     let spec = wish::read(bundle, has_disk(&request.rootfs)?)?;
     let names = Names::of(bundle, &spec);
     let wished_disks = machine::disks(&spec)?;
+    if wished_disks.is_empty() && !boots_from_network(&spec) {
+        return Err(LaunchError::NoDisk);
+    }
     let mounted = wished_disks.iter().filter(|disk| takes_mount(disk.source));
     mounts.check_referred(mounted.map(|disk| disk.name))?;
     let capacities = capacities(bundle)?;
@@ -153,6 +156,11 @@ pub(super) fn prepare(request: &Request, stop: Arc<AtomicBool>) -> Result<Prepar
         accelerator,
         termination_log: mounts.termination_log().map(TerminationLog::new),
     })
+}
+
+fn boots_from_network(spec: &VirtualMachineInstanceSpec) -> bool {
+    let mut interfaces = spec.domain.devices.interfaces.iter();
+    interfaces.any(|interface| interface.boot_order.is_some())
 }
 
 fn check_qemu(node: &NodeConfig) -> Result<(), LaunchError> {
