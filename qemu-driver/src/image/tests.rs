@@ -172,11 +172,12 @@ fn other_files_and_other_formats_are_refused_by_name() {
     ));
     let data_file = format!("data_file={}/data", text(directory.path()));
     assert!(matches!(refuse(&["-o", &data_file]), ImageError::DataFile));
+    // Not LUKS: for that qemu-img measures the processor first, and fails where it is busy.
     let secret = [
         "--object",
         "secret,id=s,data=x",
         "-o",
-        "encrypt.format=luks,encrypt.key-secret=s",
+        "encrypt.format=aes,encrypt.key-secret=s",
     ];
     assert!(matches!(refuse(&secret), ImageError::Encrypted));
     qemu_img(&["create", "-q", "-f", "qcow2", text(&image), "1M"]);
