@@ -16,7 +16,7 @@ use crate::command;
 use crate::image::qemu;
 
 /// Ends a hopeless wait on a slow and shared machine.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Every machine's hardware, beside its disks; `qmp` and `agent` are sockets.
 const HARDWARE: &str = "-M q35 -accel tcg -m 512 -nodefaults -no-user-config -display none \
