@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use crate::cluster::FIELD_MANAGER;
 use crate::metrics::{EventOutcome, Metrics};
+use crate::refusal::{Refusal, refusal};
 
 /// Notes that wait at most.
 const QUEUE: usize = 1024;
@@ -87,6 +88,7 @@ impl Events {
             while let Some((regarding, note)) = notes.recv().await {
                 let result = match writer.write(&regarding, &note).await {
                     Ok(result) => result,
+                    Err(error) if refusal(&error) == Refusal::Leaving => "dropped",
                     Err(error) => {
                         warn!(reason = %note.reason, %error, "cannot write an event");
                         "failed"

@@ -78,16 +78,20 @@ impl Candidate {
 
     /// Keeps renewing; returns when leadership is lost.
     pub async fn hold(&mut self) {
+        // Before anyone else may take the lease, even if its clock started with our last renewal.
+        let limit = self.duration * 2 / 3;
         let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(self.pace()).await;
-            match tokio::time::timeout(self.pace(), self.advance()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
+            let left = limit.saturating_sub(renewed.elapsed());
+            let begin = Instant::now();
+            match tokio::time::timeout(left, self.advance()).await {
+                Ok(Ok(true)) => renewed = begin,
                 Ok(Ok(false)) => return warn!(lease = self.name, "another replica leads now"),
                 Ok(Err(error)) => warn!(lease = self.name, %error, "cannot renew the lease"),
                 Err(_) => warn!(lease = self.name, "renewing the lease takes too long"),
             }
-            if renewed.elapsed() > self.duration * 2 / 3 {
+            if renewed.elapsed() >= limit {
                 return warn!(
                     lease = self.name,
                     "gave up the lease: it could not be renewed"

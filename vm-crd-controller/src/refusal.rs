@@ -1,36 +1,79 @@
 //! Refusals of the API server that are the user's to mend, told from troubles that pass.
 
-/// What the API server says about an object that it will not take as it is: wrong, forbidden by
-/// quota, Pod Security or a webhook. None for everything that a retry may get past.
-pub(crate) fn message(error: &kube::Error) -> Option<String> {
-    match error {
-        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 413 | 422) => {
-            Some(status.message.clone())
-        }
-        _ => None,
+/// What an error of the API server about a new object means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The object will not be taken as it is: wrong, or forbidden by quota, Pod Security or a
+    /// webhook; the API server's sentence.
+    Mend(String),
+    /// The namespace is being deleted, and everything in it.
+    Leaving,
+    /// Anything that a retry may get past.
+    Passing,
+}
+
+/// What `error` means.
+pub(crate) fn refusal(error: &kube::Error) -> Refusal {
+    let kube::Error::Api(status) = error else {
+        return Refusal::Passing;
+    };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    if causes
+        .into_iter()
+        .any(|cause| cause.reason == "NamespaceTerminating")
+    {
+        return Refusal::Leaving;
+    }
+    match status.code {
+        400 | 403 | 413 | 422 => Refusal::Mend(status.message.clone()),
+        _ => Refusal::Passing,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use kube::core::Status;
+    use kube::core::response::{StatusCause, StatusDetails};
 
     use super::*;
 
+    fn status(code: u16) -> Status {
+        Status {
+            code,
+            message: "no".to_owned(),
+            ..Status::default()
+        }
+    }
+
     #[test]
     fn only_what_the_user_can_mend_is_a_refusal() {
-        let error = |code| {
-            kube::Error::Api(Box::new(Status {
-                code,
-                message: "no".to_owned(),
-                ..Status::default()
-            }))
-        };
+        let judge = |code| refusal(&kube::Error::Api(Box::new(status(code))));
         for code in [400, 403, 422] {
-            assert_eq!(message(&error(code)).as_deref(), Some("no"), "{code}");
+            assert_eq!(judge(code), Refusal::Mend("no".to_owned()), "{code}");
         }
         for code in [401, 404, 409, 429, 500, 503] {
-            assert_eq!(message(&error(code)), None, "{code}");
+            assert_eq!(judge(code), Refusal::Passing, "{code}");
         }
+    }
+
+    #[test]
+    fn nothing_is_mended_in_a_namespace_that_leaves() {
+        let cause = StatusCause {
+            reason: "NamespaceTerminating".to_owned(),
+            message: String::new(),
+            field: String::new(),
+        };
+        let details = StatusDetails {
+            causes: vec![cause],
+            ..StatusDetails::default()
+        };
+        let status = Status {
+            details: Some(details),
+            ..status(403)
+        };
+        assert_eq!(
+            refusal(&kube::Error::Api(Box::new(status))),
+            Refusal::Leaving
+        );
     }
 }

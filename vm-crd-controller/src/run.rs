@@ -1,7 +1,8 @@
 //! Start, leadership and end of the controller.
 //!
 //! *Expected flow*: refuse a cluster of KubeVirt's → answer probes → wait for leadership → fill the
-//! stores → reconcile until told to stop → finish what was begun → release the lease.
+//! stores → reconcile until told to stop → finish what was begun → release the lease. Who loses the
+//! lease drops all work at once and stands by again.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::args::Args;
 use crate::incumbent;
@@ -22,7 +23,7 @@ use crate::work::work;
 /// period.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Runs until SIGTERM or SIGINT; an error also when leadership is lost.
+/// Runs until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> Result<()> {
     let client = Client::try_default()
         .await
@@ -40,38 +41,47 @@ pub async fn run(args: Args) -> Result<()> {
         Duration::from_secs(u64::from(args.lease_seconds)),
     );
     let mut stopped = std::pin::pin!(stop_signal()?);
-
-    readiness.set(true);
-    tokio::select! {
-        () = candidate.acquire() => {}
-        () = &mut stopped => return Ok(()),
-        result = &mut server => return served(result),
-    }
-    metrics.leading.set(1);
-    readiness.set(false);
-    let (stop, stopping) = watch::channel(false);
-    let mut work = tokio::spawn(work(client, args, metrics.clone(), readiness, stopping));
-    let lost = tokio::select! {
-        () = &mut stopped => false,
-        () = candidate.hold() => true,
-        result = &mut work => {
-            result.context("the reconcilers broke down")?;
-            bail!("the reconcilers ended without being told to");
+    loop {
+        readiness.set(true);
+        tokio::select! {
+            () = candidate.acquire() => {}
+            () = &mut stopped => return Ok(()),
+            result = &mut server => return served(result),
         }
-        result = &mut server => return served(result),
-    };
-    if lost {
-        // Another replica may lead already: not one more write.
-        work.abort();
-        bail!("leadership is lost; the pod's restart makes this replica stand by");
+        metrics.leading.set(1);
+        readiness.set(false);
+        let (stop, stopping) = watch::channel(false);
+        let work = work(
+            client.clone(),
+            args.clone(),
+            metrics.clone(),
+            readiness.clone(),
+            stopping,
+        );
+        let mut work = tokio::spawn(work);
+        tokio::select! {
+            () = &mut stopped => {
+                info!("stopping");
+                stop.send_replace(true);
+                if tokio::time::timeout(GRACE, work).await.is_err() {
+                    warn!("some work did not finish in time");
+                }
+                candidate.release().await;
+                return Ok(());
+            }
+            () = candidate.hold() => {
+                // Another replica may lead already: not one more write.
+                work.abort();
+                let _ = work.await;
+                metrics.leading.set(0);
+            }
+            result = &mut work => {
+                result.context("the reconcilers broke down")?;
+                bail!("the reconcilers ended without being told to");
+            }
+            result = &mut server => return served(result),
+        }
     }
-    info!("stopping");
-    stop.send_replace(true);
-    if tokio::time::timeout(GRACE, work).await.is_err() {
-        info!("some work did not finish in time");
-    }
-    candidate.release().await;
-    Ok(())
 }
 
 fn served(

@@ -28,8 +28,9 @@ use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
+use crate::refusal::{Refusal, refusal};
 use crate::watch::Guarded;
-use crate::{clock, invalid, refusal};
+use crate::{clock, invalid};
 
 /// Reconciles machines.
 pub struct Machines {
@@ -128,9 +129,10 @@ impl Machines {
             }
             // The watch lags behind our own write, or behind another's.
             Ok(Creation::Found) => Ok(Ok(())),
-            Err(error) => match refusal::message(&error) {
-                Some(message) => Ok(Err(Trouble::Refused(message))),
-                None => Err(error).doing("create the instance"),
+            Err(error) => match refusal(&error) {
+                Refusal::Mend(message) => Ok(Err(Trouble::Refused(message))),
+                Refusal::Leaving => Ok(Ok(())),
+                Refusal::Passing => Err(error).doing("create the instance"),
             },
         }
     }

@@ -30,8 +30,9 @@ use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
+use crate::refusal::{Refusal, refusal};
 use crate::watch::Guarded;
-use crate::{clock, invalid, refusal, render};
+use crate::{clock, invalid, render};
 
 /// The age from which a pod that does not get on is asked about: kubelet's own retries are past.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -126,9 +127,10 @@ impl Instances {
             }
             // The watch lags behind our own write.
             Ok(Creation::Found) => Ok(Ok(())),
-            Err(error) => match refusal::message(&error) {
-                Some(message) => Ok(Err(Obstacle::Refused(message))),
-                None => Err(error).doing("create the pod"),
+            Err(error) => match refusal(&error) {
+                Refusal::Mend(message) => Ok(Err(Obstacle::Refused(message))),
+                Refusal::Leaving => Ok(Ok(())),
+                Refusal::Passing => Err(error).doing("create the pod"),
             },
         }
     }

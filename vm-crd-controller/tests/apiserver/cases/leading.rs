@@ -85,6 +85,36 @@ pub(crate) async fn takes_over_when_the_leader_dies(bench: Arc<Bench>, name: Str
     Ok(())
 }
 
+/// A leader that was suspended finds another one in its place, and stands by.
+pub(crate) async fn stands_by_after_a_pause(bench: Arc<Bench>, name: String) -> Result<()> {
+    let first = Controller::start(&bench, "nine", SHORT);
+    leads(&bench, "nine").await?;
+    let second = Controller::start(&bench, "ten", SHORT);
+    first.signal(Signal::SIGSTOP);
+    leads(&bench, "ten").await?;
+    first.signal(Signal::SIGCONT);
+    until("the first stands by", || async {
+        ensure!(first.log().contains("standing by"), "{}", first.log());
+        Ok(())
+    })
+    .await?;
+    let space = Space::new(&bench.client, &name).await?;
+    let pod = space.running("Always").await?;
+    ensure!(
+        !first.log().contains("pod created"),
+        "only the leader works"
+    );
+    second.stop();
+    leads(&bench, "nine").await?;
+    space.node.end(&pod, 0, "").await?;
+    let next = space.another_pod(&pod).await?;
+    space.node.run(&next).await?;
+    space.status("Running").await?;
+    space.delete().await?;
+    first.stop();
+    Ok(())
+}
+
 /// What happened while no controller ran is made up for.
 pub(crate) async fn catches_up_after_an_outage(bench: Arc<Bench>, name: String) -> Result<()> {
     let space = Space::new(&bench.client, &name).await?;

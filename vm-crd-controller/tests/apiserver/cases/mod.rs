@@ -41,7 +41,7 @@ pub(crate) fn side_by_side() -> Vec<(&'static str, Case)> {
 /// Cases that need controllers of their own, or change the cluster.
 pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
     cases! {
-        leading: hands_over_when_it_stops takes_over_when_the_leader_dies
+        leading: hands_over_when_it_stops takes_over_when_the_leader_dies stands_by_after_a_pause
             catches_up_after_an_outage refuses_kubevirt;
     }
 }
