@@ -33,7 +33,6 @@ pub(crate) fn refusal(error: &kube::Error) -> Refusal {
 #[cfg(test)]
 mod tests {
     use kube::core::Status;
-    use kube::core::response::{StatusCause, StatusDetails};
 
     use super::*;
 
@@ -58,19 +57,11 @@ mod tests {
 
     #[test]
     fn nothing_is_mended_in_a_namespace_that_leaves() {
-        let cause = StatusCause {
-            reason: "NamespaceTerminating".to_owned(),
-            message: String::new(),
-            field: String::new(),
-        };
-        let details = StatusDetails {
-            causes: vec![cause],
-            ..StatusDetails::default()
-        };
-        let status = Status {
-            details: Some(details),
-            ..status(403)
-        };
+        let status: Status = serde_json::from_value(serde_json::json!({
+            "status": "Failure", "code": 403, "message": "no", "reason": "Forbidden",
+            "details": { "causes": [{ "reason": "NamespaceTerminating" }] },
+        }))
+        .unwrap();
         assert_eq!(
             refusal(&kube::Error::Api(Box::new(status))),
             Refusal::Leaving
