@@ -101,11 +101,18 @@ impl TestNamespace {
     pub fn wait_for(&self, kind: &str, name: &str, pointer: &str, wanted: &str) {
         eventually(STARTED, || {
             let object = self.get(kind, name)?;
-            match object.pointer(pointer) {
-                Some(Value::String(text)) if text == wanted => Ok(()),
-                Some(value) if value.to_string() == wanted => Ok(()),
-                _ => Err(format!("{pointer} is not {wanted}: {:#}", object["status"])),
+            let seen = match object.pointer(pointer) {
+                Some(Value::String(text)) => text.clone(),
+                Some(value) => value.to_string(),
+                None => String::new(),
+            };
+            if seen == wanted {
+                return Ok(());
             }
+            Err(format!(
+                "{pointer} is {seen:?}, not {wanted:?}: {:#}",
+                object["status"]
+            ))
         });
     }
 
