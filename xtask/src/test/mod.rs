@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::cluster::{self, ClusterName};
+use crate::distribution;
 use crate::guest::{self, Guest};
 
 /// Arguments of `cargo xtask test`.
@@ -46,6 +47,20 @@ enum Part {
     E2e,
 }
 
+/// The Debian packages whose programs the unit tests run: a real QEMU, a real OCI runtime, real
+/// network stacks.
+const PACKAGES: [&str; 9] = [
+    "busybox-static",
+    "containerd",
+    "iproute2",
+    "nftables",
+    "ovmf",
+    "qemu-system-x86",
+    "qemu-utils",
+    "runc",
+    "seabios",
+];
+
 /// End-to-end tests that run at once. More would only share the same cores.
 const AT_ONCE: &str = "3";
 
@@ -72,6 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         })?;
     }
     if wanted(Part::Unit) {
+        distribution::ensure(&PACKAGES)?;
         stage("unit tests", || {
             let test = ["test", "--workspace", "--exclude", "tests", "--exclude"];
             cargo(
