@@ -10,12 +10,15 @@ use std::time::Duration;
 use qemu_driver::agent::{Agent, GuestShutdownMode};
 use qemu_driver::qmp::{Event, Qmp, QmpError};
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::task::Member;
 
 /// Time between two presses of the button.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// Longest time that the caller waits for QEMU to take the first press.
+const PRESS_BOUND: Duration = Duration::from_secs(2);
 
 /// QEMU's name of the guest agent's port.
 const AGENT_PORT: &str = "agent";
@@ -43,7 +46,12 @@ impl PowerButton {
 
     /// Presses the button, and keeps doing so until `member` ends.
     pub(super) async fn press(self: &Arc<Self>, member: &Arc<Member>) -> Result<(), QmpError> {
-        self.qmp.system_powerdown().await?;
+        match timeout(PRESS_BOUND, self.qmp.system_powerdown()).await {
+            // It is ending already.
+            Ok(Ok(()) | Err(QmpError::Closed { .. })) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => tracing::warn!("QEMU does not answer: trying again until it ends"),
+        }
         if !self.pressed.swap(true, Ordering::Relaxed) {
             let (button, member) = (self.clone(), member.clone());
             tokio::spawn(async move {

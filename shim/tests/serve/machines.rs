@@ -1,0 +1,257 @@
+//! Machines under containerd's verbs.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use containerd_shim::api::{
+    ExecProcessRequest, PauseRequest, ResumeRequest, StatsRequest, Status, UpdateTaskRequest,
+};
+use containerd_shim::protos::cgroups::metrics::Metrics;
+use containerd_shim::protos::protobuf::Message;
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::guest::{GREETING, Then};
+use crate::pod::{Pod, Task, bound, fifo, read};
+
+/// A pod whose sandbox runs and whose machine was created, with output to a fifo.
+async fn created(then: Then) -> (Pod, Task, Task, String) {
+    let pod = Pod::new().await;
+    pod.prepare_sandbox();
+    pod.prepare_machine("vm", then);
+    let sandbox = pod.start("sandbox").await;
+    sandbox.create("").await.unwrap();
+    sandbox.run().await;
+    let vm = pod.start("vm").await;
+    let stdout = fifo(&pod, "stdout");
+    vm.create(&stdout).await.unwrap();
+    (pod, sandbox, vm, stdout)
+}
+
+#[tokio::test]
+async fn a_guest_that_powers_off_at_once_loses_no_byte() {
+    let (pod, sandbox, vm, stdout) = created(Then::PowerOff).await;
+    assert_eq!(
+        vm.state().await.unwrap().status.enum_value(),
+        Ok(Status::CREATED)
+    );
+    let output = read(&stdout);
+    vm.run().await;
+    assert_eq!(vm.wait().await, 0);
+    assert!(output.await.unwrap().ends_with(&format!("{GREETING}\r\n")));
+    let message = fs::read_to_string(pod.path("termination-log")).unwrap();
+    assert_eq!(message, "the guest powered itself off");
+    let state = vm.state().await.unwrap();
+    assert_eq!(state.status.enum_value(), Ok(Status::STOPPED));
+    assert_eq!(vm.delete().await.unwrap().exit_status, 0);
+    vm.shutdown().await;
+    assert!(
+        sandbox.state().await.is_ok(),
+        "the pod's other containers go on"
+    );
+    sandbox.finish().await;
+    pod.assert_clean().await;
+    let topics = [
+        "/tasks/create",
+        "/tasks/start",
+        "/tasks/exit",
+        "/tasks/delete",
+    ];
+    assert_eq!(pod.daemon.topics(&vm.id), topics);
+}
+
+#[tokio::test]
+async fn it_is_paused_measured_and_killed() {
+    let (pod, sandbox, vm, stdout) = created(Then::Halt).await;
+    let _output = read(&stdout);
+    let pid = vm.run().await;
+    let (id, pause) = (vm.id.clone(), PauseRequest::default());
+    vm.client
+        .pause(
+            bound(),
+            &PauseRequest {
+                id: id.clone(),
+                ..pause
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        vm.state().await.unwrap().status.enum_value(),
+        Ok(Status::PAUSED)
+    );
+    let resume = ResumeRequest {
+        id: id.clone(),
+        ..ResumeRequest::default()
+    };
+    vm.client.resume(bound(), &resume).await.unwrap();
+    assert_eq!(
+        vm.state().await.unwrap().status.enum_value(),
+        Ok(Status::RUNNING)
+    );
+
+    let request = StatsRequest {
+        id: id.clone(),
+        ..StatsRequest::default()
+    };
+    let stats = vm
+        .client
+        .stats(bound(), &request)
+        .await
+        .unwrap()
+        .stats
+        .unwrap();
+    if stats.type_url.contains("v1") {
+        let metrics = Metrics::parse_from_bytes(&stats.value).unwrap();
+        assert!(metrics.cpu.usage.total > 1_000_000, "{metrics}");
+        assert!(metrics.memory.usage.usage > 10 << 20, "{metrics}");
+        assert!(
+            metrics.memory.usage.limit > 64 << 20,
+            "QEMU's own need is on top: {metrics}"
+        );
+    }
+
+    let exec = ExecProcessRequest {
+        id: id.clone(),
+        exec_id: "e".into(),
+        ..Default::default()
+    };
+    let error = vm
+        .client
+        .exec(bound(), &exec)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("guest agent"), "{error}");
+
+    vm.kill(9).await.unwrap();
+    assert_eq!(vm.wait().await, 137);
+    assert!(
+        fs::metadata(format!("/proc/{pid}")).is_err(),
+        "QEMU is reaped"
+    );
+    assert!(
+        vm.client.stats(bound(), &request).await.is_ok(),
+        "figures also after the end"
+    );
+    vm.finish().await;
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}
+
+#[tokio::test]
+async fn limits_of_processors_change_and_memory_is_refused_by_name() {
+    let (pod, sandbox, vm, stdout) = created(Then::Halt).await;
+    let _output = read(&stdout);
+    vm.run().await;
+    let update = |json: &str| {
+        let resources = Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
+            value: json.as_bytes().to_vec(),
+            ..Any::default()
+        };
+        let id = vm.id.clone();
+        UpdateTaskRequest {
+            id,
+            resources: Some(resources).into(),
+            ..Default::default()
+        }
+    };
+    let request = update(r#"{"cpu":{"quota":50000,"period":100000}}"#);
+    vm.client.update(bound(), &request).await.unwrap();
+    let same = update(r#"{"memory":{"limit":67108864}}"#);
+    vm.client.update(bound(), &same).await.unwrap();
+    let more = update(r#"{"memory":{"limit":134217728}}"#);
+    let error = vm
+        .client
+        .update(bound(), &more)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("64 MiB") && error.contains("128 MiB"),
+        "{error}"
+    );
+    vm.finish().await;
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_qemu_that_hangs_holds_up_nobody() {
+    let (pod, sandbox, vm, stdout) = created(Then::Halt).await;
+    let _output = read(&stdout);
+    let pid = Pid::from_raw(vm.run().await.try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let begun = Instant::now();
+    assert_eq!(
+        vm.state().await.unwrap().status.enum_value(),
+        Ok(Status::RUNNING)
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "State took {:?}",
+        begun.elapsed()
+    );
+    vm.kill(15).await.unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "Kill took {:?}",
+        begun.elapsed()
+    );
+    vm.kill(9).await.unwrap();
+    assert_eq!(vm.wait().await, 137);
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "all took {:?}",
+        begun.elapsed()
+    );
+    vm.finish().await;
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_creation_that_fails_leaves_nothing_and_the_next_one_works() {
+    let pod = Pod::new().await;
+    pod.prepare_sandbox();
+    let sandbox = pod.start("sandbox").await;
+    sandbox.create("").await.unwrap();
+    sandbox.run().await;
+    let disk = pod.image("bad").join("disk");
+    fs::create_dir_all(&disk).unwrap();
+    std::os::unix::fs::symlink("/etc/shadow", disk.join("disk.img")).unwrap();
+    pod.write_spec("bad", &pod.spec("vm", "container"));
+    let before = pod.leftovers();
+    let bad = pod.start("bad").await;
+    let error = bad.create("").await.unwrap_err().to_string();
+    assert!(error.contains("disk.img"), "{error}");
+    assert_eq!(pod.leftovers(), before);
+    assert!(bad.state().await.is_err());
+
+    pod.prepare_machine("vm", Then::PowerOff);
+    let vm = pod.start("vm").await;
+    vm.create("").await.unwrap();
+    vm.run().await;
+    assert_eq!(vm.wait().await, 0);
+    vm.finish().await;
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_missing_fifo_is_an_error_of_create() {
+    let pod = Pod::new().await;
+    pod.prepare_sandbox();
+    pod.prepare_machine("vm", Then::Halt);
+    let sandbox = pod.start("sandbox").await;
+    sandbox.create("").await.unwrap();
+    sandbox.run().await;
+    let before = pod.leftovers();
+    let vm = pod.start("vm").await;
+    let error = vm.create("/no/such/fifo").await.unwrap_err().to_string();
+    assert!(error.contains("/no/such/fifo"), "{error}");
+    assert_eq!(pod.leftovers(), before);
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}

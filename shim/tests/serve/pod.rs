@@ -1,0 +1,541 @@
+//! A pod made by hand: a network namespace, bundles as CRI writes them, and the shim's program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use containerd_shim::api::{
+    ConnectRequest, CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse,
+    KillRequest, ShutdownRequest, StartRequest, StateRequest, StateResponse, WaitRequest,
+};
+use containerd_shim::bootstrap::{BootstrapParams, Extension};
+use containerd_shim::protos::api::Mount;
+use containerd_shim::protos::protobuf::Message;
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::protos::shim_async::{Client, TaskClient};
+use containerd_shim::protos::ttrpc::Result;
+use containerd_shim::protos::ttrpc::context::{Context, with_duration};
+use serde_json::{Value, json};
+
+use crate::daemon::Daemon;
+use crate::guest::{self, Then};
+
+/// Longest time that anything here may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A pod whose sandbox is the container `sandbox`.
+pub(crate) struct Pod {
+    name: String,
+    directory: tempfile::TempDir,
+    pub(crate) daemon: Daemon,
+}
+
+/// The bound that containerd would set.
+pub(crate) fn bound() -> Context {
+    with_duration(PATIENCE)
+}
+
+impl Pod {
+    /// A pod without containers.
+    pub(crate) async fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "these tests need root"
+        );
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("shim{}x{number}", std::process::id());
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("images")).unwrap();
+        fs::write(
+            directory.path().join("resolv.conf"),
+            "nameserver 10.96.0.10\n",
+        )
+        .unwrap();
+        fs::write(directory.path().join("termination-log"), "").unwrap();
+        let root = std::env::var("KUBEVIRT_TEST_QEMU_ROOT").unwrap_or_else(|_| "/".into());
+        let state = directory.path().join("state");
+        let config = format!(
+            "[qemu]\nroot = {root:?}\naccelerator = \"tcg\"\n[runtime]\nstate = {state:?}\n\
+             [log]\nlevel = \"debug\"\n"
+        );
+        fs::write(directory.path().join("config.toml"), config).unwrap();
+        make_network(&name);
+        let daemon = Daemon::serve(&directory.path().join("c.sock.ttrpc")).await;
+        Self {
+            name,
+            directory,
+            daemon,
+        }
+    }
+
+    /// A file or directory of the pod's.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The bundle of container `id`.
+    pub(crate) fn bundle(&self, id: &str) -> PathBuf {
+        self.path("bundles").join(self.id(id))
+    }
+
+    /// The full id of container `id`: unique on this machine, as the OCI runtime needs.
+    pub(crate) fn id(&self, id: &str) -> String {
+        format!("{}-{id}", self.name)
+    }
+
+    /// The image that container `id` will get.
+    pub(crate) fn image(&self, id: &str) -> PathBuf {
+        let path = self.path("images").join(id);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// Writes the bundle of the sandbox.
+    pub(crate) fn prepare_sandbox(&self) {
+        self.write_spec("sandbox", &self.spec("sandbox", "sandbox"));
+        self.image("sandbox");
+    }
+
+    /// Writes the bundle of a machine, whose guest of one sector does `then`.
+    pub(crate) fn prepare_machine(&self, id: &str, then: Then) {
+        let disk = self.image(id).join("disk");
+        fs::create_dir_all(&disk).unwrap();
+        guest::write_disk(&disk.join("disk.img"), then);
+        self.write_spec(id, &self.spec(id, "container"));
+    }
+
+    /// Writes the bundle of an ordinary container that runs `script`.
+    pub(crate) fn prepare_ordinary(&self, id: &str, script: &str) {
+        let bin = self.image(id).join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::copy("/bin/busybox", bin.join("sh")).unwrap();
+        let mut spec = self.spec(id, "container");
+        spec["process"]["args"] = json!(["/bin/sh", "-c", script]);
+        spec["process"]["env"] = json!(["PATH=/bin"]);
+        self.write_spec(id, &spec);
+    }
+
+    /// A spec as CRI writes it, in short.
+    pub(crate) fn spec(&self, id: &str, kind: &str) -> Value {
+        let bind = |destination: &str, source: &str| {
+            json!({"destination": destination, "type": "bind", "source": self.path(source),
+                   "options": ["rbind", "rprivate", "rw"]})
+        };
+        json!({
+            "ociVersion": "1.0.2-dev",
+            "hostname": "pod-a",
+            "process": {
+                "user": {"uid": 0, "gid": 0}, "args": ["vm"], "cwd": "/", "oomScoreAdj": 900
+            },
+            "root": {"path": "rootfs"},
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                bind("/etc/resolv.conf", "resolv.conf"),
+                bind("/dev/termination-log", "termination-log"),
+            ],
+            "annotations": {
+                "io.kubernetes.cri.container-type": kind,
+                "io.kubernetes.cri.container-name": id,
+                "io.kubernetes.cri.sandbox-id": self.id("sandbox"),
+                "io.kubernetes.cri.sandbox-name": "pod-a",
+                "io.kubernetes.cri.sandbox-namespace": "default"
+            },
+            "linux": {
+                "cgroupsPath": format!("/{}/{id}", self.name),
+                "resources": {
+                    "devices": [{"allow": false, "access": "rwm"}],
+                    "memory": {"limit": 64 << 20},
+                    "cpu": {"shares": 512, "quota": 100_000, "period": 100_000}
+                },
+                "namespaces": [
+                    {"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"},
+                    {"type": "network", "path": format!("/run/netns/{}", self.name)}
+                ]
+            }
+        })
+    }
+
+    pub(crate) fn write_spec(&self, id: &str, spec: &Value) {
+        fs::create_dir_all(self.bundle(id)).unwrap();
+        fs::write(self.bundle(id).join("config.json"), spec.to_string()).unwrap();
+    }
+
+    /// The shim's program as containerd runs it for container `id`.
+    pub(crate) fn program(&self, id: &str) -> Command {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_containerd-shim-kubevirt-v1"));
+        program
+            .args([
+                "-namespace",
+                "test",
+                "-publish-binary",
+                "/bin/false",
+                "-id",
+                &self.id(id),
+            ])
+            .arg("-address")
+            .arg(self.path("c.sock"))
+            .current_dir(self.bundle(id));
+        program
+    }
+
+    /// The options that containerd passes on from its configuration.
+    pub(crate) fn options(&self) -> Any {
+        let path = self.path("config.toml").to_str().unwrap().to_owned();
+        let mut value = vec![0x12, u8::try_from(path.len()).unwrap()];
+        value.extend(path.bytes());
+        Any {
+            type_url: "runtimeoptions.v1.Options".into(),
+            value,
+            ..Any::default()
+        }
+    }
+
+    /// Runs `start` for container `id` as containerd 1.6 does, whose `containerd-shim-runc-v2` is the
+    /// one of this machine; its whole output.
+    pub(crate) fn try_start(&self, id: &str) -> Output {
+        make_log(&self.bundle(id));
+        let mut program = self.program(id);
+        program
+            .env("TTRPC_ADDRESS", self.path("c.sock.ttrpc"))
+            .arg("start");
+        run(&mut program, &self.options().write_to_bytes().unwrap())
+    }
+
+    /// Runs `start` for container `id` as containerd 2.3 does; its whole output.
+    pub(crate) fn try_start_by_params(&self, id: &str) -> Output {
+        let extension = Extension {
+            value: Some(self.options()).into(),
+            ..Extension::default()
+        };
+        let params = BootstrapParams {
+            instance_id: self.id(id),
+            namespace: "test".into(),
+            containerd_ttrpc_address: self.path("c.sock.ttrpc").to_str().unwrap().into(),
+            containerd_grpc_address: self.path("c.sock").to_str().unwrap().into(),
+            containerd_binary: "/bin/false".into(),
+            socket_dir: Some(self.path("s").to_str().unwrap().into()),
+            extensions: vec![extension],
+            ..BootstrapParams::default()
+        };
+        make_log(&self.bundle(id));
+        run(
+            self.program(id).arg("start"),
+            &params.write_to_bytes().unwrap(),
+        )
+    }
+
+    /// The same, connected.
+    pub(crate) async fn start(&self, id: &str) -> Task {
+        let output = self.try_start(id);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said, "");
+        self.connect(id, &String::from_utf8(output.stdout).unwrap())
+            .await
+    }
+
+    pub(crate) async fn connect(&self, id: &str, address: &str) -> Task {
+        let client = TaskClient::new(Client::connect(address).await.unwrap());
+        let (bundle, image) = (self.bundle(id), self.image(id));
+        Task {
+            client,
+            id: self.id(id),
+            bundle,
+            image,
+            address: address.to_owned(),
+        }
+    }
+
+    /// Runs `delete` for container `id`; its whole output.
+    pub(crate) async fn delete(&self, id: &str) -> DeleteResponse {
+        let mut program = self.program(id);
+        program.arg("-bundle").arg(self.bundle(id)).arg("delete");
+        // Not on this thread, which plays the daemon.
+        let output = tokio::task::spawn_blocking(move || run(&mut program, &[]));
+        let output = output.await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said, "");
+        DeleteResponse::parse_from_bytes(&output.stdout).unwrap()
+    }
+
+    /// Everything of this pod that is left on the machine but its own directories.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let list = |found: &mut Vec<String>, directory: PathBuf| {
+            let entries = fs::read_dir(directory).into_iter().flatten();
+            found.extend(entries.map(|entry| entry.unwrap().path().display().to_string()));
+        };
+        list(&mut found, self.path("s"));
+        for socket in self.sockets() {
+            found.extend(Path::new(&socket).exists().then_some(socket));
+        }
+        list(&mut found, self.path("state/uids"));
+        list(&mut found, self.path("state/runc/test"));
+        for controller in ["memory", "cpu", "pids", "devices", "freezer", "unified"] {
+            list(
+                &mut found,
+                Path::new("/sys/fs/cgroup")
+                    .join(controller)
+                    .join(&self.name),
+            );
+        }
+        found.retain(|path| Path::new(path).is_dir() || !path.starts_with("/sys"));
+        let own = self.directory.path().display().to_string();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        found.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&own))
+                .map(str::to_owned),
+        );
+        found.extend(self.processes().into_iter().map(|(pid, _)| pid.to_string()));
+        found
+    }
+
+    /// The sockets that the pod's shims have or had.
+    fn sockets(&self) -> Vec<String> {
+        let bundles = fs::read_dir(self.path("bundles")).into_iter().flatten();
+        let mut found = Vec::new();
+        for bundle in bundles.map(|bundle| bundle.unwrap().path()) {
+            found.extend(fs::read_to_string(bundle.join("address")));
+            if let Ok(note) = fs::read(bundle.join("kubevirt-inner.json")) {
+                let note: Value = serde_json::from_slice(&note).unwrap();
+                found.push(note["address"].as_str().unwrap().to_owned());
+            }
+        }
+        found.sort();
+        found.dedup();
+        let path = |address: &String| address.trim_start_matches("unix://").to_owned();
+        found.iter().map(path).collect()
+    }
+
+    /// Waits until nothing of the pod is left.
+    pub(crate) async fn assert_clean(&self) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !self.leftovers().is_empty() && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(self.leftovers(), Vec::<String>::new());
+    }
+
+    /// Processes with this pod's name in their arguments or control group.
+    pub(crate) fn processes(&self) -> Vec<(i32, String)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+                continue;
+            };
+            let read = |name| fs::read(entry.path().join(name)).unwrap_or_default();
+            let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+            let group = String::from_utf8_lossy(&read("cgroup")).into_owned();
+            let ours = line.contains(&self.name) || group.contains(&format!("/{}/", self.name));
+            if ours && !line.is_empty() {
+                found.push((pid, line.chars().take(100).collect()));
+            }
+        }
+        found
+    }
+
+    /// The pid of the process whose arguments contain `text`.
+    pub(crate) fn process(&self, text: &str) -> i32 {
+        let all = self.processes();
+        let found = all.iter().find(|(_, line)| line.contains(text));
+        found.unwrap_or_else(|| panic!("no {text} in {all:?}")).0
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        for (pid, _) in self.processes() {
+            let pid = rustix::process::Pid::from_raw(pid).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        for entry in fs::read_dir(self.path("bundles"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let bundle = entry.path();
+            let id = bundle.file_name().unwrap().to_str().unwrap();
+            if let Some(id) = id.strip_prefix(&format!("{}-", self.name)) {
+                let _ = run(
+                    self.program(id).arg("-bundle").arg(&bundle).arg("delete"),
+                    &[],
+                );
+            }
+        }
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+        for entry in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = fs::remove_dir(entry.path().join(&self.name));
+        }
+    }
+}
+
+/// Containerd's end of one container.
+pub(crate) struct Task {
+    pub(crate) client: TaskClient,
+    pub(crate) id: String,
+    pub(crate) address: String,
+    bundle: PathBuf,
+    image: PathBuf,
+}
+
+impl Task {
+    /// The request for `Create`, with output to `stdout`.
+    pub(crate) fn create_request(&self, stdout: &str) -> CreateTaskRequest {
+        let rootfs = Mount {
+            type_: "bind".into(),
+            source: self.image.to_str().unwrap().into(),
+            options: vec!["rbind".into(), "rw".into()],
+            ..Mount::default()
+        };
+        CreateTaskRequest {
+            id: self.id.clone(),
+            bundle: self.bundle.to_str().unwrap().into(),
+            rootfs: vec![rootfs],
+            stdout: stdout.into(),
+            // The node's own shim wants both or none.
+            stderr: stdout.into(),
+            ..CreateTaskRequest::default()
+        }
+    }
+
+    pub(crate) async fn create(&self, stdout: &str) -> Result<CreateTaskResponse> {
+        self.client
+            .create(bound(), &self.create_request(stdout))
+            .await
+    }
+
+    pub(crate) async fn run(&self) -> u32 {
+        let request = StartRequest {
+            id: self.id.clone(),
+            ..StartRequest::default()
+        };
+        self.client.start(bound(), &request).await.unwrap().pid
+    }
+
+    pub(crate) async fn state(&self) -> Result<StateResponse> {
+        let request = StateRequest {
+            id: self.id.clone(),
+            ..StateRequest::default()
+        };
+        self.client.state(bound(), &request).await
+    }
+
+    pub(crate) async fn kill(&self, signal: u32) -> Result<()> {
+        let request = KillRequest {
+            id: self.id.clone(),
+            signal,
+            ..KillRequest::default()
+        };
+        self.client.kill(bound(), &request).await.map(drop)
+    }
+
+    /// Waits for the end; its status.
+    pub(crate) async fn wait(&self) -> u32 {
+        let request = WaitRequest {
+            id: self.id.clone(),
+            ..WaitRequest::default()
+        };
+        self.client
+            .wait(bound(), &request)
+            .await
+            .unwrap()
+            .exit_status
+    }
+
+    pub(crate) async fn delete(&self) -> Result<DeleteResponse> {
+        let request = DeleteRequest {
+            id: self.id.clone(),
+            ..DeleteRequest::default()
+        };
+        self.client.delete(bound(), &request).await
+    }
+
+    pub(crate) async fn shutdown(&self) {
+        let request = ShutdownRequest {
+            id: self.id.clone(),
+            ..ShutdownRequest::default()
+        };
+        self.client.shutdown(bound(), &request).await.unwrap();
+    }
+
+    pub(crate) async fn shim_pid(&self) -> i32 {
+        let request = ConnectRequest {
+            id: self.id.clone(),
+            ..ConnectRequest::default()
+        };
+        let response = self.client.connect(bound(), &request).await.unwrap();
+        response.shim_pid.try_into().unwrap()
+    }
+
+    /// Kills, deletes and shuts down, as containerd does at the end of a container.
+    pub(crate) async fn finish(&self) {
+        // It may have ended by itself.
+        let _ = self.kill(9).await;
+        self.wait().await;
+        self.delete().await.unwrap();
+        self.shutdown().await;
+    }
+}
+
+/// Runs `command` with `input`.
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> Output {
+    use std::io::Write;
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // It may end without reading.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+/// The fifo that containerd makes for a shim's log.
+pub(crate) fn make_log(bundle: &Path) {
+    let log = bundle.join("log");
+    if !log.exists() {
+        rustix::fs::mkfifoat(rustix::fs::CWD, &log, rustix::fs::Mode::RWXU).unwrap();
+    }
+}
+
+/// A fifo for output; returns its path.
+pub(crate) fn fifo(pod: &Pod, name: &str) -> String {
+    let path = pod.path(name);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Reads `path` to its end, on a thread of its own.
+pub(crate) fn read(path: &str) -> tokio::task::JoinHandle<String> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || {
+        String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned()
+    })
+}
+
+/// A namespace with a pod's interface, whose other end is a gateway in the same namespace.
+fn make_network(name: &str) {
+    let script = format!(
+        "ip netns add {name}
+         ip -n {name} link set lo up
+         ip -n {name} link add eth0 type veth peer name gateway
+         ip -n {name} addr add 10.244.9.2/24 dev eth0
+         ip -n {name} link set eth0 up
+         ip -n {name} link set gateway up
+         ip -n {name} route add default via 10.244.9.1"
+    );
+    let status = Command::new("sh").args(["-ec", &script]).status().unwrap();
+    assert!(status.success(), "{script}");
+}
