@@ -4,6 +4,7 @@
 //! The tests expect the environment of `cargo xtask cluster env`, the product installed and the
 //! guests' images loaded; `cargo xtask test` sees to all of that. Without it they fail at once.
 
+mod container_disk;
 mod kubectl;
 mod manifest;
 mod namespace;
@@ -11,6 +12,7 @@ mod node;
 mod volume;
 mod wait;
 
+pub use container_disk::{ContainerDisk, Entry};
 pub use kubectl::{Output, kubectl, kubectl_input, kubectl_spawn};
 pub use manifest::{Manifest, image};
 pub use namespace::TestNamespace;

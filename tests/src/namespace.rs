@@ -164,6 +164,25 @@ impl TestNamespace {
             }
         })
     }
+
+    /// Applies the pod `vm`, which must get an event that holds every one of `words` while its
+    /// machine never runs, and deletes it.
+    #[track_caller]
+    pub fn expect_refused(&self, pod: &Manifest, words: &[&str]) {
+        self.apply(pod);
+        let message = self.wait_for_event("vm", words[0]);
+        for word in words {
+            assert!(message.contains(word), "{word:?} is not in {message:?}");
+        }
+        let status = self.get("pod", "vm").expect("the pod is there")["status"].clone();
+        assert_ne!(
+            status["containerStatuses"][0]["started"], true,
+            "{status:#}"
+        );
+        self.kubectl(&["delete", "pod", "vm", "--grace-period=1"])
+            .expect_success();
+        self.wait_gone("pod", "vm");
+    }
 }
 
 impl Drop for TestNamespace {

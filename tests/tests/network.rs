@@ -85,7 +85,7 @@ fn reaches_out(node: Node) {
     namespace.apply(&service("server"));
     namespace.wait_for("pod", "server", "/status/phase", "Running");
     let script = "#!/bin/sh\ncat /etc/resolv.conf\n\
-                  for i in 1 2 3 4 5 6 7 8 9 10; do wget -T 5 -q -O - http://server:8080/ && break; sleep 1; done\n\
+                  for i in 1 2 3 4 5 6 7 8 9 10; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 server 8080 && break; sleep 1; done\n\
                   nslookup kubernetes.default.svc.cluster.local\n\
                   cat /sys/class/net/e*/mtu | sed 's/^/mtu=/'\n";
     let spec = json!({ "volumes": [

@@ -86,7 +86,7 @@ fn is_unprivileged_on_the_node(node: Node) {
     // The jail's cgroup carries the pod's uid, so that this finds this pod's QEMU and no other.
     let script = format!(
         "for p in /proc/[0-9]*; do grep -q qemu $p/comm 2>/dev/null && \
-         grep -q {uid} $p/cgroup && cat $p/status && ls -l $p/fd; done"
+         grep -q {uid} $p/cgroup && cat $p/status; done; true"
     );
     let status = node.shell(&script).expect_success();
     let field = |name: &str| {
