@@ -41,6 +41,7 @@ impl Manifest {
             "spec": {
                 "runtimeClassName": "kubevirt",
                 "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 5,
                 "nodeSelector": { "kubernetes.io/hostname": node.name() },
                 "containers": [{
                     "name": "machine",
@@ -94,7 +95,7 @@ impl Manifest {
                     "metadata": { "labels": { "app": name } },
                     "spec": {
                         "nodeSelector": { "kubernetes.io/hostname": node.name() },
-                        "terminationGracePeriodSeconds": 30,
+                        "terminationGracePeriodSeconds": 10,
                         "domain": {
                             "memory": { "guest": "128Mi" },
                             "devices": {

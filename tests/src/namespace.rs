@@ -193,7 +193,8 @@ impl Drop for TestNamespace {
                 let state = self.kubectl(&["get", "vm,vmi,pods,events", "-o", "wide"]);
                 eprintln!("--- {} when it failed:\n{}", self.name, state.text());
             }
-            kubectl(&["delete", "namespace", &self.name, "--timeout=120s"])
+            // The next case need not wait for it, the suite's end does.
+            kubectl(&["delete", "namespace", &self.name, "--wait=false"])
         });
     }
 }

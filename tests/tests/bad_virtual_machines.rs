@@ -105,7 +105,7 @@ fn more_memory_than_the_node_has(node: Node) {
     let namespace = TestNamespace::new("much-memory");
     namespace.apply(
         &Manifest::virtual_machine("vm", image::BOOT_SECTOR, node)
-            .with("/spec/template/spec/domain/memory/guest", json!("4Ti")),
+            .with("/spec/template/spec/domain/memory/guest", json!("512Gi")),
     );
     status(&namespace, "ErrorUnschedulable");
     let conditions = conditions(&namespace);

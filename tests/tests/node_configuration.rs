@@ -51,7 +51,7 @@ fn says(namespace: &TestNamespace, node: Node, name: &str, content: &str, words:
 fn says_what_is_wrong_and_goes_on_once_mended(node: Node) {
     let namespace = TestNamespace::new("configuration");
     let unknown = "[qemu]\naccelerater = \"kvm\"";
-    let words = ["accelerater", "config.toml", "line 2, column 1"];
+    let words = ["accelerater", "config.toml:2:1"];
     says(&namespace, node, "wrong", unknown, &words);
     let missing = "[qemu]\npath = \"/usr/bin/no-qemu\"";
     let words = ["/usr/bin/no-qemu", "qemu.path"];

@@ -140,10 +140,15 @@ fn boots_by_uefi(node: Node) {
     let namespace = TestNamespace::new("uefi");
     let spec =
         json!({ "domain": { "firmware": { "bootloader": { "efi": { "secureBoot": false } } } } });
-    namespace.apply(&Manifest::machine_pod("vm", image::TINY, node).with(
-        "/metadata/annotations",
-        json!({ "kubevirt.io/vmi-spec": spec.to_string() }),
-    ));
+    namespace.apply(
+        &Manifest::machine_pod("vm", image::TINY, node)
+            .with(
+                "/metadata/annotations",
+                json!({ "kubevirt.io/vmi-spec": spec.to_string() }),
+            )
+            // The firmware takes its part before Linux does.
+            .with("/spec/containers/0/resources/limits/memory", json!("256Mi")),
+    );
     namespace.wait_for_log("vm", "machine", image::TINY_READY);
     let pod = namespace.get("pod", "vm").expect("the pod is there");
     assert_eq!(pod["status"]["phase"], "Running");

@@ -97,8 +97,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         })?;
     }
     if wanted(Part::Controller) {
-        let programs = cluster::kubernetes()?.display().to_string();
-        let environment = HashMap::from([("KUBERNETES_BIN".to_owned(), programs)]);
+        distribution::ensure(&["etcd-server"])?;
+        let apiserver = cluster::kubernetes()?.join("kube-apiserver");
+        let environment = HashMap::from([(
+            "TEST_ASSET_KUBE_APISERVER".to_owned(),
+            apiserver.display().to_string(),
+        )]);
         stage("controller", || {
             cargo(&["test", "-p", "vm-crd-controller"], &environment)
         })?;
@@ -155,9 +159,13 @@ fn with_cluster(args: &Args) -> Result<()> {
     cluster::load(cluster, &archives)?;
     cluster::install(cluster)?;
     let before = footprint::of(cluster)?;
-    let mut test = vec!["test", "-p", "tests", "--no-fail-fast"];
+    let mut test = vec!["test", "-p", "tests", "--tests", "--no-fail-fast"];
     test.extend(args.filter.as_deref());
     test.extend(["--", "--test-threads", AT_ONCE]);
     let result = cargo(&test, &cluster::environment(cluster));
-    result.and(footprint::settle(cluster, &before))
+    let left = footprint::settle(cluster, &before);
+    if let (Err(_), Err(left)) = (&result, &left) {
+        eprintln!("Also, {left:#}");
+    }
+    result.and(left)
 }
