@@ -12,7 +12,6 @@ use containerd_shim::Flags;
 use containerd_shim::protos::shim_async::create_task;
 use containerd_shim::protos::ttrpc::r#async::Server;
 use containerd_shim::protos::ttrpc::r#async::transport::Listener;
-use cri_glue::config::NodeConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
@@ -45,8 +44,6 @@ enum ServeError {
 /// Runs the server to its end. What went wrong before it served is told to `start`, who spawned it.
 pub(crate) fn serve(flags: &Flags) -> io::Result<()> {
     match prepare().map_err(ServeError::from).and_then(|()| {
-        let explicit = std::env::var_os(start::CONFIG_VARIABLE).map(PathBuf::from);
-        let node = NodeConfig::load(explicit.as_deref())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -54,7 +51,7 @@ pub(crate) fn serve(flags: &Flags) -> io::Result<()> {
             .thread_keep_alive(Duration::from_secs(1))
             .thread_stack_size(512 << 10)
             .build()?;
-        runtime.block_on(run(flags, node))
+        runtime.block_on(run(flags))
     }) {
         Ok(()) => Ok(()),
         Err(error) => {
@@ -73,11 +70,7 @@ fn prepare() -> io::Result<()> {
     Ok(())
 }
 
-async fn run(flags: &Flags, node: NodeConfig) -> Result<(), ServeError> {
-    log::init(
-        Path::new("."),
-        log::level(node.log.level.as_str(), flags.debug),
-    );
+async fn run(flags: &Flags) -> Result<(), ServeError> {
     ignore_signals()?;
     let listener = take_listener()?;
     let ttrpc_address = std::env::var("TTRPC_ADDRESS")
@@ -90,7 +83,12 @@ async fn run(flags: &Flags, node: NodeConfig) -> Result<(), ServeError> {
         publish_binary: flags.publish_binary.clone(),
         debug: flags.debug,
     };
-    let pod = Arc::new(Pod::new(daemon, node, std::env::current_dir()?));
+    let configuration = std::env::var_os(start::CONFIG_VARIABLE).map(PathBuf::from);
+    let pod = Arc::new(Pod::new(daemon, configuration, std::env::current_dir()?)?);
+    log::init(
+        Path::new("."),
+        log::level(pod.node.log.level.as_str(), flags.debug),
+    );
 
     let mut services = create_task(Arc::new(Router::new(pod.clone())));
     let mut older = create_task(Arc::new(Router::new(pod.clone())));

@@ -61,7 +61,7 @@ pub(crate) async fn create(
     let directory = bundle.dir().to_owned();
     let bundle = Arc::new(bundle);
     let launched = launch::create(launch::Request {
-        node: pod.node.clone(),
+        node: pod.node_now().map_err(Fault::failed)?,
         bundle: bundle.clone(),
         sandbox: holder.sandbox.clone(),
         rootfs: rootfs(&directory),

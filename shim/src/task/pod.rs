@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use cri_glue::config::NodeConfig;
+use cri_glue::config::{ConfigError, NodeConfig};
 use cri_glue::launch::MachineNetwork;
 use cri_glue::network::Port;
 use cri_glue::sandbox::Sandbox;
@@ -55,8 +55,10 @@ pub(crate) struct Holder {
 pub(crate) struct Pod {
     /// Containerd.
     pub(crate) daemon: Daemon,
-    /// The node's configuration.
+    /// The node's configuration as the pod found it.
     pub(crate) node: Arc<NodeConfig>,
+    /// The file of that, if one is named.
+    configuration: Option<PathBuf>,
     /// Task events.
     pub(crate) events: Publisher,
     /// The node's own shim, for ordinary containers.
@@ -85,13 +87,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Pod {
     /// A pod without containers; `sandbox` is the bundle of its sandbox, the server's directory.
-    pub(crate) fn new(daemon: Daemon, node: NodeConfig, sandbox: PathBuf) -> Self {
+    ///
+    /// # Errors
+    /// When the node's configuration, in the file that is named or in the default one, is wrong.
+    pub(crate) fn new(
+        daemon: Daemon,
+        configuration: Option<PathBuf>,
+        sandbox: PathBuf,
+    ) -> Result<Self, ConfigError> {
+        let node = NodeConfig::load(configuration.as_deref())?;
         let events = Publisher::new(daemon.namespace.clone(), daemon.ttrpc_address.clone());
         let program = Program::new(daemon.clone(), node.runtime.ordinary_shim.clone());
         let inner = InnerShim::new(program, sandbox);
-        Self {
+        Ok(Self {
             daemon,
             node: Arc::new(node),
+            configuration,
             events,
             inner,
             slots: Mutex::default(),
@@ -100,7 +111,17 @@ impl Pod {
             ports: Mutex::default(),
             network: Mutex::default(),
             gone: watch::Sender::new(false),
-        }
+        })
+    }
+
+    /// The node's configuration for a machine that starts now: QEMU is looked up anew, so that a
+    /// container that kubelet tries again finds a mended node; the rest stays as the pod found it.
+    pub(crate) fn node_now(&self) -> Result<Arc<NodeConfig>, ConfigError> {
+        let qemu = NodeConfig::load(self.configuration.as_deref())?.qemu;
+        Ok(Arc::new(NodeConfig {
+            qemu,
+            ..(*self.node).clone()
+        }))
     }
 
     /// Begins the creation of container `id`.
