@@ -36,7 +36,7 @@ use clap::Subcommand;
 
 pub(crate) use down::down;
 pub(crate) use env::environment;
-pub(crate) use install::install;
+pub(crate) use install::{install, uninstall};
 pub(crate) use kubectl::kubectl;
 pub(crate) use load::load;
 pub(crate) use names::{ClusterName, Node};

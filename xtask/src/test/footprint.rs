@@ -21,6 +21,8 @@ ip -o link | awk -F': ' '{sub(/@.*/, "", $2); print "link", $2}'
 ls /run/netns 2>/dev/null | sed 's/^/netns /'
 nft list tables 2>/dev/null | sed 's/^/nft /'
 ls /run/containerd/s /run/containerd/io.containerd.runtime.v2.task/* 2>/dev/null | sed 's/^/state /'
+find /opt/kubevirt /etc/kubevirt 2>/dev/null | sed 's/^/file /'
+find /etc/containerd -type f -exec md5sum {} + 2>/dev/null | sed 's/^/file /'
 find /run/kubevirt -mindepth 1 ! -name '*.lock' 2>/dev/null | sed 's/^/file /'
 grep -oE '/[^ ]*(kubevirt|containerd)[^ ]*' /proc/net/unix | sed 's/^/socket /'
 for c in memory pids cpu freezer; do

@@ -5,6 +5,7 @@
 
 mod footprint;
 mod licences;
+mod uninstall;
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -140,16 +141,19 @@ fn cargo(arguments: &[&str], environment: &HashMap<String, String>) -> Result<()
 }
 
 fn end_to_end(args: &Args) -> Result<()> {
-    let result = with_cluster(args);
     if args.keep {
+        let result = suite(args);
         eprintln!("The cluster {} stays up.", args.cluster);
         return result;
     }
+    // What an earlier run left would be taken for the nodes' own.
+    cluster::down(&args.cluster)?;
+    let result = suite(args);
     let down = cluster::down(&args.cluster);
     result.and(down)
 }
 
-fn with_cluster(args: &Args) -> Result<()> {
+fn suite(args: &Args) -> Result<()> {
     let cluster = &args.cluster;
     cluster::up(cluster)?;
     let mut archives = Vec::new();
@@ -157,15 +161,23 @@ fn with_cluster(args: &Args) -> Result<()> {
         archives.push(guest::build(*guest, guest.default_format())?.archive);
     }
     cluster::load(cluster, &archives)?;
+    let bare = footprint::of(cluster)?;
     cluster::install(cluster)?;
     let before = footprint::of(cluster)?;
     let mut test = vec!["test", "-p", "tests", "--tests", "--no-fail-fast"];
     test.extend(args.filter.as_deref());
     test.extend(["--", "--test-threads", AT_ONCE]);
     let result = cargo(&test, &cluster::environment(cluster));
-    let left = footprint::settle(cluster, &before);
+    let left = footprint::settle(cluster, &before).context("after the cases");
     if let (Err(_), Err(left)) = (&result, &left) {
         eprintln!("Also, {left:#}");
     }
-    result.and(left)
+    result.and(left)?;
+    if args.keep {
+        return Ok(());
+    }
+    stage("uninstall", || {
+        uninstall::check(cluster)?;
+        footprint::settle(cluster, &bare).context("after uninstalling")
+    })
 }
