@@ -16,6 +16,10 @@ use crate::{cluster, cri, files, machines, release, restart};
 /// How long a machine that was bound to this node before the label went may take to show.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// What is ours on the node beside the files that were installed: the runtime's configuration, and
+/// its state, which is empty once no machine runs.
+const OWN_DIRECTORIES: [&str; 2] = ["/etc/kubevirt", "/run/kubevirt"];
+
 /// Uninstalls from the node `name`, and returns when the process is asked to end.
 ///
 /// # Errors
@@ -37,9 +41,8 @@ pub(crate) async fn run(node: &Node, force: bool, name: &str) -> Result<()> {
     }
     restore(node).await?;
     release::remove(node)?;
-    let config = node.path(node.config());
-    if let Some(directory) = config.parent() {
-        files::remove(directory).with_context(|| format!("remove {}", directory.display()))?;
+    for directory in OWN_DIRECTORIES.map(|directory| node.path(directory)) {
+        files::remove(&directory).with_context(|| format!("remove {}", directory.display()))?;
     }
     tracing::info!(node = name, "the runtime is gone from this node");
     end.recv().await;

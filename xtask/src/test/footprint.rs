@@ -2,16 +2,23 @@
 //! the suite it must be what it was before.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use serde_json::json;
 
-use crate::cluster::{self, ClusterName, Node};
+use crate::cluster::{self, ClusterName, Node, kubectl};
+use crate::command;
 
 /// How long containerd and kubelet may take to tidy up after the last pod.
 const SETTLE: Duration = Duration::from_secs(90);
 
-/// Prints one line per thing, with what differs from run to run (pids, times) left out.
+/// How often to look.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Prints one line per thing, with what differs from run to run (pids, times) left out. `$0` is the
+/// name of the node's cgroup.
 const LIST: &str = r#"
 for p in /proc/[0-9]*; do
   tr '\0' ' ' < $p/cmdline 2>/dev/null | cut -c1-200 | grep -E 'qemu|kubevirt-v1|containerd-shim|holder|virtiofsd|swtpm' | sed 's/^/process /'
@@ -23,20 +30,52 @@ nft list tables 2>/dev/null | sed 's/^/nft /'
 ls /run/containerd/s /run/containerd/io.containerd.runtime.v2.task/* 2>/dev/null | sed 's/^/state /'
 find /opt/kubevirt /etc/kubevirt 2>/dev/null | sed 's/^/file /'
 find /etc/containerd -type f -exec md5sum {} + 2>/dev/null | sed 's/^/file /'
-find /run/kubevirt -mindepth 1 ! -name '*.lock' 2>/dev/null | sed 's/^/file /'
+find /run/kubevirt ! -type d ! -name '*.lock' 2>/dev/null | sed 's/^/file /'
 grep -oE '/[^ ]*(kubevirt|containerd)[^ ]*' /proc/net/unix | sed 's/^/socket /'
-for c in memory pids cpu freezer; do
-  root=$(awk -F: -v c=$c '$2 ~ "(^|,)"c"(,|$)" {print $3}' /proc/self/cgroup | head -1)
-  find /sys/fs/cgroup/$c$root/.. -maxdepth 6 -type d 2>/dev/null | grep -i pod | sed "s/^/cgroup /"
-done
+find /sys/fs/cgroup -type d -path "*/$0/*kubepods*" 2>/dev/null | sed 's/^/cgroup /'
 "#;
+
+/// Runs an ordinary pod on every node and waits until it is gone: the first one leaves a bridge, and
+/// kubelet's cgroups for its class.
+pub(crate) fn warm_up(cluster: &ClusterName) -> Result<()> {
+    for node in Node::ALL {
+        let overrides = json!({ "spec": {
+            "nodeName": node.name(),
+            "containers": [{ "name": "warm-up", "resources": { "requests": { "cpu": "1m" } } }],
+        } });
+        let run = "run warm-up --image=kubevirt.local/bench/busybox:1 --restart=Never \
+                   --override-type=strategic --output=jsonpath={.metadata.uid}";
+        let mut run = words(run, cluster);
+        run.arg(format!("--overrides={overrides}"));
+        let uid = command::output(run.args(["--", "true"]))?;
+        let wait = "wait pod/warm-up --for=jsonpath={.status.phase}=Succeeded --timeout=120s";
+        command::run(&mut words(wait, cluster))?;
+        command::run(&mut words("delete pod warm-up", cluster))?;
+        let deadline = Instant::now() + SETTLE;
+        while of(cluster)?.iter().any(|line| line.contains(&uid)) {
+            if Instant::now() > deadline {
+                bail!("the pod {uid} leaves something on {}", node.name());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+    Ok(())
+}
+
+/// `kubectl` with these words.
+fn words(line: &str, cluster: &ClusterName) -> Command {
+    let mut command = kubectl(cluster);
+    command.args(line.split_whitespace());
+    command
+}
 
 /// Everything on every node.
 pub(crate) fn of(cluster: &ClusterName) -> Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
     for node in Node::ALL {
-        let list =
-            crate::command::output(cluster::on_node(cluster, node)?.args(["sh", "-c", LIST]))?;
+        let cgroup = format!("{cluster}-{}", node.name());
+        let mut list = cluster::on_node(cluster, node)?;
+        let list = command::output(list.args(["sh", "-c", LIST, &cgroup]))?;
         all.extend(list.lines().map(|line| format!("{} {line}", node.name())));
     }
     Ok(all)
@@ -66,6 +105,6 @@ pub(crate) fn settle(cluster: &ClusterName, before: &BTreeSet<String>) -> Result
                 list(before.difference(&now).collect())
             );
         }
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(LOOK);
     }
 }

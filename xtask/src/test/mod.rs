@@ -161,6 +161,7 @@ fn suite(args: &Args) -> Result<()> {
         archives.push(guest::build(*guest, guest.default_format())?.archive);
     }
     cluster::load(cluster, &archives)?;
+    footprint::warm_up(cluster)?;
     let bare = footprint::of(cluster)?;
     cluster::install(cluster)?;
     let before = footprint::of(cluster)?;

@@ -40,13 +40,11 @@ pub(super) fn check(cluster: &ClusterName) -> Result<()> {
     command::run(kubectl(cluster).arg(NAMESPACE).args(force))?;
     eventually(|| Ok(!installed(cluster, second)?))
         .with_context(|| format!("uninstalling {} by force", second.name()))?;
-    let pod = get(cluster, &["get", "pod", &machine(second), "--output=json"])?;
-    if pod["status"]["phase"] == "Running" {
-        bail!(
-            "the machine on {} outlived a forced uninstall",
-            second.name()
-        );
-    }
+    eventually(|| {
+        let pod = get(cluster, &["get", "pod", &machine(second), "--output=json"])?;
+        Ok(pod["status"]["phase"] == "Failed")
+    })
+    .with_context(|| format!("ending the machine on {} by force", second.name()))?;
     command::run(kubectl(cluster).args(["delete", "pod", &machine(second), "--grace-period=1"]))?;
     cluster::uninstall(cluster)
 }
@@ -56,19 +54,19 @@ fn machine(node: Node) -> String {
 }
 
 fn run_machine(cluster: &ClusterName, node: Node) -> Result<()> {
+    let name = machine(node);
     let image = "--image=kubevirt.local/guest/boot-sector:raw";
     let overrides = json!({ "spec": {
         "runtimeClassName": "kubevirt",
         "nodeSelector": { "kubernetes.io/hostname": node.name() },
         "containers": [{
-            "name": "machine",
+            "name": name,
             "command": ["vm"],
             "resources": { "requests": { "cpu": "50m" }, "limits": { "memory": "64Mi" } },
         }],
     } });
     let overrides = format!("--overrides={overrides}");
     let strategic = "--override-type=strategic";
-    let name = machine(node);
     command::run(
         kubectl(cluster)
             .args(["run", &name, image, "--restart=Never", strategic])
