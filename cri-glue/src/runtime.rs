@@ -194,6 +194,9 @@ impl Runtime {
         if self.systemd {
             command.arg("--systemd-cgroup");
         }
+        // Containerd's own as a unit of systemd: a runtime that has it waits for the container to
+        // say that it is ready.
+        command.env_remove("NOTIFY_SOCKET");
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -129,6 +129,22 @@ async fn a_plain_pod_boots_in_a_jail_and_leaves_nothing() {
     record::undo(&pod.bundle()).unwrap();
 }
 
+/// Containerd is a unit that tells systemd when it is ready, and the shim has its variables. A
+/// process of its own, since no other test shall have the variable.
+#[test]
+fn the_runtime_does_not_wait_for_a_word_to_systemd() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "boots::a_guest_that_powers_off_ends_qemu_with_0"])
+        .env("NOTIFY_SOCKET", "/run/systemd/notify")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_powers_off_ends_qemu_with_0() {
     let mut pod = Pod::new();

@@ -119,6 +119,8 @@ fn spawn(start: &StartOpts, address: &str, socket: OwnedFd) -> Result<(), StartE
             &start.publish_binary,
         ])
         .args(["-socket", address])
+        // Containerd's own as a unit of systemd: what the server runs must not speak for it.
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::from(socket))
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
