@@ -225,6 +225,11 @@ impl Cluster {
         }
     }
 
+    /// Reads a pod, past every store.
+    pub async fn pod(&self, namespace: &str, name: &str) -> kube::Result<Option<Pod>> {
+        self.api::<Pod>(namespace).get_opt(name).await
+    }
+
     /// Reads a claim.
     pub async fn claim(
         &self,

@@ -61,7 +61,16 @@ impl Candidate {
     pub async fn acquire(&mut self) {
         let mut told = false;
         loop {
-            match self.advance().await {
+            let bound = self.patience();
+            let step = tokio::time::timeout(bound, self.advance()).await;
+            let Ok(step) = step else {
+                warn!(
+                    lease = self.name,
+                    "no answer about the lease within {bound:?}"
+                );
+                continue;
+            };
+            match step {
                 Ok(true) => return info!(lease = self.name, "leading"),
                 Ok(false) if !told => {
                     let leader = self.seen.as_ref().and_then(|seen| holder(&seen.lease));
@@ -79,7 +88,7 @@ impl Candidate {
     /// Keeps renewing; returns when leadership is lost.
     pub async fn hold(&mut self) {
         // Before anyone else may take the lease, even if its clock started with our last renewal.
-        let limit = self.duration * 2 / 3;
+        let limit = self.patience();
         let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(self.pace()).await;
@@ -120,6 +129,11 @@ impl Candidate {
             Ok(_) => info!(lease = self.name, "released"),
             Err(error) => warn!(lease = self.name, %error, "cannot release the lease"),
         }
+    }
+
+    /// How long the lease is this candidate's at least, after a renewal.
+    fn patience(&self) -> Duration {
+        self.duration * 2 / 3
     }
 
     fn pace(&self) -> Duration {

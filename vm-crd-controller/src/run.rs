@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use kube::Client;
+use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -19,26 +19,25 @@ use crate::metrics::Metrics;
 use crate::serve::{Readiness, serve};
 use crate::work::work;
 
-/// How long what was begun may take to finish after the signal; within the Deployment's grace
-/// period.
-const GRACE: Duration = Duration::from_secs(20);
+/// Longest silence of the API server on a connection; above the 290 s for which a watch may have
+/// nothing to tell.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> Result<()> {
-    let client = Client::try_default()
-        .await
-        .context("no way to the API server: neither a kubeconfig nor a service account is here")?;
+    let client = connect().await?;
     incumbent::refuse(&client).await?;
 
     let metrics = Metrics::new();
     let readiness = Readiness::default();
     let mut server = tokio::spawn(serve(args.listen, metrics.clone(), readiness.clone()));
+    let lease = Duration::from_secs(u64::from(args.lease_seconds));
     let mut candidate = Candidate::new(
         client.clone(),
         &args.lease_namespace,
         &args.lease_name,
         &args.identity,
-        Duration::from_secs(u64::from(args.lease_seconds)),
+        lease,
     );
     let mut stopped = std::pin::pin!(stop_signal()?);
     loop {
@@ -63,7 +62,8 @@ pub async fn run(args: Args) -> Result<()> {
             () = &mut stopped => {
                 info!("stopping");
                 stop.send_replace(true);
-                if tokio::time::timeout(GRACE, work).await.is_err() {
+                // Nobody renews now: what was begun ends before another replica may lead.
+                if tokio::time::timeout(lease / 2, work).await.is_err() {
                     warn!("some work did not finish in time");
                 }
                 candidate.release().await;
@@ -82,6 +82,14 @@ pub async fn run(args: Args) -> Result<()> {
             result = &mut server => return served(result),
         }
     }
+}
+
+async fn connect() -> Result<Client> {
+    let mut config = Config::infer()
+        .await
+        .context("no way to the API server: neither a kubeconfig nor a service account is here")?;
+    config.read_timeout = Some(SILENCE);
+    Client::try_from(config).context("set up the way to the API server")
 }
 
 fn served(

@@ -109,9 +109,11 @@ fn placement(instance: &VirtualMachineInstance) -> PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         security_context: Some(security::pod()),
+        // With 0 the API server would forget the pod while its guest still runs.
         termination_grace_period_seconds: Some(
             spec.termination_grace_period_seconds
-                .unwrap_or(DEFAULT_GRACE_PERIOD),
+                .unwrap_or(DEFAULT_GRACE_PERIOD)
+                .max(1),
         ),
         hostname: Some(hostname.unwrap_or_else(|| metadata::hostname(&instance.name_any()))),
         subdomain: spec.subdomain.clone(),
@@ -124,7 +126,6 @@ fn placement(instance: &VirtualMachineInstance) -> PodSpec {
             .filter(|list| !list.is_empty()),
         priority_class_name: spec.priority_class_name.clone(),
         scheduler_name: spec.scheduler_name.clone(),
-        service_account_name: spec.service_account_name.clone(),
         ..PodSpec::default()
     }
 }

@@ -43,7 +43,10 @@ pub(super) fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequiremen
     // A smaller request overcommits memory on purpose; a limit below the guest's memory would
     // only have the guest killed.
     let requested = bytes(&given.requests, "requests")?.unwrap_or(guest);
-    let limit = bytes(&given.limits, "limits")?.unwrap_or(guest).max(guest);
+    let limit = bytes(&given.limits, "limits")?
+        .unwrap_or(guest)
+        .max(guest)
+        .max(requested);
     requests.insert(
         "memory".to_owned(),
         quantity(requested.saturating_add(qemu)),

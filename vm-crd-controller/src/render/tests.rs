@@ -133,6 +133,14 @@ fn a_seed_of_one_secret_is_that_secret() {
 }
 
 #[test]
+fn a_pod_is_not_forgotten_while_its_guest_runs() {
+    let mut spec = minimal();
+    spec["terminationGracePeriodSeconds"] = json!(0);
+    let pod = render(spec, &Claims::new()).unwrap().spec.unwrap();
+    assert_eq!(pod.termination_grace_period_seconds, Some(1));
+}
+
+#[test]
 fn what_cannot_be_rendered_is_named() {
     let mut two = minimal();
     let second = json!({ "name": "other", "containerDisk": { "image": "example.com/disk:2" } });

@@ -79,9 +79,15 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
         .instance
         .is_some_and(|instance| instance::is_outdated(instance, vm));
     let life = strategy::life(observed.instance, outdated);
-    let open =
-        strategy::open_requests(&old.state_change_requests, life, observed.instance).to_vec();
-    let started = old.run_strategy.as_deref() == Some(strategy.as_str());
+    let before = old.run_strategy.as_deref();
+    let requests = if strategy::is_new_halt(strategy, before) {
+        // They were made before the user said halt.
+        &[]
+    } else {
+        old.state_change_requests.as_slice()
+    };
+    let open = strategy::open_requests(requests, life, observed.instance).to_vec();
+    let started = before == Some(strategy.as_str());
     let wish = strategy::wish(strategy, life, strategy::first(&open), started);
     let failure = backoff::next(
         old.start_failure.as_ref(),
@@ -133,6 +139,7 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
         requests,
         failure,
         outdated,
+        unstarted: wish == Wish::Start,
     };
     let status = status::of(observed, strategy, remembered);
     settle(observed, plan, &old, status, life)
@@ -147,6 +154,8 @@ pub(super) struct Remembered {
     pub(super) failure: Option<vm_api::v1::StartFailure>,
     /// The template asks for another machine than runs.
     pub(super) outdated: bool,
+    /// A start is wished that has not happened: under this strategy it never ran yet.
+    pub(super) unstarted: bool,
 }
 
 /// Adds to `plan` the status, if it says something that cannot wait, and the finalizer.
@@ -224,6 +233,7 @@ fn leave(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
         requests: old.state_change_requests.clone(),
         failure: old.start_failure.clone(),
         outdated: false,
+        unstarted: false,
     };
     let status = status::of(observed, strategy, remembered);
     // One word suffices for who leaves: each write delays the end.

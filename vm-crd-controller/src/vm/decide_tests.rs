@@ -257,6 +257,36 @@ fn a_machine_leaves_after_its_instance() {
 }
 
 #[test]
+fn a_halt_drops_the_start_that_a_crash_left() {
+    let halted = vm(
+        json!({ "status": { "created": false, "runStrategy": "RerunOnFailure",
+        "printableStatus": "CrashLoopBackOff", "stateChangeRequests": [{ "action": "Start" }] } }),
+    );
+    let plan = plan(&halted, None, RunStrategy::Halted);
+    assert!(!plan.become_always && !plan.create);
+    let status = plan.status.unwrap();
+    assert!(status.state_change_requests.is_empty());
+    assert_eq!(status.run_strategy.as_deref(), Some("Halted"));
+}
+
+#[test]
+fn a_refused_start_is_still_to_happen() {
+    let once = vm(
+        json!({ "status": { "created": false, "runStrategy": "Halted",
+        "printableStatus": "Stopped" } }),
+    );
+    let refused = Trouble::Refused("exceeded quota".to_owned());
+    let observed = Observed {
+        trouble: Some(&refused),
+        ..observed(&once, None)
+    };
+    let status = decide(&observed, RunStrategy::Once).status.unwrap();
+    assert_eq!(status.run_strategy.as_deref(), Some("Halted"));
+    let later = vm(json!({ "status": serde_json::to_value(status).unwrap() }));
+    assert!(plan(&later, None, RunStrategy::Once).create);
+}
+
+#[test]
 fn statuses_come_in_kubevirts_order() {
     let machine = vm(json!({}));
     let false_ =

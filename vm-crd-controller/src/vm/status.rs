@@ -32,7 +32,11 @@ pub(super) fn of(
     let old = vm.status.clone().unwrap_or_default();
     let created = observed.instance.is_some();
     // Known only once the machine was started under some strategy, so that "never yet" shows.
-    let run_strategy = (created || old.run_strategy.is_some()).then(|| strategy.to_string());
+    let run_strategy = if created || (old.run_strategy.is_some() && !remembered.unstarted) {
+        Some(strategy.to_string())
+    } else {
+        old.run_strategy.clone()
+    };
     let observed_generation = match observed.instance {
         Some(instance) if remembered.outdated => instance::generation(instance),
         _ => vm.metadata.generation,

@@ -85,6 +85,12 @@ pub(super) fn wish(
     }
 }
 
+/// Whether the machine ran by another strategy (`before`, as its status has it) until now and is to
+/// be halted.
+pub(super) fn is_new_halt(strategy: RunStrategy, before: Option<&str>) -> bool {
+    strategy == RunStrategy::Halted && before.is_some_and(|before| before != strategy.as_str())
+}
+
 /// How the instance of a machine is.
 pub(super) fn life(instance: Option<&VirtualMachineInstance>, outdated: bool) -> Life {
     let Some(instance) = instance else {
@@ -139,6 +145,14 @@ mod tests {
     use RunStrategy::{Always, Halted, Manual, Once, RerunOnFailure};
 
     use super::*;
+
+    #[test]
+    fn requests_from_before_a_halt_are_dropped() {
+        assert!(is_new_halt(Halted, Some("RerunOnFailure")));
+        assert!(!is_new_halt(Halted, Some("Halted")));
+        assert!(!is_new_halt(Halted, None));
+        assert!(!is_new_halt(Always, Some("Halted")));
+    }
 
     #[test]
     fn strategies_wish_as_kubevirts_do() {

@@ -25,10 +25,8 @@ use crate::events::Note;
 /// The finalizer that keeps an instance until its pod is gone; KubeVirt's name.
 pub(crate) const FINALIZER: &str = "kubevirt.io/foregroundDeleteVirtualMachine";
 
-/// How soon an instance that cannot get a pod is tried again, when no watch would tell.
-const RETRY_OBSTACLE: Duration = Duration::from_secs(3);
-
-/// Bounds of the pause between two looks at a pod that does not get on.
+/// Bounds of the pause between two looks at an instance that cannot get a pod, or whose pod does not
+/// get on, when no watch would tell.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
 /// What is known when deciding.
@@ -72,6 +70,13 @@ pub(super) fn wants_pod(instance: &VirtualMachineInstance, pod: Option<&Pod>) ->
     pod.is_none()
         && instance.metadata.deletion_timestamp.is_none()
         && matches!(current_phase(instance), Phase::Pending | Phase::Unknown)
+}
+
+/// Whether what follows from there being no pod could do harm if there is one after all.
+pub(super) fn must_be_gone(instance: &VirtualMachineInstance) -> bool {
+    let phase = current_phase(instance);
+    let had_one = matches!(phase, Phase::Scheduling | Phase::Scheduled | Phase::Running);
+    had_one || instance.metadata.deletion_timestamp.is_some()
 }
 
 /// The phase that an instance is in; one that nobody looked at is Pending.
@@ -170,8 +175,12 @@ fn quiet_for(
 
 /// When to look again at what no watch tells of.
 fn again(observed: &Observed<'_>, after: Phase, seen: &Seen) -> Option<Duration> {
+    let pause = |since: Option<&Time>| {
+        let age = clock::between(since?, &observed.now);
+        Some((age / 2).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1))
+    };
     if observed.obstacle.is_some() {
-        return Some(RETRY_OBSTACLE);
+        return pause(observed.instance.metadata.creation_timestamp.as_ref());
     }
     match (seen, observed.pod) {
         (
@@ -180,10 +189,7 @@ fn again(observed: &Observed<'_>, after: Phase, seen: &Seen) -> Option<Duration>
                 terminating: false,
             },
             Some(pod),
-        ) if !after.is_final() => {
-            let age = clock::between(pod.metadata.creation_timestamp.as_ref()?, &observed.now);
-            Some((age / 2).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1))
-        }
+        ) if !after.is_final() => pause(pod.metadata.creation_timestamp.as_ref()),
         _ => None,
     }
 }

@@ -141,7 +141,7 @@ fn what_goes_wrong_is_told_at_once() {
         ]
     );
     assert_eq!(notes(&plan), ["FailedPvcNotFound"]);
-    assert_eq!(plan.again, Some(RETRY_OBSTACLE));
+    assert_eq!(plan.again, Some(LOOK_AGAIN.0));
     let status = plan.status.unwrap();
     assert_eq!(status.phase, Some(Phase::Pending));
 

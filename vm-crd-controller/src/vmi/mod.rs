@@ -22,7 +22,7 @@ use tracing::{debug, info};
 use vm_api::v1::VirtualMachineInstance;
 
 pub(crate) use decide::FINALIZER;
-use decide::{Observed, Plan, decide, wants_pod};
+use decide::{Observed, Plan, decide, must_be_gone, wants_pod};
 use obstacle::Obstacle;
 use pod::{Complaint, Progress};
 
@@ -84,6 +84,13 @@ impl Instances {
         if written.is_stale(instance) || pod.as_deref().is_some_and(|pod| written.is_stale(pod)) {
             // The watch brings what was written; this only makes sure.
             return Ok(Some(STALE));
+        }
+        if pod.is_none() && must_be_gone(instance) {
+            let found = self.cluster.pod(&namespace, &name.name).await;
+            if found.doing("look for the pod")?.is_some() {
+                // The watch will show it.
+                return Ok(Some(STALE));
+            }
         }
         let mut obstacle = None;
         if wants_pod(instance, pod.as_deref()) {
