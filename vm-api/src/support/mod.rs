@@ -96,6 +96,9 @@ impl Walk<'_> {
             Some(field) => {
                 if let Some(message) = field.refusal(value) {
                     self.errors.push(FieldError::new(path, message));
+                } else if field.path() == pattern && value.is_object() {
+                    // What lies below a field that works is not meant with it.
+                    self.children(value, path, pattern);
                 }
             }
             None if self.working.iter().any(|field| leads_on(field.path())) => {

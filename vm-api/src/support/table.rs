@@ -87,6 +87,7 @@ pub(super) const INSTANCE: &[Working] = &[
     Only("domain.firmware.bootloader.efi.secureBoot", &["false"]),
     Only("domain.firmware.bootloader.efi.persistent", &["false"]),
     Field("domain.clock.utc"),
+    Only("domain.clock.utc.offsetSeconds", &["0"]),
     Only("domain.features.acpi.enabled", &["true"]),
     Field("domain.devices.disks[].name"),
     Only(
