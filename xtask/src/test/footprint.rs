@@ -35,29 +35,37 @@ grep -oE '/[^ ]*(kubevirt|containerd)[^ ]*' /proc/net/unix | sed 's/^/socket /'
 find /sys/fs/cgroup -type d -path "*/$0/*kubepods*" 2>/dev/null | sed 's/^/cgroup /'
 "#;
 
-/// Runs an ordinary pod on every node and waits until it is gone: the first one leaves a bridge, and
-/// kubelet's cgroups for its class.
+/// Runs an ordinary pod of every class on every node and waits until it is gone: the first one leaves
+/// a bridge, and kubelet's cgroups for its class.
 pub(crate) fn warm_up(cluster: &ClusterName) -> Result<()> {
     for node in Node::ALL {
-        let overrides = json!({ "spec": {
-            "nodeName": node.name(),
-            "containers": [{ "name": "warm-up", "resources": { "requests": { "cpu": "1m" } } }],
-        } });
-        let run = "run warm-up --image=kubevirt.local/bench/busybox:1 --restart=Never \
-                   --override-type=strategic --output=jsonpath={.metadata.uid}";
-        let mut run = words(run, cluster);
-        run.arg(format!("--overrides={overrides}"));
-        let uid = command::output(run.args(["--", "true"]))?;
-        let wait = "wait pod/warm-up --for=jsonpath={.status.phase}=Succeeded --timeout=120s";
-        command::run(&mut words(wait, cluster))?;
-        command::run(&mut words("delete pod warm-up", cluster))?;
-        let deadline = Instant::now() + SETTLE;
-        while of(cluster)?.iter().any(|line| line.contains(&uid)) {
-            if Instant::now() > deadline {
-                bail!("the pod {uid} leaves something on {}", node.name());
-            }
-            std::thread::sleep(LOOK);
+        for resources in [json!({}), json!({ "requests": { "cpu": "1m" } })] {
+            let overrides = json!({ "spec": {
+                "nodeName": node.name(),
+                "containers": [{ "name": "warm-up", "resources": resources }],
+            } });
+            run_once(cluster, &overrides.to_string())?;
         }
+    }
+    Ok(())
+}
+
+/// Runs a pod with these overrides to its end, and waits until nothing of it is left.
+fn run_once(cluster: &ClusterName, overrides: &str) -> Result<()> {
+    let run = "run warm-up --image=kubevirt.local/bench/busybox:1 --restart=Never \
+               --override-type=strategic --output=jsonpath={.metadata.uid}";
+    let mut run = words(run, cluster);
+    run.arg(format!("--overrides={overrides}"));
+    let uid = command::output(run.args(["--", "true"]))?;
+    let wait = "wait pod/warm-up --for=jsonpath={.status.phase}=Succeeded --timeout=120s";
+    command::run(&mut words(wait, cluster))?;
+    command::run(&mut words("delete pod warm-up", cluster))?;
+    let deadline = Instant::now() + SETTLE;
+    while of(cluster)?.iter().any(|line| line.contains(&uid)) {
+        if Instant::now() > deadline {
+            bail!("the pod {uid} leaves something on its node");
+        }
+        std::thread::sleep(LOOK);
     }
     Ok(())
 }
