@@ -3,6 +3,8 @@
 //! Relies on the machine container's name; other containers of the pod do not decide whether the
 //! guest runs.
 
+use std::net::Ipv4Addr;
+
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition,
 };
@@ -212,7 +214,7 @@ pub(super) fn node(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
-/// The pod's addresses, the first one first.
+/// The pod's addresses that lead to the guest, the first one first: those of IPv4.
 pub(super) fn addresses(pod: &Pod) -> Vec<String> {
     let Some(status) = &pod.status else {
         return Vec::new();
@@ -222,6 +224,7 @@ pub(super) fn addresses(pod: &Pod) -> Vec<String> {
     if addresses.is_empty() {
         addresses.extend(status.pod_ip.clone());
     }
+    addresses.retain(|address| address.parse::<Ipv4Addr>().is_ok());
     addresses
 }
 
@@ -230,6 +233,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_what_leads_to_the_guest_is_its_address() {
+        let pod = serde_json::from_value(json!({ "status": {
+            "podIP": "fd00::5",
+            "podIPs": [{ "ip": "fd00::5" }, { "ip": "10.244.1.5" }],
+        } }));
+        assert_eq!(addresses(&pod.unwrap()), ["10.244.1.5"]);
+    }
 
     fn pod(status: serde_json::Value) -> Pod {
         serde_json::from_value(json!({ "metadata": { "name": "p" }, "status": status })).unwrap()
