@@ -1,11 +1,12 @@
 //! Opening what is inside a directory that somebody else fills: an image's root, a claim.
 //!
 //! Every open is confined by `openat2`, so that neither `..`, nor a symbolic link, nor a rename at
-//! the wrong moment leads out of the directory. Nothing that is opened here can block.
+//! the wrong moment leads out of the directory. Files are looked at before they are opened, since
+//! opening a device can do things and a FIFO can block; what was looked at is what is opened.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -21,6 +22,58 @@ pub(crate) enum Links {
     Refused,
     /// Links that stay inside are followed, as kubelet's `..data` needs.
     Followed,
+}
+
+/// A regular file that was found and not opened yet.
+#[derive(Debug)]
+pub(crate) struct Regular(OwnedFd);
+
+/// Why there is no regular file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegularError {
+    /// Something else is there, in a word for messages.
+    #[error("it is {0}, not a regular file")]
+    Kind(&'static str),
+    /// Nothing is there, or it cannot be had.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<RegularError> for io::Error {
+    fn from(error: RegularError) -> Self {
+        match error {
+            RegularError::Kind(_) => Self::other(error),
+            RegularError::Io(error) => error,
+        }
+    }
+}
+
+impl Regular {
+    /// Finds the file at `path`, itself and not what it links to. The directories above it are
+    /// trusted.
+    pub(crate) fn at(path: &Path) -> Result<Self, RegularError> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = openat(CWD, path, flags, Mode::empty()).map_err(io::Error::from)?;
+        Self::check(found)
+    }
+
+    /// Opens this very file for `flags`, an access mode, with the rights of the calling thread.
+    pub(crate) fn open(&self, flags: OFlags) -> io::Result<File> {
+        // Without NONBLOCK, opening waits for somebody who has a lease on the file (fcntl(2)).
+        let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        Ok(openat(CWD, path, flags, Mode::empty())?.into())
+    }
+
+    fn check(found: OwnedFd) -> Result<Self, RegularError> {
+        let found = File::from(found);
+        let kind = found.metadata()?.file_type();
+        if kind.is_file() {
+            Ok(Self(found.into()))
+        } else {
+            Err(RegularError::Kind(kind_word(kind)))
+        }
+    }
 }
 
 impl Directory {
@@ -42,11 +95,23 @@ impl Directory {
             .map(Self)
     }
 
-    /// Opens `path` beneath the directory for reading.
-    pub(crate) fn read(&self, path: &Path, links: Links) -> io::Result<File> {
-        Ok(self
-            .resolve(path, OFlags::RDONLY, Mode::empty(), links)?
-            .into())
+    /// Finds the regular file at `path` beneath the directory.
+    pub(crate) fn regular(&self, path: &Path, links: Links) -> Result<Regular, RegularError> {
+        let flags = match links {
+            Links::Refused => OFlags::PATH | OFlags::NOFOLLOW,
+            Links::Followed => OFlags::PATH,
+        };
+        Regular::check(self.resolve(path, flags, Mode::empty(), links)?)
+    }
+
+    /// Opens the regular file at `path` beneath the directory for `flags`, an access mode.
+    pub(crate) fn file(
+        &self,
+        path: &Path,
+        flags: OFlags,
+        links: Links,
+    ) -> Result<File, RegularError> {
+        Ok(self.regular(path, links)?.open(flags)?)
     }
 
     /// Opens `path` for reading as if the directory were `/`, absolute links included: for trees
@@ -142,7 +207,7 @@ mod tests {
         symlink("../../../../etc/passwd", root.path().join("disk/up")).unwrap();
         symlink("/etc", root.path().join("etc")).unwrap();
         let directory = Directory::open(root.path()).unwrap();
-        let read = |path: &str, links| directory.read(Path::new(path), links);
+        let read = |path: &str, links| directory.file(Path::new(path), OFlags::RDONLY, links);
         assert!(read("/disk/a", Links::Refused).is_ok());
         assert!(read("in", Links::Followed).is_ok());
         assert!(read("in", Links::Refused).is_err());
@@ -168,18 +233,43 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_does_not_block() {
+    fn what_is_no_regular_file_is_not_opened() {
+        use rustix::fs::FileType;
         let root = tempfile::tempdir().unwrap();
-        rustix::fs::mknodat(
-            CWD,
-            root.path().join("fifo"),
-            rustix::fs::FileType::Fifo,
-            Mode::RWXU,
-            0,
-        )
-        .unwrap();
+        let make = |name: &str, kind, device| {
+            let path = root.path().join(name);
+            rustix::fs::mknodat(CWD, path, kind, Mode::RWXU, device).unwrap();
+        };
+        make("fifo", FileType::Fifo, 0);
+        let mut words = vec![("fifo", "a FIFO")];
+        if rustix::process::geteuid().is_root() {
+            // No driver has this number: the error would be another one if it were opened.
+            let none = rustix::fs::makedev(255, 250);
+            make("character", FileType::CharacterDevice, none);
+            words.push(("character", "a character device"));
+        }
         let directory = Directory::open(root.path()).unwrap();
-        let file = directory.read(Path::new("fifo"), Links::Refused).unwrap();
-        assert_eq!(kind_word(file.metadata().unwrap().file_type()), "a FIFO");
+        for (name, word) in words {
+            for links in [Links::Refused, Links::Followed] {
+                let error = directory.file(Path::new(name), OFlags::RDONLY, links);
+                assert!(error.unwrap_err().to_string().contains(word));
+            }
+            let error = Regular::at(&root.path().join(name)).unwrap_err();
+            assert!(error.to_string().contains(word));
+        }
+    }
+
+    #[test]
+    fn what_was_looked_at_is_what_is_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        std::fs::write(&path, "first").unwrap();
+        let directory = Directory::open(root.path()).unwrap();
+        let found = directory.regular(Path::new("a"), Links::Refused).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        symlink("/etc/passwd", &path).unwrap();
+        let file = found.open(OFlags::RDONLY).unwrap();
+        assert_eq!(std::io::read_to_string(file).unwrap(), "first");
+        assert!(Regular::at(&path).is_err());
     }
 }

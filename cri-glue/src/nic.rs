@@ -1,13 +1,16 @@
 //! The machine's network interface: the spec's wish, the pod's network, and the two joined.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use qemu_driver::machine::{MachineError, Name, Nic, NicModel};
+use rustix::fs::OFlags;
 use vm_api::field::FieldError;
 use vm_api::machine::{self, Binding, InterfaceModel, MachineInterface};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
+use crate::beneath::Regular;
+use crate::identity::Identity;
 use crate::machine::Names;
 use crate::network::{
     DEFAULT_INTERFACE, DhcpServer, Dns, Inbound, NetworkError, NetworkUndo, Port, Protocol,
@@ -55,6 +58,8 @@ pub struct PodNetwork<'a> {
     pub namespace: &'a Path,
     /// The pod's resolver settings on the node.
     pub resolv_conf: Option<&'a Path>,
+    /// Whose rights they are read with.
+    pub identity: &'a Identity,
     /// Ports of the pod's other containers.
     pub others: Vec<Port>,
     /// Names of the machine.
@@ -149,9 +154,10 @@ fn request(interface: &MachineInterface<'_>, pod: PodNetwork<'_>) -> Result<Requ
         guest_network: guest_network.transpose()?,
         inbound,
         others: pod.others,
-        dns: pod
-            .resolv_conf
-            .map_or_else(|| Ok(Dns::default()), read_dns)?,
+        dns: match pod.resolv_conf {
+            Some(path) => read_dns(path, pod.identity)?,
+            None => Dns::default(),
+        },
         hostname: pod.names.hostname.clone(),
     })
 }
@@ -167,14 +173,19 @@ fn port(port: &machine::MachinePort) -> Port {
     }
 }
 
-fn read_dns(path: &Path) -> Result<Dns, NicError> {
-    use std::io::Read;
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_RESOLV_CONF_BYTES).read_to_string(&mut text))
-        .map_err(|source| NicError::ResolvConf {
-            path: path.to_owned(),
-            source,
-        })?;
+/// The resolver settings, read with the rights of the pod's user: the pod may have mounted a file
+/// of its own there. Containerd's is for everybody to read, but its directories may not be.
+fn read_dns(path: &Path, identity: &Identity) -> Result<Dns, NicError> {
+    let read = || {
+        let found = Regular::at(path)?;
+        let file = identity.run(|| found.open(OFlags::RDONLY))??;
+        let mut text = String::new();
+        file.take(MAX_RESOLV_CONF_BYTES).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = read().map_err(|source| NicError::ResolvConf {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(Dns::parse(&text))
 }

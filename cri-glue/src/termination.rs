@@ -3,11 +3,13 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::OFlags;
 use vm_api::contract::TERMINATION_MESSAGE_LIMIT;
 
-/// The file that kubelet reads the message from. It belongs to kubelet and is never in the jail,
-/// so that nothing of the guest's can put another file in its place.
+use crate::beneath::Regular;
+
+/// The file that kubelet reads the message from. It is never in the jail, so that nothing of the
+/// guest's can put another file in its place; the pod may have mounted its own there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TerminationLog(PathBuf);
 
@@ -19,14 +21,7 @@ impl TerminationLog {
 
     /// Writes `message` in place of what is there, cut at [`TERMINATION_MESSAGE_LIMIT`] bytes.
     pub fn write(&self, message: &str) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut file = std::fs::File::from(openat(CWD, &self.0, flags, Mode::empty())?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other(format!(
-                "{} is not a regular file",
-                self.0.display()
-            )));
-        }
+        let mut file = Regular::at(&self.0)?.open(OFlags::WRONLY)?;
         file.set_len(0)?;
         let whole = (0..=message.len().min(TERMINATION_MESSAGE_LIMIT))
             .rev()

@@ -20,7 +20,7 @@ use vm_api::contract::{DISK_IMAGE_FILE, FILESYSTEM_OVERHEAD_PERMILLE};
 use vm_api::machine::MachineDisk;
 
 use super::{DiskError, Opened, Sources};
-use crate::beneath::{Directory, kind_word};
+use crate::beneath::{Directory, Links, RegularError};
 
 /// What a disk is called while it is made.
 const UNFINISHED: &str = ".disk.img.unfinished";
@@ -100,39 +100,31 @@ impl Claim<'_> {
 
     /// The disk, locked; `None` if there is none yet.
     fn open_existing(&self) -> Result<Option<File>, DiskError> {
-        let path = Path::new(DISK_IMAGE_FILE);
-        let kind = self
-            .directory
-            .kind(path)
-            .map_err(|error| self.unopened(error))?;
-        let refuse = |kind| DiskError::ClaimNotAFile {
-            name: self.name.to_owned(),
-            kind: kind_word(kind),
-        };
-        match kind {
-            None => return Ok(None),
-            Some(kind) if !kind.is_file() => return Err(refuse(kind)),
-            Some(_) => {}
-        }
         let access = if self.read_only {
             OFlags::RDONLY
         } else {
             OFlags::RDWR
         };
-        let file = self
-            .directory
-            .open_at(path, access, Mode::empty())
-            .map(File::from)
-            .map_err(|error| self.unopened(error))?;
-        let kind = file
-            .metadata()
-            .map_err(|error| self.unopened(error))?
-            .file_type();
-        if !kind.is_file() {
-            return Err(refuse(kind));
-        }
+        let Some(file) = self.open_file(DISK_IMAGE_FILE, access)? else {
+            return Ok(None);
+        };
         self.lock(&file)?;
         Ok(Some(file))
+    }
+
+    /// The regular file `file` of the claim; `None` if there is none.
+    fn open_file(&self, file: &'static str, access: OFlags) -> Result<Option<File>, DiskError> {
+        let path = Path::new(file);
+        match self.directory.file(path, access, Links::Refused) {
+            Ok(file) => Ok(Some(file)),
+            Err(RegularError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(RegularError::Io(error)) => Err(self.unopened(error)),
+            Err(RegularError::Kind(kind)) => Err(DiskError::ClaimNotAFile {
+                name: self.name.to_owned(),
+                file,
+                kind,
+            }),
+        }
     }
 
     /// Makes the disk: whole under another name, then under its own unless one appeared there.

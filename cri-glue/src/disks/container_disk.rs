@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use qemu_driver::image;
 use qemu_driver::machine::{DiskFile, DiskImage};
+use rustix::fs::OFlags;
 use vm_api::contract::DISK_DIRECTORY;
 use vm_api::machine::{DiskKind, MachineDisk};
 
 use super::{DiskError, Opened, Sources};
-use crate::beneath::{Directory, Links, kind_word};
+use crate::beneath::{Directory, Links, RegularError, kind_word};
 
 /// Opens the disk at `path` in the image, or else the only file of [`DISK_DIRECTORY`].
 ///
@@ -91,26 +92,18 @@ fn only_file(name: &str, root: &Directory) -> Result<PathBuf, DiskError> {
 }
 
 fn open_file(name: &str, root: &Directory, path: &Path) -> Result<File, DiskError> {
-    let fail = |source| DiskError::OpenImage {
-        name: name.to_owned(),
-        path: path.to_owned(),
-        source,
-    };
-    let refuse = |kind| DiskError::NotAFile {
-        name: name.to_owned(),
-        path: path.to_owned(),
-        kind: kind_word(kind),
-    };
-    // Looked at before it is opened: opening a device can do things.
-    match root.kind(path).map_err(fail)? {
-        Some(kind) if !kind.is_file() => return Err(refuse(kind)),
-        _ => {}
-    }
-    let file = root.read(path, Links::Refused).map_err(fail)?;
-    let kind = file.metadata().map_err(fail)?.file_type();
-    if kind.is_file() {
-        Ok(file)
-    } else {
-        Err(refuse(kind))
-    }
+    let name = name.to_owned();
+    let opened = root.file(path, OFlags::RDONLY, Links::Refused);
+    opened.map_err(|error| match error {
+        RegularError::Kind(kind) => DiskError::NotAFile {
+            name,
+            path: path.to_owned(),
+            kind,
+        },
+        RegularError::Io(source) => DiskError::OpenImage {
+            name,
+            path: path.to_owned(),
+            source,
+        },
+    })
 }

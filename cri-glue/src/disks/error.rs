@@ -51,8 +51,12 @@ pub enum DiskError {
         uid: u32,
         source: io::Error,
     },
-    #[error("volume {name}: {DISK_IMAGE_FILE} in its claim is {kind}, not a regular file")]
-    ClaimNotAFile { name: String, kind: &'static str },
+    #[error("volume {name}: {file} in its claim is {kind}, not a regular file")]
+    ClaimNotAFile {
+        name: String,
+        file: &'static str,
+        kind: &'static str,
+    },
     #[error("volume {name}: what the pod mounts there is not a directory with {DISK_IMAGE_FILE}")]
     NotADirectory { name: String },
     #[error(

@@ -350,6 +350,7 @@ fn attach_network(
     let pod = PodNetwork {
         namespace: &request.sandbox.network_namespace,
         resolv_conf: mounts.resolv_conf(),
+        identity: &request.bundle.identity(),
         others: request.reserved_ports.clone(),
         names,
     };

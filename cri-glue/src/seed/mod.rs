@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use vm_api::contract::{SEED_NETWORK_DATA_FILE, SEED_USER_DATA_FILE};
 use vm_api::field::FieldError;
 use vm_api::machine::{Datum, cloud_init};
@@ -164,10 +165,7 @@ impl Seed<'_> {
 
 fn read_bounded(directory: &Directory, name: &str) -> io::Result<Vec<u8>> {
     // Kubelet's files are links to links, all inside.
-    let file = directory.read(Path::new(name), Links::Followed)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
+    let file = directory.file(Path::new(name), OFlags::RDONLY, Links::Followed)?;
     let mut data = Vec::new();
     file.take(MAX_DATA_BYTES + 1).read_to_end(&mut data)?;
     Ok(data)

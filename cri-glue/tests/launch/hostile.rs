@@ -330,3 +330,44 @@ fn a_seed_whose_secret_has_no_key() {
     }));
     pod.refused(&["volume seed", "no key userdata"]);
 }
+
+/// A device that no driver serves: had it been opened, the error would say so.
+fn make_device(path: &Path) {
+    run(&format!("mknod -m 666 {} c 255 250", path.display()));
+}
+
+#[test]
+fn a_device_in_place_of_a_secret() {
+    let mut pod = Pod::new();
+    guest::write_disk(&pod.disk("disk.img"), Then::Halt);
+    fs::create_dir(pod.path("secret")).unwrap();
+    make_device(&pod.path("secret/userdata"));
+    pod.mount("/volumes/seed", &pod.path("secret"), "ro");
+    pod.wish(&json!({
+        "volumes": [{"name": "seed", "cloudInitNoCloud": {"secretRef": {"name": "s"}}}]
+    }));
+    pod.refused(&["volume seed", "a character device, not a regular file"]);
+}
+
+#[test]
+fn resolver_settings_of_the_pods_own() {
+    let pod = Pod::new();
+    guest::write_disk(&pod.disk("disk.img"), Then::Halt);
+    let path = pod.path("resolv.conf");
+    fs::remove_file(&path).unwrap();
+    make_device(&path);
+    pod.refused(&["resolv.conf", "a character device, not a regular file"]);
+    fs::remove_file(&path).unwrap();
+    symlink("/etc/shadow", &path).unwrap();
+    pod.refused(&["resolv.conf", "a symbolic link"]);
+}
+
+#[test]
+fn resolver_settings_that_the_pods_user_cannot_read() {
+    let mut pod = Pod::new();
+    guest::write_disk(&pod.disk("disk.img"), Then::Halt);
+    let path = pod.path("resolv.conf");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    pod.spec["process"]["user"] = json!({"uid": 1234, "gid": 1234});
+    pod.refused(&["resolv.conf", "Permission denied"]);
+}

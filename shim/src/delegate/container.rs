@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -27,6 +28,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use super::link::Link;
 use crate::task::{
     Answer, Container, Exit, Fault, Life, Pod, Process, StdioPaths, UNKNOWN_STATUS, connected,
+    is_not_found,
 };
 
 /// Longest time for the inner shim to create a container: hooks and slow disks included.
@@ -37,6 +39,8 @@ struct Delegated {
     life: Life,
     directory: PathBuf,
     link: Arc<Link>,
+    /// Whether the inner shim was given back.
+    released: AtomicBool,
 }
 
 /// Hands the container of `bundle` to the inner shim; its container and its pid.
@@ -74,6 +78,7 @@ pub(crate) async fn create(
         life,
         directory,
         link,
+        released: AtomicBool::new(false),
     });
     tokio::spawn(container.clone().watch());
     Ok((container, pid))
@@ -180,12 +185,32 @@ impl Delegated {
             exited_at: Some(exit.at.into()).into(),
             ..TaskDelete::default()
         });
-        Ok(DeleteResponse {
-            pid: *pid,
+        Ok(self.deleted().await)
+    }
+
+    /// `Delete` by the inner shim, which does it to its end whatever the caller's limit: an answer
+    /// that is given up would be lost. A container that it no longer has is deleted already.
+    async fn delete_inside(
+        &self,
+        context: &TtrpcContext,
+        request: &DeleteRequest,
+    ) -> TtrpcResult<DeleteResponse> {
+        let metadata = context.metadata.clone();
+        match self.link.call("Delete", metadata, request, None).await {
+            Err(error) if is_not_found(&error) => Ok(self.deleted().await),
+            answer => answer,
+        }
+    }
+
+    /// The answer to `Delete`.
+    async fn deleted(&self) -> DeleteResponse {
+        let exit = self.life.ended().await;
+        DeleteResponse {
+            pid: self.life.pid,
             exit_status: exit.status,
             exited_at: Some(exit.at.into()).into(),
             ..DeleteResponse::default()
-        })
+        }
     }
 }
 
@@ -308,9 +333,12 @@ impl Task for Delegated {
         let deleted = if self.link.is_dead() {
             self.clean_up().await?
         } else {
-            self.pass("Delete", context, &request).await?
+            self.delete_inside(context, &request).await?
         };
-        self.pod.inner.release(&self.link).await;
+        // Two calls may meet here.
+        if !self.released.swap(true, Ordering::Relaxed) {
+            self.pod.inner.release(&self.link).await;
+        }
         Ok(deleted)
     }
 }

@@ -37,6 +37,11 @@ impl Fault {
     }
 }
 
+/// Whether `error` says that there is no such container or process.
+pub(crate) fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::RpcStatus(status) if status.code() == Code::NOT_FOUND)
+}
+
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         let code = match fault {

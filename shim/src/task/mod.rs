@@ -13,7 +13,7 @@ mod router;
 mod stats;
 
 pub(crate) use exit::Process;
-pub(crate) use fault::Fault;
+pub(crate) use fault::{Fault, is_not_found};
 pub(crate) use life::{Exit, Happening, Life, Phase, StdioPaths, UNKNOWN_STATUS};
 pub(crate) use member::Member;
 pub(crate) use pod::{Daemon, Holder, Pod};

@@ -1,12 +1,15 @@
 //! Ordinary containers, run by the node's own shim.
 
+use std::time::{Duration, Instant};
+
 use containerd_shim::api::{
-    ExecProcessRequest, KillRequest, StartRequest, StateRequest, Status, WaitRequest,
+    DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, StateRequest, Status, WaitRequest,
 };
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::protos::ttrpc::context::with_duration;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::pod::{Pod, Task, bound, fifo, read};
+use crate::pod::{PATIENCE, Pod, Task, bound, fifo, read};
 
 async fn sandbox(pod: &Pod) -> Task {
     pod.prepare_sandbox();
@@ -124,6 +127,59 @@ async fn the_death_of_the_nodes_own_shim_is_told() {
     next.run().await;
     assert_eq!(next.wait().await, 4);
     next.finish().await;
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_outlasts_its_caller_is_done_to_the_end() {
+    let pod = Pod::new().await;
+    let sandbox = sandbox(&pod).await;
+    pod.prepare_ordinary("side", "exit 3");
+    let side = pod.start("side").await;
+    side.create("").await.unwrap();
+    side.run().await;
+    assert_eq!(side.wait().await, 3);
+    let inner = Pid::from_raw(pod.process("shim-runc")).unwrap();
+    kill_process(inner, Signal::STOP).unwrap();
+    let request = DeleteRequest {
+        id: side.id.clone(),
+        ..Default::default()
+    };
+    let limit = with_duration(Duration::from_millis(300));
+    assert!(side.client.delete(limit, &request).await.is_err());
+    kill_process(inner, Signal::CONT).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while side.state().await.is_ok() {
+        assert!(Instant::now() < end, "it was not forgotten");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}
+
+#[tokio::test]
+async fn what_the_nodes_own_shim_has_no_more_is_deleted() {
+    let pod = Pod::new().await;
+    let sandbox = sandbox(&pod).await;
+    pod.prepare_ordinary("side", "exit 3");
+    pod.prepare_ordinary("other", "while :; do sleep 1; done");
+    let (side, other) = (pod.start("side").await, pod.start("other").await);
+    for task in [&side, &other] {
+        task.create("").await.unwrap();
+        task.run().await;
+    }
+    assert_eq!(side.wait().await, 3);
+    pod.delete_inside("side").await;
+    let deleted = tokio::join!(side.delete(), side.delete());
+    assert_eq!(deleted.0.unwrap().exit_status, 3);
+    drop(deleted.1);
+    assert!(side.state().await.is_err());
+    assert!(
+        other.state().await.is_ok(),
+        "its shim was ended with the other container"
+    );
+    other.finish().await;
     sandbox.finish().await;
     pod.assert_clean().await;
 }

@@ -15,8 +15,8 @@ use containerd_shim::protos::api::Mount;
 use containerd_shim::protos::protobuf::Message;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim_async::{Client, TaskClient};
-use containerd_shim::protos::ttrpc::Result;
-use containerd_shim::protos::ttrpc::context::{Context, with_duration};
+use containerd_shim::protos::ttrpc::context::{Context, to_pb, with_duration};
+use containerd_shim::protos::ttrpc::{Request, Result};
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
@@ -260,6 +260,32 @@ impl Pod {
         assert!(output.status.success(), "{said}");
         assert_eq!(said, "");
         DeleteResponse::parse_from_bytes(&output.stdout).unwrap()
+    }
+
+    /// Has the node's own shim delete container `id`, past ours.
+    pub(crate) async fn delete_inside(&self, id: &str) {
+        let note = fs::read(self.bundle(id).join("kubevirt-inner.json")).unwrap();
+        let note: Value = serde_json::from_slice(&note).unwrap();
+        let inner = Client::connect(note["address"].as_str().unwrap()).await;
+        let question = DeleteRequest {
+            id: self.id(id),
+            ..DeleteRequest::default()
+        };
+        let mut context = bound();
+        context.set("containerd-namespace-ttrpc".into(), vec!["test".into()]);
+        let delete = |version: &str| Request {
+            service: format!("containerd.task.{version}.Task"),
+            method: "Delete".into(),
+            payload: question.write_to_bytes().unwrap(),
+            timeout_nano: context.timeout_nano,
+            metadata: to_pb(context.metadata.clone()),
+            ..Request::default()
+        };
+        let inner = inner.unwrap();
+        // It knows one of them.
+        if inner.request(delete("v3")).await.is_err() {
+            inner.request(delete("v2")).await.unwrap();
+        }
     }
 
     /// Everything of this pod that is left on the machine but its own directories.
