@@ -44,6 +44,8 @@ enum Part {
     Unit,
     /// The controller against a real API server
     Controller,
+    /// The test guests and the QEMU that is shipped, booted without a cluster
+    Guests,
     /// Machines on a real two-node cluster
     E2e,
 }
@@ -106,6 +108,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         )]);
         stage("controller", || {
             cargo(&["test", "-p", "vm-crd-controller"], &environment)
+        })?;
+    }
+    if wanted(Part::Guests) {
+        distribution::ensure(&PACKAGES)?;
+        stage("guests", || {
+            cargo(&["test", "-p", "xtask", "--", "--ignored"], &HashMap::new())
         })?;
     }
     if wanted(Part::E2e) {
