@@ -27,15 +27,15 @@ const OWN_DIRECTORIES: [&str; 2] = ["/etc/kubevirt", "/run/kubevirt"];
 pub(crate) async fn run(node: &Node, force: bool, name: &str) -> Result<()> {
     let mut end = signal(SignalKind::terminate())?;
     let client = cluster::connect().await?;
-    refuse_machines(force)?;
+    refuse_machines(node, force)?;
     cluster::unlabel(&client, name).await?;
     tokio::time::sleep(SETTLE).await;
-    if let Err(error) = refuse_machines(force) {
+    if let Err(error) = refuse_machines(node, force) {
         // Nothing else was touched: the node goes on serving machines.
         cluster::label(&client, name, crate::install::accelerator()).await?;
         return Err(error);
     }
-    let left = machines::end_all().await;
+    let left = machines::end_all(node).await?;
     if left > 0 {
         bail!("{left} machines on this node could not be ended");
     }
@@ -60,8 +60,8 @@ pub(crate) async fn check(node: &Node) -> Result<()> {
     Ok(())
 }
 
-fn refuse_machines(force: bool) -> Result<()> {
-    let running = machines::shims().len();
+fn refuse_machines(node: &Node, force: bool) -> Result<()> {
+    let running = machines::shims(node)?.len();
     if running > 0 && !force {
         bail!("{running} machines run on this node: stop them, or set FORCE=true to end them");
     }
