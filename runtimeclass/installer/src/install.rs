@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
+use toml_edit::{DocumentMut, Item};
 
 use crate::containerd::{self, DROP_IN, Daemon, HANDLER, SOCKET};
 use crate::node::Node;
@@ -44,7 +45,7 @@ pub(crate) async fn run(
     }
     check_files(node)?;
     configure(node).await?;
-    let accelerator = accelerator();
+    let accelerator = accelerator(node);
     cluster::label(&client, name, accelerator).await?;
     tracing::info!(
         node = name,
@@ -170,19 +171,66 @@ pub(crate) fn put(path: &Path, content: Option<&str>) -> Result<()> {
     .with_context(|| format!("write {}", path.display()))
 }
 
-/// What machines on this node are run by: the CPU must offer it, a device node alone says nothing.
-pub(crate) fn accelerator() -> &'static str {
+/// What machines on this node are run by: the node's own configuration may force emulation, and
+/// the CPU must offer KVM; a device node alone says nothing.
+///
+/// A configuration that cannot be read forces nothing: each machine then says what is wrong with it.
+pub(crate) fn accelerator(node: &Node) -> &'static str {
+    let config = fs::read_to_string(node.path(node.config()));
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let virtualizes = cpu
-        .lines()
+    if virtualizes(&cpu) && Path::new("/dev/kvm").exists() && !emulates(&config.unwrap_or_default())
+    {
+        "kvm"
+    } else {
+        "tcg"
+    }
+}
+
+/// Whether a CPU of the content of `/proc/cpuinfo` offers KVM.
+fn virtualizes(cpu: &str) -> bool {
+    cpu.lines()
         .filter(|line| line.starts_with("flags"))
         .any(|line| {
             line.split_whitespace()
                 .any(|flag| flag == "vmx" || flag == "svm")
-        });
-    if virtualizes && Path::new("/dev/kvm").exists() {
-        "kvm"
-    } else {
-        "tcg"
+        })
+}
+
+/// Whether the runtime's configuration forces emulation.
+fn emulates(config: &str) -> bool {
+    config.parse::<DocumentMut>().is_ok_and(|document| {
+        let choice = document
+            .get("qemu")
+            .and_then(|qemu| qemu.get("accelerator"));
+        choice.and_then(Item::as_str) == Some("tcg")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn emulation_is_forced_by_the_configuration() {
+        assert!(emulates("[qemu]\naccelerator = \"tcg\" # slow\n"));
+        assert!(emulates("qemu.accelerator = \"tcg\""));
+        for config in [
+            "",
+            "# accelerator = \"tcg\"",
+            "accelerator = \"tcg\"",
+            "[qemu]\naccelerator = \"auto\"",
+            "[qemu]\naccelerator = \"kvm\"",
+            "qemu = \"tcg\"",
+            "[qemu",
+        ] {
+            assert!(!emulates(config), "{config}");
+        }
+    }
+
+    #[test]
+    fn the_cpu_says_whether_it_virtualizes() {
+        assert!(virtualizes("model name : x\nflags\t\t: fpu vmx sse\n"));
+        assert!(virtualizes("flags : svm\n"));
+        assert!(!virtualizes("flags : fpu\nvmx flags : ept\n"));
     }
 }

@@ -32,7 +32,7 @@ pub(crate) async fn run(node: &Node, force: bool, name: &str) -> Result<()> {
     tokio::time::sleep(SETTLE).await;
     if let Err(error) = refuse_machines(node, force) {
         // Nothing else was touched: the node goes on serving machines.
-        cluster::label(&client, name, crate::install::accelerator()).await?;
+        cluster::label(&client, name, crate::install::accelerator(node)).await?;
         return Err(error);
     }
     let left = machines::end_all(node).await?;
