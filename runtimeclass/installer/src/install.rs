@@ -4,15 +4,15 @@
 //! labelled last, and only when containerd has the runtime loaded and QEMU runs.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use toml_edit::{DocumentMut, Item};
 
-use crate::containerd::{self, DROP_IN, Daemon, HANDLER, SOCKET};
+use crate::config_files::ConfigFiles;
+use crate::containerd::{self, Daemon, HANDLER, SOCKET};
 use crate::node::Node;
 use crate::{cluster, cri, files, in_root, release, restart};
 
@@ -40,7 +40,7 @@ pub(crate) async fn run(
     if let Some(config) = config {
         let content = fs::read_to_string(config)
             .with_context(|| format!("read the runtime's configuration {}", config.display()))?;
-        files::replace(&node.path(node.config()), &content)
+        files::replace(&node.path(node.config())?, &content)
             .with_context(|| format!("write {}", node.config().display()))?;
     }
     check_files(node)?;
@@ -69,7 +69,7 @@ pub(crate) async fn run(
 /// Whether machines can start here: the files run, and containerd has the runtime.
 pub(crate) async fn check(node: &Node) -> Result<()> {
     check_files(node)?;
-    if !cri::has_handler(&node.path(SOCKET), HANDLER).await? {
+    if !cri::has_handler(&node.path(SOCKET)?, HANDLER).await? {
         bail!("containerd has not loaded the runtime {HANDLER}");
     }
     Ok(())
@@ -80,7 +80,7 @@ fn check_files(node: &Node) -> Result<()> {
     let shim = node.shim();
     in_root::run(node.root(), &[shim.as_os_str(), "-v".as_ref()])
         .context("run the shim on the node")?;
-    let tree = node.path(node.prefix()).join("qemu");
+    let tree = node.path(node.prefix())?.join("qemu");
     in_root::run(&tree, &[QEMU, "--version"]).context("run QEMU in its tree")?;
     Ok(())
 }
@@ -88,27 +88,24 @@ fn check_files(node: &Node) -> Result<()> {
 /// Brings our stanza into containerd and the daemon to load it; undone if the daemon refuses it.
 async fn configure(node: &Node) -> Result<()> {
     let daemon = Daemon::find(node)?;
-    let main = node.path(&daemon.config);
-    let drop_in = node.path(DROP_IN);
-    let old = (read(&main)?, read(&drop_in)?);
+    let files = ConfigFiles::read(node, &daemon.config)?;
     let change = containerd::add(
-        old.0.as_deref().unwrap_or_default(),
+        files.content().unwrap_or_default(),
         daemon.major,
         &node.shim(),
         node.config(),
     )?;
-    let configured = old.0.as_deref() == Some(&change.main) && old.1 == change.drop_in;
+    let configured = files.are(&change);
     if !configured {
-        back_up(&main, old.0.as_deref())?;
-        put(&drop_in, change.drop_in.as_deref())?;
-        files::replace(&main, &change.main).with_context(|| format!("write {}", main.display()))?;
-        if let Err(error) = daemon.verify_config(node) {
-            put(&main, old.0.as_deref())?;
-            put(&drop_in, old.1.as_deref())?;
+        let edited = files
+            .write(&change)
+            .and_then(|()| daemon.verify_config(node));
+        if let Err(error) = edited {
+            files.put_back()?;
             return Err(error.context("containerd's configuration is as it was"));
         }
     }
-    let loaded = cri::has_handler(&node.path(SOCKET), HANDLER)
+    let loaded = cri::has_handler(&node.path(SOCKET)?, HANDLER)
         .await
         .unwrap_or(false);
     if configured && loaded {
@@ -122,8 +119,7 @@ async fn configure(node: &Node) -> Result<()> {
         return Err(error);
     }
     // containerd took the file but does not serve pods with it: nobody else can undo this now.
-    put(&main, old.0.as_deref())?;
-    put(&drop_in, old.1.as_deref())?;
+    files.put_back()?;
     restart::restart(node, &Daemon::find(node)?)
         .await
         .context("containerd's configuration is as it was, but the daemon has not loaded it")?;
@@ -136,47 +132,14 @@ async fn load(node: &Node, daemon: &Daemon) -> Result<()> {
     restart::wait_for_handler(node, true).await
 }
 
-/// Keeps the file as it was before us, once; an empty copy says that there was none.
-fn back_up(main: &Path, content: Option<&str>) -> Result<()> {
-    let backup = backup_of(main);
-    if !backup.exists() {
-        files::replace(&backup, content.unwrap_or_default())
-            .with_context(|| format!("back up to {}", backup.display()))?;
-    }
-    Ok(())
-}
-
-/// Where the file as it was before us is kept.
-pub(crate) fn backup_of(main: &Path) -> PathBuf {
-    let mut name = main.file_name().unwrap_or_default().to_os_string();
-    name.push(".before-kubevirt");
-    main.with_file_name(name)
-}
-
-/// The file's content; none if there is no such file.
-pub(crate) fn read(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(content) => Ok(Some(content)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-    }
-}
-
-/// Makes the file have that content, or not exist.
-pub(crate) fn put(path: &Path, content: Option<&str>) -> Result<()> {
-    match content {
-        Some(content) => files::replace(path, content).map(drop),
-        None => files::remove(path),
-    }
-    .with_context(|| format!("write {}", path.display()))
-}
-
 /// What machines on this node are run by: the node's own configuration may force emulation, and
 /// the CPU must offer KVM; a device node alone says nothing.
 ///
 /// A configuration that cannot be read forces nothing: each machine then says what is wrong with it.
 pub(crate) fn accelerator(node: &Node) -> &'static str {
-    let config = fs::read_to_string(node.path(node.config()));
+    let config = node
+        .path(node.config())
+        .and_then(|path| Ok(fs::read_to_string(path)?));
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     if virtualizes(&cpu) && Path::new("/dev/kvm").exists() && !emulates(&config.unwrap_or_default())
     {

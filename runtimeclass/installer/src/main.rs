@@ -6,6 +6,7 @@
 
 mod cli;
 mod cluster;
+mod config_files;
 mod containerd;
 mod cri;
 mod files;

@@ -22,7 +22,8 @@ const PARTS: [&str; 2] = ["bin", "qemu"];
 pub(crate) fn install(node: &Node, payload: &Path) -> Result<()> {
     let id =
         identify(payload).with_context(|| format!("read the files in {}", payload.display()))?;
-    let releases = node.path(node.prefix()).join("releases");
+    let prefix = node.path(node.prefix())?;
+    let releases = prefix.join("releases");
     let release = releases.join(&id);
     if !release.exists() {
         tracing::info!(release = id, "copying the files to the node");
@@ -36,7 +37,7 @@ pub(crate) fn install(node: &Node, payload: &Path) -> Result<()> {
         fs::rename(&incoming, &release)?;
     }
     for part in PARTS {
-        let link = node.path(node.prefix()).join(part);
+        let link = prefix.join(part);
         files::relink(&Path::new("releases").join(&id).join(part), &link)
             .with_context(|| format!("put {} in force", link.display()))?;
     }
@@ -46,7 +47,7 @@ pub(crate) fn install(node: &Node, payload: &Path) -> Result<()> {
 
 /// Removes every file of ours from the node.
 pub(crate) fn remove(node: &Node) -> Result<()> {
-    let prefix = node.path(node.prefix());
+    let prefix = node.path(node.prefix())?;
     files::remove(&prefix).with_context(|| format!("remove {}", prefix.display()))
 }
 

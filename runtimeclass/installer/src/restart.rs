@@ -55,7 +55,7 @@ pub(crate) async fn restart(node: &Node, daemon: &Daemon) -> Result<()> {
 
 /// Waits until CRI has (or no longer has) the runtime.
 pub(crate) async fn wait_for_handler(node: &Node, wanted: bool) -> Result<()> {
-    let socket = node.path(crate::containerd::SOCKET);
+    let socket = node.path(crate::containerd::SOCKET)?;
     let deadline = Instant::now() + BACK_BOUND;
     loop {
         let found = cri::has_handler(&socket, HANDLER).await;

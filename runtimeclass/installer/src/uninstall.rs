@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::containerd::{self, DROP_IN, Daemon, HANDLER, SOCKET};
-use crate::install::{backup_of, put, read};
+use crate::config_files::ConfigFiles;
+use crate::containerd::{self, Daemon, HANDLER, SOCKET};
 use crate::node::Node;
 use crate::{cluster, cri, files, machines, release, restart};
 
@@ -41,7 +41,8 @@ pub(crate) async fn run(node: &Node, force: bool, name: &str) -> Result<()> {
     }
     restore(node).await?;
     release::remove(node)?;
-    for directory in OWN_DIRECTORIES.map(|directory| node.path(directory)) {
+    for directory in OWN_DIRECTORIES {
+        let directory = node.path(directory)?;
         files::remove(&directory).with_context(|| format!("remove {}", directory.display()))?;
     }
     tracing::info!(node = name, "the runtime is gone from this node");
@@ -51,10 +52,10 @@ pub(crate) async fn run(node: &Node, force: bool, name: &str) -> Result<()> {
 
 /// Whether nothing of ours is left on the node.
 pub(crate) async fn check(node: &Node) -> Result<()> {
-    if node.path(node.prefix()).exists() {
+    if node.path(node.prefix())?.exists() {
         bail!("{} is still on the node", node.prefix().display());
     }
-    if cri::has_handler(&node.path(SOCKET), HANDLER).await? {
+    if cri::has_handler(&node.path(SOCKET)?, HANDLER).await? {
         bail!("containerd still has the runtime {HANDLER} loaded");
     }
     Ok(())
@@ -71,40 +72,84 @@ fn refuse_machines(node: &Node, force: bool) -> Result<()> {
 /// Takes our stanza out of containerd's configuration and has the daemon load it.
 async fn restore(node: &Node) -> Result<()> {
     let daemon = Daemon::find(node)?;
-    let main = node.path(&daemon.config);
-    let drop_in = node.path(DROP_IN);
-    let backup = backup_of(&main);
-    let original = read(&backup)?;
-    if let Some(content) = read(&main)? {
-        put(
-            &main,
-            without_us(node, &daemon, &content, original.as_deref())?.as_deref(),
-        )?;
-    }
-    files::remove(&drop_in).with_context(|| format!("remove {}", drop_in.display()))?;
-    if cri::has_handler(&node.path(SOCKET), HANDLER)
+    let files = ConfigFiles::read(node, &daemon.config)?;
+    let main = files
+        .content()
+        .map(|content| {
+            without_us(
+                node,
+                daemon.major,
+                content,
+                files.original(),
+                files.others(),
+            )
+        })
+        .transpose()?
+        .flatten();
+    files.take_out(main.as_deref())?;
+    if cri::has_handler(&node.path(SOCKET)?, HANDLER)
         .await
         .unwrap_or(true)
     {
         restart::restart(node, &daemon).await?;
     }
     restart::wait_for_handler(node, false).await?;
-    files::remove(&backup).with_context(|| format!("remove {}", backup.display()))
+    files.forget()
 }
 
 /// The main file as it is to be. If nobody changed it since, it is the original to the byte, or
-/// nothing if there was none; else what it is now without our stanza.
+/// nothing if there was none; else what it is now without our stanza. If we made it import the
+/// drop-ins and `others` came to rely on that, it is not the original either.
 fn without_us(
     node: &Node,
-    daemon: &Daemon,
+    major: u32,
     content: &str,
     original: Option<&str>,
+    others: bool,
 ) -> Result<Option<String>> {
     if let Some(original) = original {
-        let ours = containerd::add(original, daemon.major, &node.shim(), node.config())?;
-        if ours.main == content {
+        let ours = containerd::add(original, major, &node.shim(), node.config())?;
+        let relied_on = others && containerd::imports_since(original, content)?;
+        if ours.main == content && !relied_on {
             return Ok((!original.is_empty()).then(|| original.to_owned()));
         }
     }
-    Ok(Some(containerd::remove(content, original)?.main))
+    Ok(Some(containerd::remove(content, original, others)?.main))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IMPORTS: &str = "imports = [\"/etc/containerd/conf.d/*.toml\"]\n";
+
+    /// `original` after an installation and its end.
+    fn restored(original: &str, major: u32, others: bool) -> Option<String> {
+        let node = Node::new("/nowhere".into(), "/opt/kubevirt".into());
+        let ours = containerd::add(original, major, &node.shim(), node.config()).unwrap();
+        without_us(&node, major, &ours.main, Some(original), others).unwrap()
+    }
+
+    #[test]
+    fn a_file_that_nobody_changed_is_restored_to_the_byte() {
+        for original in ["version = 2\n# mine\n", "root = \"/x\" # no version\n"] {
+            for major in [1, 2] {
+                assert_eq!(restored(original, major, false).unwrap(), original);
+            }
+            // 1.x imports nothing for us, so that others' drop-ins are none of our business.
+            assert_eq!(restored(original, 1, true).unwrap(), original);
+        }
+        assert_eq!(restored("", 2, false), None);
+    }
+
+    #[test]
+    fn an_import_that_others_rely_on_stays() {
+        let restored_2 = |original| restored(original, 2, true).unwrap();
+        assert_eq!(
+            restored_2("version = 3\n"),
+            format!("version = 3\n{IMPORTS}")
+        );
+        assert_eq!(restored_2(""), format!("version = 3\n{IMPORTS}"));
+        assert_eq!(restored_2(IMPORTS), IMPORTS, "it was there before us");
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// The process behind the socket.
     pub(crate) fn pid_behind(node: &Node) -> Result<Pid> {
-        let path = node.path(SOCKET);
+        let path = node.path(SOCKET)?;
         let stream = UnixStream::connect(&path).with_context(|| {
             format!("connect to containerd at {SOCKET}: is containerd running?")
         })?;

@@ -74,11 +74,15 @@ pub(crate) fn add(main: &str, major: u32, shim: &Path, config: &Path) -> Result<
 
 /// The configuration without the runtime. The import of the drop-in directory and the runtime for
 /// ordinary containers stay only if the administrator had them: `original` is the file as it was
-/// before us, if it is known.
+/// before us, if it is known. The import stays for the drop-ins of `others` too.
 ///
 /// # Errors
 /// As for [`add`].
-pub(crate) fn remove(main: &str, original: Option<&str>) -> Result<Change, EditError> {
+pub(crate) fn remove(
+    main: &str,
+    original: Option<&str>,
+    others: bool,
+) -> Result<Change, EditError> {
     let mut document: DocumentMut = main.parse()?;
     let original: Option<DocumentMut> = original.map(str::parse).transpose()?;
     let version = document
@@ -102,8 +106,8 @@ pub(crate) fn remove(main: &str, original: Option<&str>) -> Result<Change, EditE
             runtimes.remove(ordinary);
         }
     }
-    let had_import = original.as_ref().is_none_or(imports);
-    if !had_import && let Some(list) = document.get_mut("imports").and_then(Item::as_array_mut) {
+    let keeps_import = others || original.as_ref().is_none_or(imports);
+    if !keeps_import && let Some(list) = document.get_mut("imports").and_then(Item::as_array_mut) {
         list.retain(|entry| entry.as_str() != Some(IMPORT));
         if list.is_empty() {
             document.remove("imports");
@@ -113,6 +117,14 @@ pub(crate) fn remove(main: &str, original: Option<&str>) -> Result<Change, EditE
         main: document.to_string(),
         drop_in: None,
     })
+}
+
+/// Whether `main` imports the directory of the drop-ins and `original` did not.
+///
+/// # Errors
+/// One of them is not valid TOML.
+pub(crate) fn imports_since(original: &str, main: &str) -> Result<bool, EditError> {
+    Ok(imports(&main.parse()?) && !imports(&original.parse()?))
 }
 
 /// The file's version; a file without one gets the newest that this containerd reads.
@@ -198,7 +210,7 @@ mod tests {
             change,
             "adding twice changes nothing"
         );
-        let removed = remove(&change.main, Some(main)).unwrap();
+        let removed = remove(&change.main, Some(main), false).unwrap();
         assert_eq!(removed.main, main);
     }
 
@@ -210,9 +222,9 @@ mod tests {
         let change = added(main, 1);
         assert!(change.main.starts_with(main), "{}", change.main);
         assert_eq!(change.main.matches("io.containerd.runc.v2").count(), 1);
-        assert_eq!(remove(&change.main, Some(main)).unwrap().main, main);
+        assert_eq!(remove(&change.main, Some(main), false).unwrap().main, main);
         // Without the file as it was, nothing that may be the administrator's is taken.
-        assert_eq!(remove(&change.main, None).unwrap().main, main);
+        assert_eq!(remove(&change.main, None, false).unwrap().main, main);
     }
 
     #[test]
@@ -225,8 +237,17 @@ mod tests {
         insta::assert_snapshot!(change.drop_in.as_deref().unwrap());
         assert_eq!(added(&change.main, 2), change);
         assert_eq!(
-            remove(&change.main, Some("version = 3\n")).unwrap().main,
+            remove(&change.main, Some("version = 3\n"), false)
+                .unwrap()
+                .main,
             "version = 3\n"
+        );
+        assert_eq!(
+            remove(&change.main, Some("version = 3\n"), true)
+                .unwrap()
+                .main,
+            change.main,
+            "others rely on the import"
         );
     }
 
@@ -235,7 +256,7 @@ mod tests {
         let main = "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n";
         let change = added(main, 2);
         assert_eq!(change.main, main);
-        assert_eq!(remove(&change.main, Some(main)).unwrap().main, main);
+        assert_eq!(remove(&change.main, Some(main), false).unwrap().main, main);
     }
 
     #[test]

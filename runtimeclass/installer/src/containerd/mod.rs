@@ -5,5 +5,5 @@ mod edit;
 mod stanza;
 
 pub(crate) use daemon::{Daemon, SOCKET};
-pub(crate) use edit::{DROP_IN, add, remove};
+pub(crate) use edit::{Change, DROP_IN, add, imports_since, remove};
 pub(crate) use stanza::HANDLER;
