@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use toml_edit::{DocumentMut, Item};
 
@@ -18,6 +18,9 @@ use crate::{cluster, cri, files, in_root, release, restart};
 
 /// How often the watch looks whether the runtime still works.
 const WATCH: Duration = Duration::from_secs(60);
+
+/// After how many failures in a row it takes the label back: a busy containerd may miss one.
+const FAILURES: u32 = 3;
 
 /// QEMU in its own tree.
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
@@ -52,12 +55,13 @@ pub(crate) async fn run(
         accelerator,
         "the runtime works; the node is labelled"
     );
+    let mut failures = Failures::default();
     loop {
         tokio::select! {
             _ = end.recv() => return Ok(()),
             () = tokio::time::sleep(WATCH) => {}
         }
-        if let Err(error) = check(node).await {
+        if let Some(error) = failures.count(check(node).await) {
             cluster::unlabel(&client, name).await?;
             return Err(
                 error.context("the runtime no longer works; the node's label is taken back")
@@ -85,6 +89,29 @@ fn check_files(node: &Node) -> Result<()> {
     Ok(())
 }
 
+/// What containerd needs.
+#[derive(Debug, PartialEq)]
+enum Step {
+    Nothing,
+    Restart,
+    Edit,
+}
+
+/// The step for files that are (or not) `configured`, and a daemon that has (or not) `loaded` the
+/// runtime. Without an answer nothing is known, and nothing may be touched: where the CRI plugin is
+/// off, no restart would bring the runtime.
+fn next_step(configured: bool, loaded: Result<bool>) -> Result<Step> {
+    let loaded = loaded.context(
+        "containerd is left as it is, because it does not serve CRI: \
+         enable its CRI plugin (no \"cri\" in disabled_plugins) and restart it",
+    )?;
+    Ok(match (configured, loaded) {
+        (false, _) => Step::Edit,
+        (true, false) => Step::Restart,
+        (true, true) => Step::Nothing,
+    })
+}
+
 /// Brings our stanza into containerd and the daemon to load it; undone if the daemon refuses it.
 async fn configure(node: &Node) -> Result<()> {
     let daemon = Daemon::find(node)?;
@@ -95,41 +122,67 @@ async fn configure(node: &Node) -> Result<()> {
         &node.shim(),
         node.config(),
     )?;
-    let configured = files.are(&change);
-    if !configured {
-        let edited = files
-            .write(&change)
-            .and_then(|()| daemon.verify_config(node));
-        if let Err(error) = edited {
-            files.put_back()?;
-            return Err(error.context("containerd's configuration is as it was"));
-        }
+    let loaded = cri::settled(&node.path(SOCKET)?, HANDLER).await;
+    match next_step(files.are(&change), loaded)? {
+        Step::Nothing => return Ok(()),
+        Step::Restart => return load(node, &daemon).await,
+        Step::Edit => {}
     }
-    let loaded = cri::has_handler(&node.path(SOCKET)?, HANDLER)
-        .await
-        .unwrap_or(false);
-    if configured && loaded {
-        return Ok(());
+    let edited = files
+        .write(&change)
+        .and_then(|()| daemon.verify_config(node));
+    if let Err(error) = edited {
+        return Err(undone(error, files.put_back()));
     }
-    let error = match load(node, &daemon).await {
-        Ok(()) => return Ok(()),
-        Err(error) => error,
-    };
-    if configured {
-        return Err(error);
+    match load(node, &daemon).await {
+        Ok(()) => Ok(()),
+        // containerd took the file but does not serve pods with it: nobody else can undo this now.
+        Err(error) => Err(undone(error, unload(node, &files).await)),
     }
-    // containerd took the file but does not serve pods with it: nobody else can undo this now.
-    files.put_back()?;
-    restart::restart(node, &Daemon::find(node)?)
-        .await
-        .context("containerd's configuration is as it was, but the daemon has not loaded it")?;
-    Err(error.context("containerd's configuration is as it was"))
 }
 
 /// Restarts the daemon and waits until it has the runtime.
 async fn load(node: &Node, daemon: &Daemon) -> Result<()> {
     restart::restart(node, daemon).await?;
     restart::wait_for_handler(node, true).await
+}
+
+/// Puts containerd's configuration back and has the daemon load that.
+async fn unload(node: &Node, files: &ConfigFiles) -> Result<()> {
+    files.put_back()?;
+    let restarted = match Daemon::find(node) {
+        Ok(daemon) => restart::restart(node, &daemon).await,
+        Err(error) => Err(error),
+    };
+    restarted.context("containerd's configuration is as it was, but the daemon has not loaded it")
+}
+
+/// Why the edit failed, and how undoing it went.
+fn undone(error: Error, undoing: Result<()>) -> Error {
+    match undoing {
+        Ok(()) => error.context("containerd's configuration is as it was"),
+        Err(undoing) => error.context(format!("undoing failed too ({undoing:#})")),
+    }
+}
+
+/// The failures in a row that the watch has seen.
+#[derive(Default)]
+struct Failures(u32);
+
+impl Failures {
+    /// Counts one look; the error of the last one if there were too many.
+    fn count(&mut self, look: Result<()>) -> Option<Error> {
+        let Err(error) = look else {
+            self.0 = 0;
+            return None;
+        };
+        self.0 += 1;
+        if self.0 >= FAILURES {
+            return Some(error);
+        }
+        tracing::warn!("the runtime does not work just now: {error:#}");
+        None
+    }
 }
 
 /// What machines on this node are run by: the node's own configuration may force emulation, and
@@ -171,7 +224,54 @@ fn emulates(config: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::anyhow;
+
     use super::*;
+
+    #[test]
+    fn a_daemon_that_does_not_answer_is_left_alone() {
+        for configured in [false, true] {
+            let error = next_step(configured, Err(anyhow!("unknown service"))).unwrap_err();
+            let said = format!("{error:#}");
+            assert!(said.contains("enable its CRI plugin"), "{said}");
+            assert!(said.ends_with(": unknown service"), "{said}");
+        }
+    }
+
+    #[test]
+    fn only_a_daemon_without_the_runtime_is_restarted_for_it() {
+        assert_eq!(next_step(true, Ok(true)).unwrap(), Step::Nothing);
+        assert_eq!(next_step(true, Ok(false)).unwrap(), Step::Restart);
+        for loaded in [false, true] {
+            assert_eq!(next_step(false, Ok(loaded)).unwrap(), Step::Edit);
+        }
+    }
+
+    #[test]
+    fn undoing_never_hides_why_it_was_needed() {
+        let said = |undoing| format!("{:#}", undone(anyhow!("not loaded"), undoing));
+        assert_eq!(
+            said(Ok(())),
+            "containerd's configuration is as it was: not loaded"
+        );
+        assert_eq!(
+            said(Err(anyhow!("is containerd running?"))),
+            "undoing failed too (is containerd running?): not loaded"
+        );
+    }
+
+    #[test]
+    fn the_label_goes_only_after_failures_in_a_row() {
+        let mut failures = Failures::default();
+        for _ in 0..2 {
+            for _ in 1..FAILURES {
+                assert!(failures.count(Err(anyhow!("busy"))).is_none());
+            }
+            assert!(failures.count(Ok(())).is_none());
+        }
+        let given_up = (0..FAILURES).filter_map(|_| failures.count(Err(anyhow!("busy"))));
+        assert_eq!(given_up.count(), 1);
+    }
 
     #[test]
     fn emulation_is_forced_by_the_configuration() {

@@ -87,13 +87,13 @@ async fn restore(node: &Node) -> Result<()> {
         .transpose()?
         .flatten();
     files.take_out(main.as_deref())?;
-    if cri::has_handler(&node.path(SOCKET)?, HANDLER)
+    let loaded = cri::settled(&node.path(SOCKET)?, HANDLER)
         .await
-        .unwrap_or(true)
-    {
+        .context("containerd does not say whether it still has the runtime loaded")?;
+    if loaded {
         restart::restart(node, &daemon).await?;
+        restart::wait_for_handler(node, false).await?;
     }
-    restart::wait_for_handler(node, false).await?;
     files.forget()
 }
 
