@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -24,6 +23,7 @@ use containerd_shim::{Task, TtrpcContext, TtrpcResult};
 use cri_glue::bundle::Bundle;
 use cri_glue::cgroup::is_systemd_form;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use tokio::sync::Mutex;
 
 use super::link::Link;
 use crate::task::{
@@ -40,7 +40,7 @@ struct Delegated {
     directory: PathBuf,
     link: Arc<Link>,
     /// Whether the inner shim was given back.
-    released: AtomicBool,
+    released: Mutex<bool>,
 }
 
 /// Hands the container of `bundle` to the inner shim; its container and its pid.
@@ -78,7 +78,7 @@ pub(crate) async fn create(
         life,
         directory,
         link,
-        released: AtomicBool::new(false),
+        released: Mutex::default(),
     });
     tokio::spawn(container.clone().watch());
     Ok((container, pid))
@@ -336,7 +336,8 @@ impl Task for Delegated {
             self.delete_inside(context, &request).await?
         };
         // Two calls may meet here.
-        if !self.released.swap(true, Ordering::Relaxed) {
+        let mut released = self.released.lock().await;
+        if !std::mem::replace(&mut *released, true) {
             self.pod.inner.release(&self.link).await;
         }
         Ok(deleted)
