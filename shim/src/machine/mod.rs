@@ -68,6 +68,7 @@ pub(crate) async fn create(
         holder: holder.pid,
         namespace: pod.daemon.namespace.clone(),
         reserved_ports: pod.declared(),
+        worker: pod.worker.clone(),
     })
     .await
     .map_err(Fault::failed)?;
@@ -173,6 +174,34 @@ async fn end(member: &Member, console: &Arc<Console>, causes: Causes, exit: Exit
     Exit { status, ..exit }
 }
 
+/// What a signal to a machine asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// To pull the plug.
+    Plug,
+    /// To press the power button.
+    Button,
+    /// What a process ignores unless it asks for it.
+    Nothing,
+}
+
+impl Wish {
+    /// What the signal with this number asks for, real-time signals included.
+    fn of(number: u32) -> Option<Self> {
+        const IGNORED: [Signal; 4] = [Signal::CHILD, Signal::CONT, Signal::URG, Signal::WINCH];
+        let number = i32::try_from(number)
+            .ok()
+            .filter(|number| (1..=64).contains(number))?;
+        Some(if number == Signal::KILL.as_raw() {
+            Self::Plug
+        } else if IGNORED.iter().any(|signal| signal.as_raw() == number) {
+            Self::Nothing
+        } else {
+            Self::Button
+        })
+    }
+}
+
 impl Machine {
     fn unsupported<T>(&self, sentence: &str) -> TtrpcResult<T> {
         Err(Fault::Unsupported(sentence.to_owned()).into())
@@ -211,17 +240,16 @@ impl Task for Machine {
         Ok(self.member.life.wait_response().await)
     }
 
-    /// SIGKILL ends the machine. Every other signal that ends a process by default is a polite
-    /// request: the power button, if the machine runs.
+    /// SIGKILL ends the machine. Every other signal is a polite request, the power button if the
+    /// machine runs, but for those that a process ignores by default.
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> TtrpcResult<Empty> {
         self.member.only_itself(&request.exec_id)?;
-        let number = i32::try_from(request.signal).unwrap_or_default();
-        let signal = Signal::from_named_raw(number)
+        let wish = Wish::of(request.signal)
             .ok_or_else(|| Fault::Invalid(format!("{} is no signal", request.signal)))?;
-        match (signal, self.member.life.phase()) {
-            (_, Phase::Stopped | Phase::Deleted) => {}
+        match (wish, self.member.life.phase()) {
+            (Wish::Nothing, _) | (_, Phase::Stopped | Phase::Deleted) => {}
             // A machine that never ran, or does not run, cannot follow its power button.
-            (Signal::KILL, _) | (_, Phase::Created) => self.member.send(Signal::KILL)?,
+            (Wish::Plug, _) | (_, Phase::Created) => self.member.send(Signal::KILL)?,
             (_, Phase::Paused) => {
                 self.qmp.cont().await.map_err(Fault::failed)?;
                 self.power_button().await?;
@@ -313,5 +341,31 @@ impl Task for Machine {
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> TtrpcResult<Empty> {
         self.unsupported("a machine cannot be checkpointed: its guest's state is not a process's")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_signal_has_its_meaning() {
+        for (number, wish) in [
+            (0, None),
+            (1, Some(Wish::Button)),
+            (9, Some(Wish::Plug)),
+            (15, Some(Wish::Button)),
+            (17, Some(Wish::Nothing)),
+            (18, Some(Wish::Nothing)),
+            (23, Some(Wish::Nothing)),
+            (28, Some(Wish::Nothing)),
+            // SIGRTMIN+3, by which systemd as PID 1 is stopped.
+            (37, Some(Wish::Button)),
+            (64, Some(Wish::Button)),
+            (65, None),
+            (u32::MAX, None),
+        ] {
+            assert_eq!(Wish::of(number), wish, "{number}");
+        }
     }
 }
