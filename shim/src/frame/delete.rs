@@ -23,9 +23,16 @@ use tokio::time::timeout;
 
 use super::socket;
 use crate::delegate;
+use crate::task::is_not_found;
 
 /// containerd gives `delete` 5 s in all.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest time for the end of a killed container to be told: output that nobody reads holds it up.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest time for the server's `Delete`, which it does to the end whoever waits.
+const DELETE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// The status of a container that was ended by force.
 const KILLED: u32 = 137;
@@ -121,8 +128,7 @@ fn ask_server(address: &str, id: &str) {
     let asked = runtime.block_on(async { timeout(SERVER_TIMEOUT, end(address, id)).await });
     match asked {
         Ok(Ok(())) => {}
-        Ok(Err(containerd_shim::protos::ttrpc::Error::RpcStatus(status)))
-            if status.code() == containerd_shim::protos::ttrpc::Code::NOT_FOUND => {}
+        Ok(Err(error)) if is_not_found(&error) => {}
         Ok(Err(error)) => eprintln!("the shim at {address} did not end container {id}: {error}"),
         Err(_) => eprintln!("the shim at {address} does not answer"),
     }
@@ -137,25 +143,25 @@ async fn end(address: &str, id: &str) -> containerd_shim::protos::ttrpc::Result<
         all: true,
         ..KillRequest::default()
     };
-    client.kill(context(), &kill).await?;
-    client
-        .wait(
-            context(),
-            &WaitRequest {
-                id: id.to_owned(),
-                ..WaitRequest::default()
-            },
-        )
-        .await?;
-    client
-        .delete(
-            context(),
-            &DeleteRequest {
-                id: id.to_owned(),
-                ..DeleteRequest::default()
-            },
-        )
-        .await?;
+    // A process that has ended is not found, but its container may be there.
+    match client.kill(context(), &kill).await {
+        Err(error) if !is_not_found(&error) => return Err(error),
+        _ => {}
+    }
+    let wait = WaitRequest {
+        id: id.to_owned(),
+        ..WaitRequest::default()
+    };
+    // The server's `Delete` waits for the rest of the end.
+    let _ = timeout(END_TIMEOUT, client.wait(context(), &wait)).await;
+    let delete = DeleteRequest {
+        id: id.to_owned(),
+        ..DeleteRequest::default()
+    };
+    match timeout(DELETE_TIMEOUT, client.delete(context(), &delete)).await {
+        Ok(deleted) => deleted?,
+        Err(_) => return Ok(()),
+    };
     let last = ShutdownRequest {
         id: id.to_owned(),
         ..ShutdownRequest::default()

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use containerd_shim::api::{
@@ -28,6 +29,8 @@ pub(crate) struct Member {
     pub(crate) process: Process,
     directory: PathBuf,
     cgroup: Option<Cgroup>,
+    /// Whether the process was sent SIGKILL, so that its end is certain.
+    doomed: AtomicBool,
     /// Held while the process is started and while its end is told, so that the events of a fast
     /// exit come in their order.
     turn: Mutex<()>,
@@ -48,6 +51,7 @@ impl Member {
             process,
             directory,
             cgroup,
+            doomed: AtomicBool::new(false),
             turn: Mutex::default(),
         }
     }
@@ -122,13 +126,21 @@ impl Member {
                 "cannot send signal {} to {pid}: {error}",
                 signal.as_raw()
             ))
-        })
+        })?;
+        if signal == Signal::KILL {
+            self.doomed.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
-    /// `Delete`: undoes everything that was set up for the container.
+    /// `Delete`: undoes everything that was set up for the container. A process that was sent
+    /// SIGKILL is waited for.
     pub(crate) async fn delete(&self) -> Result<DeleteResponse, Fault> {
         match self.life.phase() {
             Phase::Created => self.end().await?,
+            Phase::Running | Phase::Paused if self.doomed.load(Ordering::Relaxed) => {
+                self.end().await?;
+            }
             Phase::Running | Phase::Paused => return Err(self.not_now("deleted")),
             Phase::Stopped | Phase::Deleted => {}
         }

@@ -1,12 +1,14 @@
 //! What happens when something dies that should not: the shim, its holder, QEMU.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::guest::Then;
-use crate::pod::{Pod, Task};
+use crate::pod::{Pod, Task, fifo};
 
 /// A running pod: sandbox, machine, and an ordinary container.
 async fn running() -> (Pod, [Task; 3]) {
@@ -71,6 +73,50 @@ async fn delete_ends_a_container_of_a_living_shim_and_spares_the_others() {
     }
     drop((sandbox, side));
     pod.assert_clean().await;
+}
+
+#[tokio::test]
+async fn delete_has_a_living_shim_forget_what_has_exited_and_what_nobody_reads() {
+    let pod = Pod::new().await;
+    pod.prepare_sandbox();
+    pod.prepare_machine("vm", Then::Halt);
+    pod.prepare_ordinary("side", "exit 3");
+    let sandbox = pod.start("sandbox").await;
+    sandbox.create("").await.unwrap();
+    sandbox.run().await;
+    let side = pod.start("side").await;
+    side.create("").await.unwrap();
+    side.run().await;
+    assert_eq!(side.wait().await, 3);
+    pod.delete("side").await;
+    assert!(side.state().await.is_err());
+
+    let vm = pod.start("vm").await;
+    let stdout = fifo(&pod, "stdout");
+    let full = fill(&stdout);
+    vm.create(&stdout).await.unwrap();
+    vm.run().await;
+    // Until the greeting waits for a reader.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    pod.delete("vm").await;
+    let end = Instant::now() + Duration::from_secs(15);
+    while vm.state().await.is_ok() {
+        assert!(Instant::now() < end, "the server keeps the machine");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(full);
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}
+
+/// Fills `fifo`, which the result keeps open.
+fn fill(fifo: &str) -> fs::File {
+    let mut options = fs::OpenOptions::new();
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let options = options.read(true).write(true).custom_flags(nonblock);
+    let mut file = options.open(fifo).unwrap();
+    while file.write(&[b'x'; 4096]).is_ok() {}
+    file
 }
 
 #[tokio::test]
