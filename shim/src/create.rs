@@ -84,6 +84,7 @@ async fn sandbox_of(
     bundle: Bundle,
     request: &CreateTaskRequest,
 ) -> Result<(Container, u32), Fault> {
+    no_checkpoint(request)?;
     mount(&bundle, &request.rootfs).await?;
     let (container, pid) = sandbox::create(pod, bundle, request).await?;
     publish(pod, request, pid);
@@ -105,6 +106,7 @@ async fn container_of(
     .await?;
     match role {
         Role::Machine => {
+            no_checkpoint(request)?;
             pod.set_machine(bundle.container_name().unwrap_or_default());
             let (container, pid) = machine::create(pod, bundle, &holder, request).await?;
             publish(pod, request, pid);
@@ -119,12 +121,36 @@ async fn container_of(
     }
 }
 
+/// Refuses what only the node's own shim can do: to restore a process.
+fn no_checkpoint(request: &CreateTaskRequest) -> Result<(), Fault> {
+    match request.checkpoint.as_str() {
+        "" => Ok(()),
+        path => Err(Fault::Unsupported(format!(
+            "container {} cannot be restored from the checkpoint {path}: it runs no process of an \
+             image",
+            request.id
+        ))),
+    }
+}
+
+/// Refuses a mount elsewhere than at the root, which no snapshotter of containerd asks for.
+fn at_the_root(mount: &Mount) -> Result<(), Fault> {
+    match mount.target.as_str() {
+        "" => Ok(()),
+        target => Err(Fault::Unsupported(format!(
+            "the container's root has a mount of its own for {target} (mount target): only mounts \
+             of the whole root are supported"
+        ))),
+    }
+}
+
 /// The directory at which the root of the container of `bundle` is mounted.
 pub(crate) fn rootfs(bundle: &Path) -> PathBuf {
     bundle.join("rootfs")
 }
 
 async fn mount(bundle: &Bundle, mounts: &[Mount]) -> Result<(), Fault> {
+    mounts.iter().try_for_each(at_the_root)?;
     let (directory, mounts) = (bundle.dir().to_owned(), mounts.to_vec());
     blocking(move || {
         let target = rootfs(&directory);

@@ -14,6 +14,8 @@ use containerd_shim::bootstrap::BootstrapParams;
 use containerd_shim::protos::protobuf::Message;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 
+use super::options::{self, OptionsError};
+
 /// Most bytes that are read from standard input, as in containerd's own shims.
 const INPUT_LIMIT: u64 = 10 << 20;
 
@@ -40,6 +42,9 @@ pub(crate) enum BootstrapError {
     /// A needed flag is missing.
     #[error("the flag -{0} is missing: this program is started by containerd")]
     Flag(&'static str),
+    /// The runtime's options cannot be followed.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
     /// The dialect could not be kept in the bundle or read from it.
     #[error("cannot use {path}: {source}")]
     File {
@@ -113,12 +118,14 @@ impl StartRequest {
                 .map_err(BootstrapError::Input)?;
         }
         let environment = |name| std::env::var(name).unwrap_or_default();
-        Self::parse(
+        let request = Self::parse(
             &input,
             flags,
             environment("TTRPC_ADDRESS"),
             environment("GRPC_ADDRESS"),
-        )
+        )?;
+        options::check(&request.options.extensions)?;
+        Ok(request)
     }
 
     fn parse(

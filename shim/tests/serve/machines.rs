@@ -240,6 +240,29 @@ async fn a_creation_that_fails_leaves_nothing_and_the_next_one_works() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_and_a_mount_target_are_refused_by_name() {
+    let pod = Pod::new().await;
+    pod.prepare_sandbox();
+    pod.prepare_machine("vm", Then::Halt);
+    let sandbox = pod.start("sandbox").await;
+    sandbox.create("").await.unwrap();
+    sandbox.run().await;
+    let before = pod.leftovers();
+    let vm = pod.start("vm").await;
+    let mut restored = vm.create_request("");
+    restored.checkpoint = "/var/checkpoint".into();
+    let mut elsewhere = vm.create_request("");
+    elsewhere.rootfs[0].target = "/data".into();
+    for (request, words) in [(restored, "/var/checkpoint"), (elsewhere, "/data")] {
+        let error = vm.client.create(bound(), &request).await.unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!(pod.leftovers(), before);
+    }
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}
+
+#[tokio::test]
 async fn a_missing_fifo_is_an_error_of_create() {
     let pod = Pod::new().await;
     pod.prepare_sandbox();
