@@ -207,6 +207,14 @@ fn claims_that_are_no_disk() {
         &["data", "debian.qcow2"],
     );
     claim(|_| {}, &["data", "kubevirt.io/volume-sizes"]);
+    let mut pod = Pod::new();
+    guest::write_disk(&pod.disk("disk.img"), Then::Halt);
+    fs::create_dir(pod.path("claim")).unwrap();
+    make_device(&pod.path("claim/.disk.img.unfinished"));
+    pod.mount("/volumes/data", &pod.path("claim"), "rw");
+    pod.annotate("kubevirt.io/volume-sizes", r#"{"data": "100Mi"}"#);
+    pod.wish(&json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]}));
+    pod.refused(&[".disk.img.unfinished", "a character device"]);
 }
 
 #[test]
