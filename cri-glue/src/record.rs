@@ -9,8 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
@@ -30,7 +29,24 @@ const VERSION: u32 = 1;
 pub struct Record {
     path: PathBuf,
     file: File,
-    stop: Arc<AtomicBool>,
+    stop: Arc<Stop>,
+    /// The step that may still be under way.
+    last: Option<Step>,
+}
+
+/// Tells work that it was given up.
+#[derive(Debug, Default)]
+pub struct Stop(Mutex<bool>);
+
+impl Stop {
+    /// Gives the work up: what it noted is on the disk now, and it notes nothing more.
+    pub fn set(&self) {
+        *self.lock() = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Something that was set up.
@@ -135,28 +151,52 @@ impl Record {
             append(&mut file, &Header { version: VERSION })?;
             File::open(bundle)?.sync_all()?;
         }
-        let stop = Arc::default();
-        Ok(Self { path, file, stop })
+        let (stop, last) = (Arc::default(), None);
+        Ok(Self {
+            path,
+            file,
+            stop,
+            last,
+        })
     }
 
     /// Takes no more steps once `stop` is set: work that was given up, but still runs, must not set
-    /// up anything after the undoing.
-    pub fn until(mut self, stop: Arc<AtomicBool>) -> Self {
+    /// up anything after the undoing. The one step that it may be doing then is undone once more
+    /// when the record is dropped, so that must be after the work.
+    pub fn until(mut self, stop: Arc<Stop>) -> Self {
         self.stop = stop;
         self
     }
 
     /// Writes down a step that is about to be done.
     pub fn note(&mut self, step: &Step) -> io::Result<()> {
-        if self.stop.load(Ordering::SeqCst) {
+        let given_up = self.stop.lock();
+        if *given_up {
             return Err(io::Error::other("it was given up"));
         }
+        self.last = Some(step.clone());
         append(&mut self.file, step)
     }
 
     /// Where the record is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !*self.stop.lock() {
+            return;
+        }
+        let mut errors = Vec::new();
+        if let Some(step) = self.last.take() {
+            undo_step(step, &mut errors);
+        }
+        if !errors.is_empty() {
+            let errors = UndoErrors(errors);
+            tracing::error!(%errors, "what was given up left something behind");
+        }
     }
 }
 
@@ -317,17 +357,23 @@ mod tests {
     #[test]
     fn what_was_given_up_does_nothing_more() {
         let bundle = tempfile::tempdir().unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut record = Record::open(bundle.path())
-            .unwrap()
-            .until(Arc::clone(&stop));
-        let step = Step::Mount {
-            path: "/nonexistent".into(),
-        };
-        record.note(&step).unwrap();
-        stop.store(true, Ordering::SeqCst);
+        let stop = Arc::new(Stop::default());
+        let record = Record::open(bundle.path()).unwrap();
+        let mut record = record.until(Arc::clone(&stop));
+        let (early, late) = (bundle.path().join("early"), bundle.path().join("late"));
+        for path in [&early, &late] {
+            record.note(&Step::File { path: path.clone() }).unwrap();
+        }
+        std::fs::write(&early, "").unwrap();
+        stop.set();
+        undo(bundle.path()).unwrap();
+        assert!(!early.exists());
+        // It was just doing the second step, and knows nothing of all that.
+        std::fs::write(&late, "").unwrap();
+        let step = Step::File { path: early };
         assert!(record.note(&step).is_err());
-        assert_eq!(read(record.path()).unwrap().0.len(), 1);
+        drop(record);
+        assert_eq!(std::fs::read_dir(bundle.path()).unwrap().count(), 0);
     }
 
     proptest::proptest! {

@@ -75,6 +75,15 @@ pub enum LaunchError {
          not answering?", .0.as_secs()
     )]
     Stuck(std::time::Duration),
+    #[error(
+        "an earlier try to make this pod's machine still waits for a volume: if the server of its \
+         claim does not answer again, delete the pod"
+    )]
+    StillStuck,
+    #[error("cannot start a thread for the launch: {0}")]
+    Thread(io::Error),
+    #[error("the launch was cut off")]
+    CutOff,
     #[error("the launch was cut off: {0}")]
     Panic(#[from] tokio::task::JoinError),
     #[error(transparent)]

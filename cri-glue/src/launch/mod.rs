@@ -8,11 +8,11 @@
 
 mod error;
 mod prepare;
+mod worker;
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use qemu_driver::Qmp;
@@ -28,13 +28,14 @@ use crate::cgroup::Cgroup;
 use crate::config::NodeConfig;
 use crate::diagnostics::Diagnostics;
 use crate::network::{self, DhcpServer, NetworkError, NetworkUndo, Port};
-use crate::record;
+use crate::record::{self, Stop};
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
 use crate::termination::TerminationLog;
 
 pub use error::LaunchError;
 use prepare::{Container, Prepared, prepare};
+pub use worker::Worker;
 
 /// How long QEMU may take to answer for the first time. It needs 0.1 s; a node under pressure,
 /// seconds.
@@ -61,6 +62,8 @@ pub struct Request {
     pub namespace: String,
     /// Ports that the pod's other containers declare, as far as they are known.
     pub reserved_ports: Vec<Port>,
+    /// What does the pod's work that may get stuck.
+    pub worker: Worker,
 }
 
 /// A guest that waits to be started by QMP's `cont`.
@@ -127,17 +130,17 @@ impl MachineNetwork {
 /// leaves the undoing to the record.
 pub async fn create(request: Request) -> Result<Launched, LaunchError> {
     let request = Arc::new(request);
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = Arc::new(Stop::default());
     let mut started = None;
     match launch(&request, &stop, &mut started).await {
         Ok(launched) => Ok(launched),
         Err(error) => {
-            stop.store(true, Ordering::SeqCst);
             let bundle = request.bundle.dir().to_owned();
             let undo = move || {
                 if let Some(pid) = started {
                     end(pid);
                 }
+                stop.set();
                 record::undo(&bundle)
             };
             match spawn_blocking(undo).await {
@@ -152,15 +155,12 @@ pub async fn create(request: Request) -> Result<Launched, LaunchError> {
 
 async fn launch(
     request: &Arc<Request>,
-    stop: &Arc<AtomicBool>,
+    stop: &Arc<Stop>,
     pid: &mut Option<u32>,
 ) -> Result<Launched, LaunchError> {
     let (preparing, stopping) = (Arc::clone(request), Arc::clone(stop));
-    let preparing = spawn_blocking(move || prepare(&preparing, stopping));
-    let Ok(prepared) = timeout(PREPARE_BOUND, preparing).await else {
-        return Err(LaunchError::Stuck(PREPARE_BOUND));
-    };
-    let prepared = prepared??;
+    let prepare = move || prepare(&preparing, stopping);
+    let prepared = request.worker.run(PREPARE_BOUND, prepare).await??;
     let Prepared {
         container,
         output,

@@ -7,7 +7,6 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use qemu_driver::accelerator::{Detected, detect};
 use qemu_driver::machine::{Accelerator, DiskFile, Firmware, Machine, Uefi};
@@ -30,7 +29,7 @@ use crate::mounts::PodMounts;
 use crate::network::{DhcpServer, NetworkUndo};
 use crate::nic::{self, PodNetwork};
 use crate::overhead::{Overhead, PodLimits};
-use crate::record::{Record, Step};
+use crate::record::{Record, Step, Stop};
 use crate::runtime::{Descriptors, Runtime};
 use crate::seed::Identification;
 use crate::termination::TerminationLog;
@@ -57,7 +56,7 @@ pub(super) struct Container {
 }
 
 /// Does so until `stop` is set.
-pub(super) fn prepare(request: &Request, stop: Arc<AtomicBool>) -> Result<Prepared, LaunchError> {
+pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, LaunchError> {
     let (node, bundle) = (&*request.node, &*request.bundle);
     let record_error = |source| LaunchError::Record {
         path: bundle.dir().to_owned(),

@@ -159,6 +159,7 @@ impl Pod {
             holder: self.holder_pid,
             namespace: "test".into(),
             reserved_ports: Vec::new(),
+            worker: launch::Worker::default(),
         };
         let launched = tokio::time::timeout(Duration::from_secs(60), launch::create(request));
         launched.await.expect("a launch is bounded in time")

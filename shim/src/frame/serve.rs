@@ -51,7 +51,10 @@ pub(crate) fn serve(flags: &Flags) -> io::Result<()> {
             .thread_keep_alive(Duration::from_secs(1))
             .thread_stack_size(512 << 10)
             .build()?;
-        runtime.block_on(run(flags))
+        let ended = runtime.block_on(run(flags));
+        // Not to wait for what is stuck: the process ends with all its threads.
+        runtime.shutdown_background();
+        ended
     }) {
         Ok(()) => Ok(()),
         Err(error) => {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use cri_glue::config::{ConfigError, NodeConfig};
-use cri_glue::launch::MachineNetwork;
+use cri_glue::launch::{MachineNetwork, Worker};
 use cri_glue::network::Port;
 use cri_glue::sandbox::Sandbox;
 use tokio::sync::watch;
@@ -63,6 +63,8 @@ pub(crate) struct Pod {
     pub(crate) events: Publisher,
     /// The node's own shim, for ordinary containers.
     pub(crate) inner: InnerShim,
+    /// What makes the pod's machine.
+    pub(crate) worker: Worker,
     slots: Mutex<HashMap<String, watch::Receiver<Slot>>>,
     holder: Mutex<Option<Holder>>,
     machine: Mutex<Option<String>>,
@@ -105,6 +107,7 @@ impl Pod {
             configuration,
             events,
             inner,
+            worker: Worker::default(),
             slots: Mutex::default(),
             holder: Mutex::default(),
             machine: Mutex::default(),
