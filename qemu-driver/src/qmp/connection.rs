@@ -23,6 +23,9 @@ use crate::lines::Lines;
 /// commands, has some 250 KiB.
 const MAX_LINE: usize = 1 << 20;
 
+/// Lines of one monitor that are no QMP and are logged.
+const LOGGED_LINES: u32 = 100;
+
 /// Events kept for a receiver that is behind.
 const EVENTS_KEPT: usize = 256;
 
@@ -89,6 +92,7 @@ impl Connection {
             waiting: waiting.clone(),
             events: sender,
             ending: ending_sender,
+            rubbish: 0,
         };
         let reader = tokio::spawn(reader.run()).abort_handle();
         let connection = Self {
@@ -192,6 +196,8 @@ struct Reader {
     waiting: Waiting,
     events: broadcast::Sender<Event>,
     ending: watch::Sender<Ending>,
+    /// Lines that were no QMP, up to [`LOGGED_LINES`].
+    rubbish: u32,
 }
 
 impl Reader {
@@ -210,11 +216,11 @@ impl Reader {
         lock(&self.waiting).take();
     }
 
-    fn take(&self, line: &[u8]) {
+    fn take(&mut self, line: &[u8]) {
         let message: Message = match serde_json::from_slice(line) {
             Ok(message) => message,
             Err(error) => {
-                tracing::warn!(%error, "QEMU's monitor sent what is not QMP");
+                self.complain(&error);
                 return;
             }
         };
@@ -242,6 +248,18 @@ impl Reader {
             // Its caller may have given up meanwhile.
             Some(sender) => drop(sender.send(answer)),
             None => tracing::debug!("QEMU answered what nobody waits for"),
+        }
+    }
+
+    fn complain(&mut self, error: &serde_json::Error) {
+        if self.rubbish == LOGGED_LINES {
+            return;
+        }
+        self.rubbish += 1;
+        if self.rubbish < LOGGED_LINES {
+            tracing::warn!(%error, "QEMU's monitor sent what is not QMP");
+        } else {
+            tracing::warn!("further lines of QEMU's monitor that are not QMP are not logged");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Monitors that answer, lie, flood, and are silent.
 
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use qapi::qmp;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::broadcast::error::RecvError;
+use tracing::{Metadata, Subscriber, span};
 
 use super::*;
 
@@ -135,6 +137,43 @@ async fn a_monitor_that_does_not_read_is_not_awaited_for_ever() {
     ));
     // Half of that line is sent: whatever came after it would be part of it.
     assert!(matches!(qmp.cont().await, Err(QmpError::Closed { .. })));
+}
+
+/// Counts warnings.
+struct Warnings(Arc<AtomicU32>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[tokio::test]
+async fn rubbish_does_not_fill_the_log() {
+    let warnings = Arc::default();
+    let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&warnings)));
+    let (host, qemu) = UnixStream::pair().unwrap();
+    let mut said = greeting(8);
+    said.push_str("{\"return\": {}, \"id\": 0}\n");
+    said.push_str(&"rubbish\n".repeat(1000));
+    std::io::Write::write_all(&mut &qemu, said.as_bytes()).unwrap();
+    let (qmp, _events) = Qmp::connect(host, SHORT).await.unwrap();
+    drop(qemu);
+    qmp.ended().await;
+    assert_eq!(warnings.load(Ordering::Relaxed), 100);
 }
 
 #[tokio::test]
