@@ -23,6 +23,7 @@ const DESTINATION_PORT_OFFSET: u32 = 2;
 const TCP_FLAGS_OFFSET: u32 = 13;
 const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
+const TCP_ACK: u8 = 0x10;
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -76,16 +77,12 @@ fn push_match<P: Pusher>(list: List<P>, condition: &Match) -> List<P> {
             compare(list, CmpOps::Eq, &net.network().octets())
         }
         Match::IsTcpSyn => {
-            let list = mask(
-                payload(
-                    protocol(list, CmpOps::Eq, TCP),
-                    TransportHeader,
-                    TCP_FLAGS_OFFSET,
-                    1,
-                ),
-                [TCP_SYN | TCP_RST],
-            );
+            let list = tcp_flags(list, TCP_SYN | TCP_RST);
             compare(list, CmpOps::Eq, &[TCP_SYN])
+        }
+        Match::IsTcpUnderWay => {
+            let list = tcp_flags(list, TCP_SYN | TCP_ACK);
+            compare(list, CmpOps::Neq, &[TCP_SYN])
         }
         Match::IsNotIcmp => protocol(list, CmpOps::Neq, ICMP),
         Match::IsUdp {
@@ -167,6 +164,13 @@ fn payload_into<P: Pusher>(
 
 fn protocol<P: Pusher>(list: List<P>, operation: CmpOps, number: u8) -> List<P> {
     compare(meta(list, MetaKeys::L4Proto), operation, &[number])
+}
+
+/// Those of the flags of a TCP header that are in `flags`.
+fn tcp_flags<P: Pusher>(list: List<P>, flags: u8) -> List<P> {
+    let list = protocol(list, CmpOps::Eq, TCP);
+    let list = payload(list, PayloadBase::TransportHeader, TCP_FLAGS_OFFSET, 1);
+    mask(list, [flags])
 }
 
 fn compare<P: Pusher>(list: List<P>, operation: CmpOps, with: &[u8]) -> List<P> {

@@ -66,6 +66,8 @@ impl Masquerade<'_> {
         }
     }
 
+    /// A connection that is older than the rules is another container's. The kernel takes its next
+    /// segment for its first (`nf_conntrack_tcp_loose`), but it is not to be torn apart.
     fn to_guest(&self) -> Chain {
         let served = match self.inbound {
             Inbound::All => vec![],
@@ -75,6 +77,7 @@ impl Masquerade<'_> {
             name: TO_GUEST,
             hook: None,
             rules: vec![
+                rule([Match::IsTcpUnderWay], Action::Return),
                 rule([Match::PortIn(KEPT)], Action::Return),
                 rule(served, Action::Redirect(self.guest.address)),
             ],

@@ -77,6 +77,8 @@ pub(super) enum Match {
     SourceIn(Ipv4Net),
     DestinationIn(Ipv4Net),
     IsTcpSyn,
+    /// A TCP segment that does not begin a connection.
+    IsTcpUnderWay,
     IsNotIcmp,
     IsUdp {
         source: u16,
@@ -198,6 +200,7 @@ impl fmt::Display for Match {
             Self::SourceIn(net) => write!(f, "ip saddr {}", short(*net)),
             Self::DestinationIn(net) => write!(f, "ip daddr {}", short(*net)),
             Self::IsTcpSyn => f.write_str("tcp flags & (syn | rst) == syn"),
+            Self::IsTcpUnderWay => f.write_str("tcp flags & (syn | ack) != syn"),
             Self::IsNotIcmp => f.write_str("meta l4proto != icmp"),
             Self::IsUdp {
                 source,

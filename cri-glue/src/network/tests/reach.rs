@@ -1,7 +1,8 @@
 //! Who reaches whom, and under which address.
 
 use std::{
-    net::{Ipv4Addr, UdpSocket},
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
     time::Instant,
 };
 
@@ -161,6 +162,37 @@ fn ports_of_other_containers_stay_theirs() {
         .send_to(b"x", (POD, 9090))
         .unwrap();
     server.recv(&mut [0; 16]).unwrap();
+}
+
+#[test]
+fn connections_that_are_older_stay_theirs() {
+    if !may_run() {
+        return;
+    }
+    let bench = Bench::new();
+    let connect = |caller: &super::bench::Netns, address| {
+        let listener = bench.pod.within(|| TcpListener::bind((ANY, 0))).unwrap();
+        let to = (address, listener.local_addr().unwrap().port());
+        let client = caller.within(|| TcpStream::connect(to)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        (client, server)
+    };
+    let mut pairs = [
+        connect(&bench.peer, POD),
+        connect(&bench.pod, POD),
+        connect(&bench.pod, LOCALHOST),
+    ];
+    let _machine = bench.machine(|_| {});
+    for (client, server) in &mut pairs {
+        for (from, to) in [(&*client, &*server), (&*server, &*client)] {
+            let (mut from, mut to) = (from, to);
+            to.set_read_timeout(Some(SOON)).unwrap();
+            from.write_all(b"still").unwrap();
+            let mut word = [0; 5];
+            to.read_exact(&mut word).unwrap();
+            assert_eq!(&word, b"still");
+        }
+    }
 }
 
 #[test]
