@@ -1,5 +1,5 @@
 //! `Update` of a running machine: its control group follows, with QEMU's own need on top; the
-//! guest's memory does not change.
+//! guest's memory and the number of its processors do not change.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cri_glue::bundle::Bundle;
 use cri_glue::cgroup::Cgroup;
 use cri_glue::jail;
-use cri_glue::overhead::{Overhead, PodLimits, memory_limit};
+use cri_glue::overhead::{Overhead, PodLimits, cpu_limit_millis, memory_limit};
 use cri_glue::runtime::Runtime;
 use oci_spec::runtime::LinuxResources;
 use qemu_driver::machine::Accelerator;
@@ -32,6 +32,14 @@ impl Limits {
             runtime,
             accelerator,
         }
+    }
+
+    /// How many processors `wanted` has room for, if that is more than the container was made with.
+    pub(super) fn more_cpus(&self, wanted: &LinuxResources) -> Option<u64> {
+        let asked = cpu_limit_millis(wanted)?;
+        // Without a limit, every one is lower.
+        let made = cpu_limit_millis(self.bundle.linux().resources().as_ref()?)?;
+        (asked > made).then(|| asked.div_ceil(1000))
     }
 
     /// Sets the limits to `wanted`, which are the container's. Blocks.

@@ -207,6 +207,19 @@ impl Machine {
         Err(Fault::Unsupported(sentence.to_owned()).into())
     }
 
+    /// Refuses a limit of more processors than the guest has, which would change nothing for it.
+    async fn has_processors(&self, asked: u64) -> Result<(), Fault> {
+        let threads = self.qmp.vcpu_threads().await.map_err(Fault::failed)?;
+        if u64::try_from(threads.len()).is_ok_and(|there| there >= asked) {
+            return Ok(());
+        }
+        Err(Fault::Unsupported(format!(
+            "the processors of a running machine cannot be changed yet (it has {}, asked for a \
+             limit of {asked}): stop it first",
+            threads.len(),
+        )))
+    }
+
     /// Presses the power button; what follows is the guest's matter.
     async fn power_button(&self) -> Result<(), Fault> {
         tracing::info!("pressing the power button");
@@ -317,6 +330,9 @@ impl Task for Machine {
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
         let limits = self.limits.clone();
         let wanted = resources::parse(&request)?;
+        if let Some(asked) = limits.more_cpus(&wanted) {
+            self.has_processors(asked).await?;
+        }
         to_the_end(blocking(move || limits.update(&wanted))).await?;
         Ok(Empty::default())
     }

@@ -140,7 +140,7 @@ async fn it_is_paused_measured_and_killed() {
 }
 
 #[tokio::test]
-async fn limits_of_processors_change_and_memory_is_refused_by_name() {
+async fn limits_of_processors_change_within_the_machine_and_memory_is_refused_by_name() {
     let (pod, sandbox, vm, stdout) = created(Then::Halt).await;
     let _output = read(&stdout);
     vm.run().await;
@@ -159,6 +159,16 @@ async fn limits_of_processors_change_and_memory_is_refused_by_name() {
     };
     let request = update(r#"{"cpu":{"quota":50000,"period":100000}}"#);
     vm.client.update(bound(), &request).await.unwrap();
+    let back = update(r#"{"cpu":{"quota":100000,"period":100000}}"#);
+    vm.client.update(bound(), &back).await.unwrap();
+    let second = update(r#"{"cpu":{"quota":150000,"period":100000}}"#);
+    let error = vm.client.update(bound(), &second).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("(it has 1, asked for a limit of 2)"),
+        "{error}"
+    );
     let same = update(r#"{"memory":{"limit":67108864}}"#);
     vm.client.update(bound(), &same).await.unwrap();
     let more = update(r#"{"memory":{"limit":134217728}}"#);
