@@ -79,9 +79,13 @@ impl PowerButton {
                     .is_ok();
             }
             sleep(AGAIN).await;
-            if let Err(error) = self.qmp.system_powerdown().await {
-                tracing::debug!(%error, "the power button is gone");
-                return;
+            match self.qmp.system_powerdown().await {
+                Err(error @ QmpError::Closed { .. }) => {
+                    tracing::debug!(%error, "the power button is gone");
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, "the power button was not pressed"),
+                Ok(()) => {}
             }
         }
     }
@@ -201,5 +205,13 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(count.load(Ordering::Relaxed), LOGGED_ERRORS);
+    }
+
+    #[tokio::test]
+    async fn a_button_that_is_refused_is_pressed_again() {
+        let presses = Arc::default();
+        let (button, _sender) = button(&presses).await;
+        drop(timeout(AGAIN * 5 / 2, button.insist()).await);
+        assert_eq!(presses.load(Ordering::Relaxed), 2);
     }
 }
