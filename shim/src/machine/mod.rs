@@ -207,6 +207,18 @@ impl Machine {
         Err(Fault::Unsupported(sentence.to_owned()).into())
     }
 
+    /// Lets the paused guest run again.
+    async fn go_on(&self) -> Result<(), Fault> {
+        self.qmp.cont().await.map_err(Fault::failed)?;
+        self.member.life.advance(Happening::Resumed);
+        let container_id = self.member.life.id.clone();
+        self.member.pod.events.publish(&TaskResumed {
+            container_id,
+            ..TaskResumed::default()
+        });
+        Ok(())
+    }
+
     /// Refuses a limit of more processors than the guest has, which would change nothing for it.
     async fn has_processors(&self, asked: u64) -> Result<(), Fault> {
         let threads = self.qmp.vcpu_threads().await.map_err(Fault::failed)?;
@@ -264,7 +276,7 @@ impl Task for Machine {
             // A machine that never ran, or does not run, cannot follow its power button.
             (Wish::Plug, _) | (_, Phase::Created) => self.member.send(Signal::KILL)?,
             (_, Phase::Paused) => {
-                self.qmp.cont().await.map_err(Fault::failed)?;
+                self.go_on().await?;
                 self.power_button().await?;
             }
             (_, Phase::Running) => self.power_button().await?,
@@ -317,13 +329,7 @@ impl Task for Machine {
         if self.member.life.phase() != Phase::Paused {
             return Err(self.member.not_now("resumed").into());
         }
-        self.qmp.cont().await.map_err(Fault::failed)?;
-        self.member.life.advance(Happening::Resumed);
-        let container_id = self.member.life.id.clone();
-        self.member.pod.events.publish(&TaskResumed {
-            container_id,
-            ..TaskResumed::default()
-        });
+        self.go_on().await?;
         Ok(Empty::default())
     }
 

@@ -124,6 +124,17 @@ async fn it_is_paused_measured_and_killed() {
         .to_string();
     assert!(error.contains("guest agent"), "{error}");
 
+    let pause = PauseRequest {
+        id: id.clone(),
+        ..PauseRequest::default()
+    };
+    vm.client.pause(bound(), &pause).await.unwrap();
+    // The size of a terminal is nothing to it, but it wakes up for its power button.
+    for (signal, status) in [(28, Status::PAUSED), (15, Status::RUNNING)] {
+        vm.kill(signal).await.unwrap();
+        assert_eq!(vm.state().await.unwrap().status.enum_value(), Ok(status));
+    }
+
     vm.kill(9).await.unwrap();
     assert_eq!(vm.wait().await, 137);
     assert!(
@@ -137,6 +148,9 @@ async fn it_is_paused_measured_and_killed() {
     vm.finish().await;
     sandbox.finish().await;
     pod.assert_clean().await;
+    let topics = pod.daemon.topics(&vm.id);
+    let resumed = topics.iter().filter(|topic| *topic == "/tasks/resumed");
+    assert_eq!(resumed.count(), 2, "{topics:?}");
 }
 
 #[tokio::test]
