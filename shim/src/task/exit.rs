@@ -4,7 +4,8 @@
 //! child, so its exit status is ours to collect and its pid cannot be reused before we do.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
@@ -17,7 +18,7 @@ use super::readable::readable;
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: u32,
-    descriptor: OwnedFd,
+    descriptor: Arc<OwnedFd>,
 }
 
 impl Process {
@@ -29,7 +30,7 @@ impl Process {
             .ok_or_else(|| io::Error::other(format!("{pid} is no pid")))?;
         Ok(Self {
             pid,
-            descriptor: pidfd_open(id, PidfdFlags::empty())?,
+            descriptor: Arc::new(pidfd_open(id, PidfdFlags::empty())?),
         })
     }
 
@@ -49,25 +50,31 @@ impl Process {
     /// Waits for the end, reaps, and says how it ended.
     pub(crate) async fn exited(&self) -> Exit {
         let ended = async { readable(self.descriptor.try_clone()?).await };
-        if let Err(error) = ended.await {
-            tracing::error!(pid = self.pid, %error, "cannot watch a process");
+        match ended.await {
+            Ok(()) => Exit::now(reap(self.pid, &self.descriptor)),
+            Err(error) => {
+                tracing::error!(pid = self.pid, %error, "a thread waits for a process");
+                self.exited_on_a_thread().await
+            }
         }
-        Exit::now(self.reap())
     }
 
-    /// Collects the status of the ended process.
-    fn reap(&self) -> u32 {
-        use std::os::fd::AsFd;
-        match waitid(
-            WaitId::PidFd(self.descriptor.as_fd()),
-            WaitIdOptions::EXITED,
-        ) {
-            Ok(Some(status)) => status_of(status.exit_status(), status.terminating_signal()),
-            Ok(None) => UNKNOWN_STATUS,
-            Err(error) => {
-                tracing::warn!(pid = self.pid, %error, "a process ended unseen");
-                UNKNOWN_STATUS
-            }
+    /// The same for a process that cannot be watched, at the cost of a thread.
+    async fn exited_on_a_thread(&self) -> Exit {
+        let (pid, descriptor) = (self.pid, self.descriptor.clone());
+        let status = tokio::task::spawn_blocking(move || reap(pid, &descriptor)).await;
+        Exit::now(status.unwrap_or(UNKNOWN_STATUS))
+    }
+}
+
+/// Waits for the end of process `pid`, which `descriptor` names, and collects its status.
+fn reap(pid: u32, descriptor: &OwnedFd) -> u32 {
+    match waitid(WaitId::PidFd(descriptor.as_fd()), WaitIdOptions::EXITED) {
+        Ok(Some(status)) => status_of(status.exit_status(), status.terminating_signal()),
+        Ok(None) => UNKNOWN_STATUS,
+        Err(error) => {
+            tracing::warn!(pid, %error, "a process ended unseen");
+            UNKNOWN_STATUS
         }
     }
 }
@@ -126,9 +133,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_process_that_cannot_be_watched_holds_up_nobody() {
+        let process = Process::open(spawn("sleep 0.5; exit 3")).unwrap();
+        let mut exited = std::pin::pin!(process.exited_on_a_thread());
+        let soon = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, &mut exited).await.is_err());
+        assert_eq!(exited.await.status, 3);
+    }
+
+    #[tokio::test]
     async fn a_process_of_others_has_no_status() {
         let process = Process::open(spawn("exit 0")).unwrap();
-        process.reap();
+        reap(process.pid, &process.descriptor);
         assert_eq!(process.exited().await.status, UNKNOWN_STATUS);
     }
 }
