@@ -11,7 +11,7 @@ use netlink_socket2::{NetlinkSocket, ReplyError};
 
 use super::{
     expression,
-    rules::{Chain, Hook, Kind, Point, Policy, PortSet, Rule, Table},
+    rules::{Chain, Hook, Kind, Point, PortSet, Rule, Table},
 };
 use crate::network::{Port, Protocol};
 
@@ -102,10 +102,6 @@ impl Batch {
                 .push_num(point(hook.point))
                 .push_priority(priority(hook))
                 .end_nested()
-                .push_policy(match hook.policy {
-                    Policy::Drop => 0,
-                    Policy::Accept => 1,
-                })
                 .push_type(match hook.kind {
                     Kind::Raw | Kind::Filter => c"filter",
                     Kind::Nat => c"nat",

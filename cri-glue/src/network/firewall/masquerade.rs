@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU16};
 
 use ipnet::Ipv4Net;
 
-use super::rules::{Action, Chain, Hook, Kind, Match, Point, Policy, PortSet, Rule, Table};
+use super::rules::{Action, Chain, Hook, Kind, Match, Point, PortSet, Rule, Table};
 use crate::network::{GuestNetwork, Inbound, Port, Protocol};
 
 /// Name of the one table that holds all our rules. Other tables of the namespace are not ours to
@@ -98,7 +98,6 @@ impl Masquerade<'_> {
             hook: Some(Hook {
                 kind: Kind::Raw,
                 point: Point::Prerouting,
-                policy: Policy::Accept,
             }),
             rules: vec![
                 rule([Match::InputIs(LOOPBACK.into())], Action::Accept),
@@ -135,7 +134,6 @@ impl Masquerade<'_> {
             hook: Some(Hook {
                 kind: Kind::Nat,
                 point: Point::Prerouting,
-                policy: Policy::Accept,
             }),
             rules: [self.pod, self.tap]
                 .into_iter()
@@ -166,7 +164,6 @@ impl Masquerade<'_> {
             hook: Some(Hook {
                 kind: Kind::Nat,
                 point: Point::Output,
-                policy: Policy::Accept,
             }),
             rules: [by_localhost]
                 .into_iter()
@@ -183,7 +180,6 @@ impl Masquerade<'_> {
             hook: Some(Hook {
                 kind: Kind::Nat,
                 point: Point::Postrouting,
-                policy: Policy::Accept,
             }),
             rules: vec![
                 // The guest could not answer 127.0.0.1, nor its own address.
@@ -203,8 +199,8 @@ impl Masquerade<'_> {
         }
     }
 
-    /// Packets of no known connection are dropped, since they would leave with the guest's own
-    /// address.
+    /// What the guest sends and gets. Packets of no known connection are dropped, since they would
+    /// leave with the guest's own address; what other containers route is not ours to judge.
     fn forward(&self) -> Chain {
         let input = |name: &str| Match::InputIs(name.into());
         let output = |name: &str| Match::OutputIs(name.into());
@@ -213,7 +209,6 @@ impl Masquerade<'_> {
             hook: Some(Hook {
                 kind: Kind::Filter,
                 point: Point::Forward,
-                policy: Policy::Drop,
             }),
             rules: vec![
                 rule([Match::IsTcpSyn], Action::ClampSegmentSize),
@@ -226,6 +221,8 @@ impl Masquerade<'_> {
                     [output(self.tap), Match::IsNew, Match::IsRedirected],
                     Action::Accept,
                 ),
+                rule([input(self.tap)], Action::Drop),
+                rule([output(self.tap)], Action::Drop),
             ],
         }
     }

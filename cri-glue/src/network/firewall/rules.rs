@@ -31,11 +31,11 @@ pub(super) struct Chain {
     pub(super) rules: Vec<Rule>,
 }
 
+/// Packets that no rule decides on go on their way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hook {
     pub(super) kind: Kind,
     pub(super) point: Point,
-    pub(super) policy: Policy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +53,6 @@ pub(super) enum Point {
     Forward,
     Output,
     Postrouting,
-}
-
-/// What happens to packets that no rule decided on.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Policy {
-    Accept,
-    Drop,
 }
 
 /// What happens to packets that all of `matches` apply to.
@@ -171,13 +164,9 @@ impl fmt::Display for Hook {
         } else {
             "filter"
         };
-        let policy = match self.policy {
-            Policy::Accept => "accept",
-            Policy::Drop => "drop",
-        };
         write!(
             f,
-            "type {kind} hook {point} priority {priority}; policy {policy};"
+            "type {kind} hook {point} priority {priority}; policy accept;"
         )
     }
 }

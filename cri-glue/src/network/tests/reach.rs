@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::bench::{Bench, GATEWAY, LONG_ENOUGH, PEER, POD, POD_MTU, SOON, may_run, tcp};
+use super::bench::{Bench, GATEWAY, LONG_ENOUGH, Netns, PEER, POD, POD_MTU, SOON, may_run, tcp};
 use crate::network::{Inbound, MacAddress, set_up};
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
@@ -170,7 +170,7 @@ fn connections_that_are_older_stay_theirs() {
         return;
     }
     let bench = Bench::new();
-    let connect = |caller: &super::bench::Netns, address| {
+    let connect = |caller: &Netns, address| {
         let listener = bench.pod.within(|| TcpListener::bind((ANY, 0))).unwrap();
         let to = (address, listener.local_addr().unwrap().port());
         let client = caller.within(|| TcpStream::connect(to)).unwrap();
@@ -296,6 +296,40 @@ fn nothing_is_forwarded_to_the_guests_own_address() {
     let heard = bench
         .peer
         .hear_within(super::bench::GUEST, 8080, LONG_ENOUGH);
+    assert_eq!(heard, Err(std::io::ErrorKind::TimedOut));
+}
+
+/// As a sidecar with a tunnel does. The guest takes no part in it.
+#[test]
+fn what_others_route_passes() {
+    if !may_run() {
+        return;
+    }
+    let bench = Bench::new();
+    let far = Netns::new("far");
+    let (pod, address) = (&bench.pod, Ipv4Addr::new(10, 9, 0, 2));
+    pod.run(&format!(
+        "ip link add tunnel type veth peer name eth0 netns {}",
+        far.name
+    ));
+    pod.run("ip addr add 10.9.0.1/24 dev tunnel");
+    pod.run("ip link set tunnel up");
+    pod.run("sysctl -q net.ipv4.ip_forward=1");
+    far.run(&format!("ip addr add {address}/24 dev eth0"));
+    far.run("ip link set eth0 up");
+    far.run("ip route add default via 10.9.0.1");
+    bench
+        .peer
+        .run(&format!("ip route add 10.9.0.0/24 via {POD}"));
+    let machine = bench.machine(|_| {});
+    far.greet(ANY, 80, "far");
+    bench.peer.greet(ANY, 80, "peer");
+    assert_eq!(bench.peer.hear(address, 80), Ok(format!("far {PEER}")));
+    assert_eq!(far.hear(PEER, 80), Ok(format!("peer {address}")));
+    let heard = machine.guest.hear_within(address, 80, LONG_ENOUGH);
+    assert_eq!(heard, Err(std::io::ErrorKind::TimedOut));
+    machine.guest.greet(ANY, 8080, "guest");
+    let heard = far.hear_within(super::bench::GUEST, 8080, LONG_ENOUGH);
     assert_eq!(heard, Err(std::io::ErrorKind::TimedOut));
 }
 
