@@ -30,6 +30,21 @@ pub enum UidError {
          configuration"
     )]
     Exhausted { first: u32, count: u32 },
+    #[error(
+        "the pod's user {uid} is one of those that the node gives to machines, {first} to {last}: \
+         set runAsUser to another, or jail.first-uid in the node's configuration"
+    )]
+    Reserved { uid: u32, first: u32, last: u32 },
+}
+
+/// Refuses a pod's user that may be another machine's.
+pub fn check(node: &NodeConfig, uid: u32) -> Result<(), UidError> {
+    let first = node.jail.first_uid;
+    let last = first + (node.jail.uid_count - 1);
+    if (first..=last).contains(&uid) {
+        return Err(UidError::Reserved { uid, first, last });
+    }
+    Ok(())
 }
 
 /// Takes a uid for the container `owner`. Containers of one sandbox begin to look at the same

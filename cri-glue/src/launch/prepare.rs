@@ -65,6 +65,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
 
     // What can be said without touching anything.
     check_qemu(node)?;
+    uid::check(node, bundle.identity().uid)?;
     let mounts = PodMounts::of(bundle)?;
     let spec = wish::read(bundle, has_disk(&request.rootfs)?)?;
     let names = Names::of(bundle, &spec);

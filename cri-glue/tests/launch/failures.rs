@@ -88,6 +88,20 @@ fn no_more_uids() {
 }
 
 #[test]
+fn a_user_of_the_nodes_range() {
+    let mut pod = plain();
+    pod.node.jail.uid_count = 10;
+    for uid in [2_000_000_000_u32, 2_000_000_009] {
+        pod.spec["process"]["user"] = json!({"uid": uid, "gid": 1000});
+        let words = [&*format!("user {uid}"), "2000000000 to 2000000009"];
+        pod.refused(&words);
+    }
+    pod.node.qemu.path = "/usr/bin/false".into();
+    pod.spec["process"]["user"] = json!({"uid": 2_000_000_010_u32, "gid": 1000});
+    pod.refused(&["QEMU ended"]);
+}
+
+#[test]
 fn the_runtime_is_missing() {
     let mut pod = plain();
     pod.node.runtime.path = "/usr/sbin/no-such-runc".into();
