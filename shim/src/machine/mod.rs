@@ -290,11 +290,11 @@ impl Task for Machine {
         request: DeleteRequest,
     ) -> TtrpcResult<DeleteResponse> {
         self.member.only_itself(&request.exec_id)?;
+        let deleted = self.member.delete().await?;
         self.network
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let deleted = self.member.delete().await?;
         self.console.close();
         Ok(deleted)
     }
