@@ -1,4 +1,4 @@
-//! The user, group and supplementary groups that the pod's security context gives a container.
+//! The user, groups and, for root, capabilities that the pod's security context gives a container.
 //!
 //! Claims and Secrets are opened with exactly these rights, as the container's own process would
 //! have had them, so that a machine never reads what its pod could not.
@@ -6,7 +6,7 @@
 use std::io;
 
 use oci_spec::runtime::Process;
-use rustix::thread::{Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid, capabilities, set_capabilities};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// Who a container is on the node.
@@ -18,6 +18,8 @@ pub struct Identity {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
+    /// What it may do as root; other users have no capability.
+    pub capabilities: CapabilitySet,
 }
 
 impl Identity {
@@ -28,6 +30,7 @@ impl Identity {
             uid: user.uid(),
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
+            capabilities: effective(process),
         }
     }
 
@@ -36,12 +39,8 @@ impl Identity {
         self.uid == 0
     }
 
-    /// Runs `work` with these rights and no capability, on a thread of its own; as root it simply
-    /// runs.
+    /// Runs `work` with these rights, on a thread of its own.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-        if self.is_root() {
-            return Ok(work());
-        }
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("identity".into());
             let joined = thread.spawn_scoped(scope, || {
@@ -60,9 +59,31 @@ impl Identity {
         let groups: Vec<_> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         set_thread_groups(&groups)?;
         set_thread_res_gid(None, Gid::from_raw(self.gid), None)?;
-        set_thread_res_uid(None, Uid::from_raw(self.uid), None)?;
+        if !self.is_root() {
+            set_thread_res_uid(None, Uid::from_raw(self.uid), None)?;
+            return Ok(());
+        }
+        let own = capabilities(None)?;
+        set_capabilities(
+            None,
+            CapabilitySets {
+                effective: own.permitted & self.capabilities,
+                ..own
+            },
+        )?;
         Ok(())
     }
+}
+
+/// The capabilities that the container's process would have begun with.
+fn effective(process: &Process) -> CapabilitySet {
+    let sets = process.capabilities().as_ref();
+    let effective = sets.and_then(|sets| sets.effective().as_ref());
+    let names = effective.into_iter().flatten().map(ToString::to_string);
+    // A capability without a name here is none that the kernel asks for when a file is opened.
+    names
+        .filter_map(|name| CapabilitySet::from_name(&name))
+        .collect()
 }
 
 #[cfg(test)]
@@ -91,6 +112,7 @@ mod tests {
             uid: 1234,
             gid: 1234,
             groups: vec![4242],
+            capabilities: CapabilitySet::all(),
         };
         let read = |name: &str| user.run(|| std::fs::read(open(name)).is_ok()).unwrap();
         assert!(!read("root"));
@@ -100,5 +122,48 @@ mod tests {
             "only that thread changed"
         );
         assert!(rustix::process::geteuid().is_root());
+    }
+
+    #[test]
+    fn root_has_what_the_container_keeps() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("private");
+        std::fs::write(&path, "").unwrap();
+        std::os::unix::fs::chown(&path, Some(1234), Some(1234)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let reads = |capabilities: serde_json::Value| {
+            let mut process = serde_json::json!({"user": {"uid": 0, "gid": 0}, "cwd": "/"});
+            process["capabilities"] = capabilities;
+            let identity = Identity::of(&serde_json::from_value(process).unwrap());
+            identity.run(|| std::fs::read(&path).is_ok()).unwrap()
+        };
+        assert!(reads(
+            serde_json::json!({"effective": ["CAP_CHOWN", "CAP_DAC_OVERRIDE"]})
+        ));
+        assert!(!reads(serde_json::json!({
+            "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN", "CAP_DAC_OVERRIDE"]
+        })));
+        assert!(!reads(serde_json::json!({})));
+        assert!(std::fs::read(&path).is_ok(), "only that thread changed");
+    }
+
+    #[test]
+    fn every_capability_has_its_name() {
+        for number in 0..=40 {
+            let name = CapabilitySet::from_bits_retain(1 << number)
+                .iter_names()
+                .next()
+                .unwrap()
+                .0;
+            let process = serde_json::json!({
+                "user": {"uid": 0, "gid": 0}, "cwd": "/",
+                "capabilities": {"effective": [format!("CAP_{name}")]}
+            });
+            let identity = Identity::of(&serde_json::from_value(process).unwrap());
+            assert_eq!(identity.capabilities.bits(), 1 << number, "{name}");
+        }
     }
 }

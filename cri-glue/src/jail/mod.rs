@@ -282,6 +282,7 @@ mod tests {
                 uid: 2_000_000_001,
                 gid: 2_000_000_001,
                 groups: vec![],
+                capabilities: rustix::thread::CapabilitySet::empty(),
             },
             arguments: vec!["/usr/bin/qemu-system-x86_64".into(), "-S".into()],
             accelerator,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use qemu_driver::accelerator::{Detected, detect};
 use qemu_driver::machine::{Accelerator, DiskFile, Firmware, Machine, Uefi};
 use qemu_driver::{Channels, CommandLine};
+use rustix::thread::CapabilitySet;
 use vm_api::Quantity;
 use vm_api::contract::{DISK_DIRECTORY, VOLUME_SIZES_ANNOTATION};
 use vm_api::machine::{self, Bootloader, MachineDisk, VolumeSource};
@@ -267,6 +268,7 @@ fn qemu_user(
         uid,
         gid,
         groups: Vec::new(),
+        capabilities: CapabilitySet::empty(),
     })
 }
 

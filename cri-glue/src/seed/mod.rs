@@ -175,6 +175,7 @@ fn read_bounded(directory: &Directory, name: &str) -> io::Result<Vec<u8>> {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use rustix::thread::CapabilitySet;
     use serde_json::json;
 
     use super::*;
@@ -184,6 +185,7 @@ mod tests {
         uid: 0,
         gid: 0,
         groups: Vec::new(),
+        capabilities: CapabilitySet::empty(),
     };
 
     fn seed(source: serde_json::Value, secret: &Path) -> Result<File, SeedError> {
