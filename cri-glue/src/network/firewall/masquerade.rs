@@ -223,6 +223,8 @@ impl Masquerade<'_> {
                 ),
                 rule([input(self.tap)], Action::Drop),
                 rule([output(self.tap)], Action::Drop),
+                // Forwarding was switched on for the guest, not for the pod's neighbours.
+                rule([input(self.pod), output(self.pod)], Action::Drop),
             ],
         }
     }
