@@ -19,7 +19,7 @@ const STATIC: &str = "-C target-feature=+crt-static";
 
 const SHIM: &str = "containerd-shim-kubevirt";
 
-/// The other two: one of each on a node or in a cluster, so that only their speed counts.
+/// The other two: one of each on a node or in a cluster, and they mostly wait.
 const OTHERS: [&str; 2] = ["kubevirt-node", "vm-crd-controller"];
 
 /// The profile that keeps the shim small, and that of the others.
