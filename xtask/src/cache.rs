@@ -49,7 +49,8 @@ impl Key {
         Ok(self)
     }
 
-    fn name(self) -> String {
+    /// The hash as part of a file's name.
+    pub(crate) fn name(self) -> String {
         let mut name = hex::encode(self.0.finalize());
         name.truncate(KEY_DIGITS);
         name

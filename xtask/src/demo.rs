@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::cluster::{self, ClusterName, kubectl};
 use crate::command;
 use crate::guest::{self, Format, Guest};
+use crate::image;
 use crate::progress::Step;
 
 /// Arguments of `cargo xtask demo`.
@@ -37,7 +38,13 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) fn run(args: &Args) -> Result<()> {
     let begin = Instant::now();
     let cluster = &args.cluster;
-    cluster::up(cluster)?;
+    // Either of the two leaves a core idle while it downloads or links.
+    let (up, programs) = std::thread::scope(|scope| {
+        let programs = scope.spawn(image::build_programs);
+        (cluster::up(cluster), programs.join())
+    });
+    up?;
+    programs.unwrap_or_else(|_| bail!("building the programs was cut off"))?;
     let guest = guest::build(Guest::Tiny, Format::Qcow2)?;
     cluster::load(cluster, &[guest.archive])?;
     cluster::install(cluster)?;

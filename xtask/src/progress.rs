@@ -2,9 +2,13 @@
 //! at the beginning and at the end elsewhere (a CI log).
 
 use std::io::IsTerminal;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// The bars of steps that run side by side.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// One long step. Dropped without [`Step::done`], it vanishes: the error speaks then.
 pub(crate) struct Step {
@@ -18,7 +22,7 @@ impl Step {
     pub(crate) fn begin(what: impl Into<String>) -> Self {
         let what = what.into();
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new_spinner().with_message(what.clone());
+            let bar = BARS.add(ProgressBar::new_spinner().with_message(what.clone()));
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
@@ -57,7 +61,8 @@ impl Step {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        eprintln!("{}: {:.1} s", self.what, self.begin.elapsed().as_secs_f32());
+        let took = self.begin.elapsed().as_secs_f32();
+        BARS.suspend(|| eprintln!("{}: {took:.1} s", self.what));
     }
 }
 

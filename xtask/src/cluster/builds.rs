@@ -30,6 +30,7 @@ const KUBERNETES: Build = Build {
         "cmd/kubectl",
         "cmd/kubelet",
     ],
+    main: "",
 };
 
 const CONTAINERD: Build = Build {
@@ -41,6 +42,7 @@ const CONTAINERD: Build = Build {
     tags: "no_btrfs no_zfs",
     ldflags: "-X github.com/containerd/containerd/v2/version.Version=v2.4.2",
     programs: &["cmd/containerd", "cmd/containerd-shim-runc-v2", "cmd/ctr"],
+    main: "",
 };
 
 const COREDNS: Build = Build {
@@ -50,7 +52,23 @@ const COREDNS: Build = Build {
     staging_version: None,
     tags: "",
     ldflags: "",
-    programs: &[""],
+    programs: &[],
+    // Its own main program takes in the plugins for the clouds too, which take a minute to build.
+    main: r#"package main
+
+import (
+	"github.com/coredns/coredns/coremain"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/loop"
+	_ "github.com/coredns/coredns/plugin/ready"
+	_ "github.com/coredns/coredns/plugin/reload"
+)
+
+func main() { coremain.Run() }
+"#,
 };
 
 /// Directories of the finished programs.
@@ -85,11 +103,17 @@ struct Build {
     ldflags: &'static str,
     /// Packages below the module.
     programs: &'static [&'static str],
+    /// Source of a program of our own with the build's name, if there is one.
+    main: &'static str,
 }
 
 impl Build {
     fn ensure(&self) -> Result<PathBuf> {
-        let finished = cache::dir("go")?.join(format!("{}-{}", self.name, self.version));
+        let mut name = format!("{}-{}", self.name, self.version);
+        if !self.main.is_empty() {
+            name = format!("{name}-{}", cache::Key::default().add(self.main).name());
+        }
+        let finished = cache::dir("go")?.join(name);
         if finished.is_dir() {
             return Ok(finished);
         }
@@ -103,6 +127,10 @@ impl Build {
         let step = Step::begin(format!("Building {} {}", self.name, self.version));
         fs::write(work.join("go.mod"), self.go_mod()?)?;
         let packages = self.packages();
+        if !self.main.is_empty() {
+            fs::create_dir(work.join(self.name))?;
+            fs::write(work.join(self.name).join("main.go"), self.main)?;
+        }
         let out = work.join("bin");
         fs::create_dir(&out)?;
         let all = command::output(
@@ -130,11 +158,9 @@ impl Build {
     }
 
     fn packages(&self) -> Vec<String> {
-        let package = |program: &&str| match *program {
-            "" => self.module.to_owned(),
-            below => format!("{}/{below}", self.module),
-        };
-        self.programs.iter().map(package).collect()
+        let package = |program: &&str| format!("{}/{program}", self.module);
+        let own = (!self.main.is_empty()).then(|| format!("./{}", self.name));
+        self.programs.iter().map(package).chain(own).collect()
     }
 
     fn go_mod(&self) -> Result<String> {
@@ -226,8 +252,8 @@ mod tests {
     }
 
     #[test]
-    fn a_module_may_be_a_program_itself() {
-        assert_eq!(COREDNS.packages(), ["github.com/coredns/coredns"]);
+    fn a_program_may_be_our_own() {
+        assert_eq!(COREDNS.packages(), ["./coredns"]);
         assert!(CONTAINERD.packages()[0].ends_with("/v2/cmd/containerd"));
     }
 }

@@ -81,6 +81,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// Builds the programs of all images, which is most of the work.
+pub(crate) fn build_programs() -> Result<()> {
+    Programs::build().map(drop)
+}
+
 /// Builds all images of the product; the archives.
 pub(crate) fn build_all() -> Result<Vec<PathBuf>> {
     Ok(build(&Product::ALL)?
