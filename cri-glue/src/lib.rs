@@ -26,4 +26,5 @@ pub mod sandbox;
 pub mod seed;
 pub mod termination;
 pub mod uid;
+pub mod verbs;
 pub mod wish;

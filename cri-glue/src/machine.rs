@@ -97,6 +97,11 @@ pub fn build(
         cpu(spec, &resources)?,
         memory(spec, &resources, node_memory_bytes())?,
     );
+    let display = spec.domain.devices.autoattach_graphics_device;
+    let machine = match display.unwrap_or(true) {
+        true => machine.with_display(),
+        false => machine,
+    };
     let serial = spec
         .domain
         .firmware

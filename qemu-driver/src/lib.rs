@@ -7,6 +7,7 @@
 
 pub mod accelerator;
 pub mod agent;
+pub mod exec;
 pub mod image;
 pub mod machine;
 pub mod qmp;

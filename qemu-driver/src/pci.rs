@@ -4,7 +4,7 @@
 //! | address on `pcie.0` | device |
 //! |---|---|
 //! | `00.0` | host bridge (q35) |
-//! | `01.0` | reserved for a display |
+//! | `01.0` | display |
 //! | `02.0` | virtio-serial: agent and later exec ports |
 //! | `03.0` | virtio-rng |
 //! | `04.0` | virtio-balloon |
@@ -29,6 +29,7 @@ pub(crate) const MAX_SCSI_DISKS: usize = 64;
 pub(crate) const HOTPLUG_PORTS: usize = 8;
 
 /// Addresses on `pcie.0` of what a machine has at most once, as QEMU writes them (`slot`).
+pub(crate) const DISPLAY: &str = "01.0";
 pub(crate) const SERIAL_PORTS: &str = "02.0";
 pub(crate) const RNG: &str = "03.0";
 pub(crate) const BALLOON: &str = "04.0";

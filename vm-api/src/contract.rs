@@ -30,6 +30,10 @@ pub const DOMAIN_ANNOTATION: &str = "kubevirt.io/domain";
 /// [`FILESYSTEM_OVERHEAD_PERMILLE`]. A claim that is a file system of its own needs no entry.
 pub const VOLUME_SIZES_ANNOTATION: &str = "kubevirt.io/volume-sizes";
 
+/// Annotation: the user of the guest as whom commands (`kubectl exec`, probes, hooks) run in it;
+/// without it, root.
+pub const GUEST_USER_ANNOTATION: &str = "kubevirt.io/guest-user";
+
 /// Part of a claim's capacity, in thousandths, that its file system keeps for itself: a new
 /// `disk.img` is that much smaller than the claim (KubeVirt's default).
 pub const FILESYSTEM_OVERHEAD_PERMILLE: u64 = 55;

@@ -29,6 +29,7 @@ pub use self::{
     error::NetworkError,
     guest::GuestNetwork,
     mac::derive_mac,
+    namespace::in_namespace,
     request::{DEFAULT_INTERFACE, Inbound, Port, Protocol, Request},
     reserve::reserve,
     setup::{Network, Record, set_up},

@@ -103,6 +103,17 @@ impl Namespace {
     }
 }
 
+/// Does `work` in the network namespace at `path`, on a thread that ends there. Blocks.
+///
+/// # Errors
+/// When the namespace is gone or cannot be entered.
+pub fn in_namespace<T: Send>(
+    path: &Path,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, NetworkError> {
+    Namespace::open(path)?.run(|| Ok(work()))
+}
+
 impl NetworkError {
     /// Whether the error says that the namespace does not exist any more.
     pub(super) fn is_namespace_gone(&self) -> bool {

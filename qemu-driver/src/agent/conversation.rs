@@ -33,6 +33,9 @@ const DELIMITER: u8 = 0xff;
 /// would leave it a pile of questions.
 const LOST: Duration = Duration::from_secs(15);
 
+/// What errors call a command that is not known in advance.
+pub(super) const ANY: &str = "the command";
+
 #[derive(Debug)]
 pub(super) struct Conversation {
     lines: Lines<OwnedReadHalf>,
@@ -72,6 +75,13 @@ impl Conversation {
         self.receive(command).await
     }
 
+    /// Sends `line`, a command, and waits for its answer.
+    pub(super) async fn any(&mut self, line: &Value) -> Result<Value, AgentError> {
+        self.synchronize().await?;
+        self.write_line(line.to_string().into_bytes()).await?;
+        self.answer(ANY).await
+    }
+
     /// Sends `command` once the agent has shown that it listens: none is ever left waiting for an
     /// agent that starts later.
     pub(super) async fn send<C: Command>(&mut self, command: &C) -> Result<(), AgentError> {
@@ -82,6 +92,11 @@ impl Conversation {
     /// Waits for the answer to `command`.
     pub(super) async fn receive<C: Command>(&mut self, _: &C) -> Result<C::Ok, AgentError> {
         let command = C::NAME;
+        let answer = self.answer(command).await?;
+        serde_json::from_value(answer).map_err(|source| AgentError::Answer { command, source })
+    }
+
+    async fn answer(&mut self, command: &'static str) -> Result<Value, AgentError> {
         let misunderstood = |source| AgentError::Answer { command, source };
         let line = self.line().await?;
         let answer: Answer = serde_json::from_slice(&line).map_err(misunderstood)?;
@@ -91,7 +106,7 @@ impl Conversation {
                 reason: text(&refusal.desc),
             });
         }
-        serde_json::from_value(answer.answer.unwrap_or_default()).map_err(misunderstood)
+        Ok(answer.answer.unwrap_or_default())
     }
 
     async fn synchronize(&mut self) -> Result<(), AgentError> {
@@ -125,6 +140,10 @@ impl Conversation {
             command: C::NAME,
             source,
         })?;
+        self.write_line(line).await
+    }
+
+    async fn write_line(&mut self, mut line: Vec<u8>) -> Result<(), AgentError> {
         line.push(b'\n');
         self.writer
             .write_all(&line)

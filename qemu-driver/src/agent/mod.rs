@@ -13,6 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use qapi::qga;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -62,6 +63,25 @@ impl Agent {
             .await
             .map_err(|_| AgentError::Silent {
                 command: C::NAME,
+                bound: self.bound,
+            })?
+    }
+
+    /// Executes a command that is only known by name; the answer as it is.
+    pub async fn any(
+        &self,
+        command: &str,
+        arguments: Option<serde_json::Map<String, Value>>,
+    ) -> Result<Value, AgentError> {
+        let mut line = json!({"execute": command});
+        if let Some(arguments) = arguments {
+            line["arguments"] = arguments.into();
+        }
+        let call = async { self.conversation.lock().await.any(&line).await };
+        timeout(self.bound, call)
+            .await
+            .map_err(|_| AgentError::Silent {
+                command: conversation::ANY,
                 bound: self.bound,
             })?
     }

@@ -8,7 +8,7 @@ use crate::pci::{self, HOTPLUG, HOTPLUG_PORTS, Place};
 
 /// Ports of the virtio-serial controller: one for the agent, three for each command that runs in
 /// the guest at the same time. The guest spends some 8 KiB on each, used or not.
-const SERIAL_PORTS: u32 = 64;
+pub(crate) const SERIAL_PORTS: u32 = 64;
 
 /// The port's name by which every guest agent finds it.
 const AGENT_PORT: &str = "org.qemu.guest_agent.0";
@@ -48,6 +48,14 @@ pub(super) fn always(build: &mut Builder) {
         "disable-legacy": "on", "free-page-reporting": true,
     }));
     build.device(&json!({"driver": "pvpanic", "id": "panic"}));
+}
+
+/// The display. Viewers are brought to it by the monitor: nothing listens.
+pub(super) fn display(build: &mut Builder) {
+    build.option("-vnc", "none");
+    build.device(&json!({
+        "driver": "VGA", "id": "display", "bus": "pcie.0", "addr": pci::DISPLAY,
+    }));
 }
 
 /// The empty root ports that wait for a device.

@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::channels::Channels;
 use crate::machine::{DiskBus, Machine};
 use descriptors::Descriptors;
+pub(crate) use devices::SERIAL_PORTS;
 
 /// What QEMU is started with: arguments and descriptors.
 #[derive(Debug)]
@@ -50,6 +51,9 @@ impl CommandLine {
         board::firmware(&mut build, machine.firmware);
         devices::channels(&mut build, ends);
         devices::always(&mut build);
+        if machine.display {
+            devices::display(&mut build);
+        }
         devices::hotplug_ports(&mut build);
         nics::describe(&mut build, machine.nics);
         if scsi {

@@ -48,6 +48,7 @@ pub struct Machine {
     pub(crate) memory: Memory,
     pub(crate) firmware: Firmware,
     pub(crate) serial: Option<Name>,
+    pub(crate) display: bool,
     pub(crate) disks: Vec<Disk>,
     pub(crate) nics: Vec<Nic>,
 }
@@ -73,6 +74,7 @@ impl Machine {
             memory,
             firmware: Firmware::Bios,
             serial: None,
+            display: false,
             disks: Vec::new(),
             nics: Vec::new(),
         }
@@ -87,6 +89,12 @@ impl Machine {
     /// The serial number of the machine as a whole, which the guest reads from its firmware.
     pub fn with_serial(mut self, serial: Name) -> Self {
         self.serial = Some(serial);
+        self
+    }
+
+    /// Gives the machine a display, a standard VGA card, which can be looked at through the monitor.
+    pub fn with_display(mut self) -> Self {
+        self.display = true;
         self
     }
 

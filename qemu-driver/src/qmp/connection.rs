@@ -1,15 +1,18 @@
 //! The transport below [`Qmp`](super::Qmp): numbered commands out, answers and events in.
 
 use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use qapi::Command;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{broadcast, oneshot, watch};
@@ -108,6 +111,15 @@ impl Connection {
     }
 
     pub(super) async fn execute<C: Command>(&self, command: &C) -> Result<C::Ok, QmpError> {
+        self.execute_with(command, None).await
+    }
+
+    /// Executes `command`, which takes along `descriptor`.
+    pub(super) async fn execute_with<C: Command>(
+        &self,
+        command: &C,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<C::Ok, QmpError> {
         let name = C::NAME;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let request = qapi::Execute::new(command, Some(id));
@@ -116,7 +128,8 @@ impl Connection {
             source,
         })?;
         line.push(b'\n');
-        let answer = timeout(self.bound, self.exchange(name, id, &line)).await;
+        let exchange = self.exchange(name, id, &line, descriptor);
+        let answer = timeout(self.bound, exchange).await;
         if answer.is_err() {
             self.forget(id);
         }
@@ -139,6 +152,7 @@ impl Connection {
         command: &'static str,
         id: u64,
         line: &[u8],
+        descriptor: Option<BorrowedFd<'_>>,
     ) -> Result<Answer, QmpError> {
         let closed = || QmpError::Closed { command };
         let (sender, receiver) = oneshot::channel();
@@ -149,7 +163,15 @@ impl Connection {
         {
             let mut place = self.writer.lock().await;
             let mut writer = place.take().ok_or_else(closed)?;
-            writer.write_all(line).await.map_err(|_| closed())?;
+            let sent = match descriptor {
+                Some(descriptor) => send_with(writer.as_ref(), line, descriptor).await,
+                None => Ok(0),
+            };
+            let sent = sent.map_err(|_| closed())?;
+            writer
+                .write_all(&line[sent..])
+                .await
+                .map_err(|_| closed())?;
             *place = Some(writer);
         }
         receiver.await.map_err(|_| closed())
@@ -184,6 +206,29 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.reader.abort();
     }
+}
+
+/// Sends the beginning of `line` and `descriptor` with it; how much of the line was sent.
+async fn send_with(
+    stream: &UnixStream,
+    line: &[u8],
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<usize> {
+    let descriptors = [descriptor.as_raw_fd()];
+    stream
+        .async_io(Interest::WRITABLE, || {
+            let message = [ControlMessage::ScmRights(&descriptors)];
+            let parts = [IoSlice::new(line)];
+            let socket = stream.as_raw_fd();
+            Ok(sendmsg::<()>(
+                socket,
+                &parts,
+                &message,
+                MsgFlags::MSG_NOSIGNAL,
+                None,
+            )?)
+        })
+        .await
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

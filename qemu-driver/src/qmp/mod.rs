@@ -9,6 +9,7 @@
 mod connection;
 mod error;
 mod event;
+mod plug;
 mod stats;
 
 use std::os::unix::net::UnixStream;
@@ -24,6 +25,7 @@ use crate::version::Version;
 use connection::Connection;
 pub use error::QmpError;
 pub use event::{Ending, Event};
+pub use plug::PORTS;
 pub use stats::DiskStats;
 
 /// The state of the machine as QEMU names it: `running`, `paused`, `internal-error`, …
@@ -126,6 +128,17 @@ impl Qmp {
     /// Presses the power button. What follows is the guest's matter.
     pub async fn system_powerdown(&self) -> Result<(), QmpError> {
         self.execute(&qmp::system_powerdown {}).await.map(drop)
+    }
+
+    /// Presses the reset button.
+    pub async fn system_reset(&self) -> Result<(), QmpError> {
+        self.execute(&qmp::system_reset {}).await.map(drop)
+    }
+
+    /// Memory that the guest has, in bytes: what the balloon leaves it.
+    pub async fn memory_bytes(&self) -> Result<u64, QmpError> {
+        let balloon = self.execute(&qmp::query_balloon {}).await?;
+        Ok(u64::try_from(balloon.actual).unwrap_or_default())
     }
 
     /// Ends QEMU, writing back what it holds of the disks. QEMU's end may be quicker than its

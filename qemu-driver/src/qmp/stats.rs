@@ -5,7 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 /// What a disk has done since the machine started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DiskStats {
     /// Bytes the guest read.
     pub read_bytes: u64,

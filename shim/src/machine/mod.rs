@@ -3,7 +3,9 @@
 //! `Create` makes the paused machine, `Start` lets it run, `Kill` presses the power button or pulls
 //! the plug. Its process is watched like every other; what its end means is said by `ending`.
 
+mod agent;
 mod ending;
+mod exec;
 mod limits;
 mod power;
 
@@ -23,8 +25,10 @@ use containerd_shim::{Task, TtrpcContext, TtrpcResult};
 use cri_glue::bundle::Bundle;
 use cri_glue::launch::{self, Launched, MachineNetwork};
 use qemu_driver::agent::Agent;
-use qemu_driver::qmp::Qmp;
+use qemu_driver::exec::{Room, User};
+use qemu_driver::qmp::{Qmp, RunState};
 use rustix::process::Signal;
+use vm_api::contract::GUEST_USER_ANNOTATION;
 
 use crate::create::rootfs;
 use crate::resources;
@@ -33,7 +37,9 @@ use crate::task::{
     Container, Exit, Fault, Happening, Holder, Life, Member, Phase, Pod, Process, StdioPaths,
     blocking, to_the_end,
 };
+use agent::GuestAgent;
 use ending::{Causes, Verdict, judge};
+use exec::{Execs, Target};
 use limits::Limits;
 use power::PowerButton;
 
@@ -47,6 +53,8 @@ struct Machine {
     button: Arc<PowerButton>,
     console: Arc<Console>,
     limits: Limits,
+    guest: Arc<GuestAgent>,
+    execs: Execs,
     /// Serves the guest's DHCP for as long as the machine lives.
     network: Mutex<Option<Arc<MachineNetwork>>>,
 }
@@ -60,6 +68,7 @@ pub(crate) async fn create(
 ) -> Result<(Container, u32), Fault> {
     let directory = bundle.dir().to_owned();
     let bundle = Arc::new(bundle);
+    let user = guest_user(&bundle)?;
     let launched = launch::create(launch::Request {
         node: pod.node_now().map_err(Fault::failed)?,
         bundle: bundle.clone(),
@@ -104,10 +113,10 @@ pub(crate) async fn create(
     let parts = attached
         .and(connected.map_err(Fault::failed))
         .and_then(|console| {
-            let button = PowerButton::new(qmp.clone(), agent?, events);
-            Ok((Arc::new(console), button))
+            let guest = GuestAgent::new(agent?, events);
+            Ok((Arc::new(console), guest))
         });
-    let (console, button) = match parts {
+    let (console, guest) = match parts {
         Ok(parts) => parts,
         Err(fault) => {
             // Reaped here, because the undoing that follows takes a zombie for a living process.
@@ -137,6 +146,17 @@ pub(crate) async fn create(
     };
     member.watch(last);
     let network = Mutex::new(network);
+    let button = PowerButton::new(qmp.clone(), guest.clone());
+    let execs = Execs::new(Target {
+        member: member.clone(),
+        qmp: qmp.clone(),
+        guest: guest.clone(),
+        room: Room::default(),
+        button: button.clone(),
+        console: console.clone(),
+        network_namespace: holder.sandbox.network_namespace.clone(),
+        user,
+    });
     Ok((
         Arc::new(Machine {
             member,
@@ -144,10 +164,19 @@ pub(crate) async fn create(
             button,
             console,
             limits,
+            guest,
+            execs,
             network,
         }),
         pid,
     ))
+}
+
+/// Who commands run as in the guest, if the pod says so.
+fn guest_user(bundle: &Bundle) -> Result<Option<User>, Fault> {
+    let user = bundle.annotation(GUEST_USER_ANNOTATION).map(User::new);
+    user.transpose()
+        .map_err(|error| Fault::Invalid(format!("annotation {GUEST_USER_ANNOTATION}: {error}")))
 }
 
 /// The machine has ended: its last output, why it ended, and what containerd is told.
@@ -235,6 +264,10 @@ impl Machine {
     /// Presses the power button; what follows is the guest's matter.
     async fn power_button(&self) -> Result<(), Fault> {
         tracing::info!("pressing the power button");
+        // A guest that was paused by a verb could not follow it.
+        if matches!(self.qmp.state().await, Ok(RunState::paused)) {
+            self.qmp.cont().await.map_err(Fault::failed)?;
+        }
         let pressed = self.button.press(&self.member).await;
         pressed.map_err(|error| {
             Fault::failed(format!("cannot press the machine's power button: {error}"))
@@ -245,30 +278,46 @@ impl Machine {
 #[async_trait]
 impl Task for Machine {
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> TtrpcResult<StateResponse> {
-        self.member.only_itself(&request.exec_id)?;
+        if !request.exec_id.is_empty() {
+            return Ok(self.execs.get(&request.exec_id)?.life.state_response());
+        }
         Ok(self.member.life.state_response())
     }
 
-    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
-        self.member.only_itself(&request.exec_id)?;
+    async fn start(
+        &self,
+        context: &TtrpcContext,
+        request: StartRequest,
+    ) -> TtrpcResult<StartResponse> {
+        if !request.exec_id.is_empty() {
+            return Ok(self.execs.start(&request.exec_id, context).await?);
+        }
         let start = async {
             self.qmp
                 .cont()
                 .await
-                .map_err(|error| Fault::failed(format!("the machine does not start: {error}")))
+                .map_err(|error| Fault::failed(format!("the machine does not start: {error}")))?;
+            self.guest.guest_starts();
+            Ok(())
         };
         Ok(self.member.start(start).await?)
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> TtrpcResult<WaitResponse> {
-        self.member.only_itself(&request.exec_id)?;
+        if !request.exec_id.is_empty() {
+            let process = self.execs.get(&request.exec_id)?;
+            return Ok(process.life.wait_response().await);
+        }
         Ok(self.member.life.wait_response().await)
     }
 
     /// SIGKILL ends the machine. Every other signal is a polite request, the power button if the
     /// machine runs, but for those that a process ignores by default.
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> TtrpcResult<Empty> {
-        self.member.only_itself(&request.exec_id)?;
+        if !request.exec_id.is_empty() {
+            self.execs.kill(&request)?;
+            return Ok(Empty::default());
+        }
         let wish = Wish::of(request.signal)
             .ok_or_else(|| Fault::Invalid(format!("{} is no signal", request.signal)))?;
         match (wish, self.member.life.phase()) {
@@ -289,7 +338,9 @@ impl Task for Machine {
         _: &TtrpcContext,
         request: DeleteRequest,
     ) -> TtrpcResult<DeleteResponse> {
-        self.member.only_itself(&request.exec_id)?;
+        if !request.exec_id.is_empty() {
+            return Ok(self.execs.delete(&request).await?);
+        }
         let deleted = self.member.delete().await?;
         self.network
             .lock()
@@ -344,21 +395,25 @@ impl Task for Machine {
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> TtrpcResult<Empty> {
-        self.member.only_itself(&request.exec_id)?;
-        if request.stdin {
-            self.console.close_input();
+        match request.exec_id.as_str() {
+            _ if !request.stdin => {}
+            "" => self.console.close_input(),
+            exec_id => self.execs.get(exec_id)?.close_input(),
         }
         Ok(Empty::default())
     }
 
-    /// A serial line has no size: there is nothing to do, and nothing is lost.
+    /// A serial line has no size: for the machine itself there is nothing to do, and nothing is lost.
     async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> TtrpcResult<Empty> {
-        self.member.only_itself(&request.exec_id)?;
+        if !request.exec_id.is_empty() {
+            self.execs.resize(&request)?;
+        }
         Ok(Empty::default())
     }
 
-    async fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> TtrpcResult<Empty> {
-        self.unsupported("exec into a machine needs the guest agent; not supported yet")
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> TtrpcResult<Empty> {
+        self.execs.add(&request)?;
+        Ok(Empty::default())
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> TtrpcResult<Empty> {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use qemu_driver::agent::{Agent, GuestShutdownMode};
-use qemu_driver::qmp::{Event, Qmp, QmpError};
-use tokio::sync::broadcast::{self, error::RecvError};
+use qemu_driver::agent::GuestShutdownMode;
+use qemu_driver::qmp::{Qmp, QmpError};
 use tokio::time::{sleep, timeout};
 
+use super::agent::GuestAgent;
 use crate::task::Member;
 
 /// Time between two presses of the button.
@@ -20,31 +20,21 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Longest time that the caller waits for QEMU to take the first press.
 const PRESS_BOUND: Duration = Duration::from_secs(2);
 
-/// Disk errors of one machine that are logged: a guest can cause as many as it likes.
-const LOGGED_ERRORS: u32 = 100;
-
-/// QEMU's name of the guest agent's port.
-const AGENT_PORT: &str = "agent";
-
 /// The power button of one machine.
 pub(super) struct PowerButton {
     qmp: Qmp,
-    agent: Agent,
-    agent_is_there: AtomicBool,
+    guest: Arc<GuestAgent>,
     pressed: AtomicBool,
 }
 
 impl PowerButton {
-    /// The button of the machine behind `qmp`; `events` are all of its events.
-    pub(super) fn new(qmp: Qmp, agent: Agent, events: broadcast::Receiver<Event>) -> Arc<Self> {
-        let button = Arc::new(Self {
+    /// The button of the machine behind `qmp`.
+    pub(super) fn new(qmp: Qmp, guest: Arc<GuestAgent>) -> Arc<Self> {
+        Arc::new(Self {
             qmp,
-            agent,
-            agent_is_there: AtomicBool::new(false),
+            guest,
             pressed: AtomicBool::new(false),
-        });
-        tokio::spawn(button.clone().look_for_agent(events));
-        button
+        })
     }
 
     /// Presses the button, and keeps doing so until `member` ends.
@@ -70,13 +60,9 @@ impl PowerButton {
     async fn insist(&self) {
         let mut asked = false;
         loop {
-            if !asked && self.agent_is_there.load(Ordering::Relaxed) {
+            if let Some(agent) = self.guest.now().filter(|_| !asked) {
                 // An agent that shuts the guest down need not live long enough to say so.
-                asked = self
-                    .agent
-                    .shutdown(GuestShutdownMode::Powerdown)
-                    .await
-                    .is_ok();
+                asked = agent.shutdown(GuestShutdownMode::Powerdown).await.is_ok();
             }
             sleep(AGAIN).await;
             match self.qmp.system_powerdown().await {
@@ -89,33 +75,6 @@ impl PowerButton {
             }
         }
     }
-
-    async fn look_for_agent(self: Arc<Self>, mut events: broadcast::Receiver<Event>) {
-        let mut errors = 0_u32;
-        loop {
-            match events.recv().await {
-                Ok(Event::Port { id, open }) if id == AGENT_PORT => {
-                    self.agent_is_there.store(open, Ordering::Relaxed);
-                    tracing::debug!(open, "the guest agent's port");
-                }
-                Ok(Event::DiskError {
-                    node,
-                    operation,
-                    action,
-                    no_space,
-                }) => {
-                    errors = errors.saturating_add(1);
-                    if errors < LOGGED_ERRORS {
-                        tracing::warn!(node, operation, action, no_space, "a disk failed");
-                    } else if errors == LOGGED_ERRORS {
-                        tracing::warn!("further errors of disks are not logged");
-                    }
-                }
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -124,31 +83,10 @@ mod tests {
     use std::os::unix::net::UnixStream as StdUnixStream;
     use std::sync::atomic::AtomicU32;
 
+    use qemu_driver::agent::Agent;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::UnixStream;
-    use tracing::{Metadata, Subscriber, span};
-
-    /// Counts warnings.
-    struct Warnings(Arc<AtomicU32>);
-
-    impl Subscriber for Warnings {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            *metadata.level() == tracing::Level::WARN
-        }
-
-        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-            span::Id::from_u64(1)
-        }
-
-        fn event(&self, _: &tracing::Event<'_>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-
-        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-        fn enter(&self, _: &span::Id) {}
-        fn exit(&self, _: &span::Id) {}
-    }
+    use tokio::sync::broadcast;
 
     /// A QEMU that refuses every press of the button, which `presses` counts.
     async fn refusing(presses: Arc<AtomicU32>) -> Qmp {
@@ -177,40 +115,18 @@ mod tests {
         Qmp::connect(ours, AGAIN).await.unwrap().0
     }
 
-    async fn button(presses: &Arc<AtomicU32>) -> (Arc<PowerButton>, broadcast::Sender<Event>) {
+    async fn button(presses: &Arc<AtomicU32>) -> Arc<PowerButton> {
         let (agent, _) = StdUnixStream::pair().unwrap();
-        let (sender, events) = broadcast::channel(256);
-        let qmp = refusing(presses.clone()).await;
         let agent = Agent::new(agent, AGAIN).unwrap();
-        (PowerButton::new(qmp, agent, events), sender)
-    }
-
-    #[tokio::test]
-    async fn a_guest_cannot_fill_the_log_with_disk_errors() {
-        let count = Arc::default();
-        let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&count)));
-        let (button, sender) = button(&Arc::default()).await;
-        for _ in 0..2 * LOGGED_ERRORS {
-            let error = Event::DiskError {
-                node: None,
-                operation: "write".into(),
-                action: "report".into(),
-                no_space: false,
-            };
-            sender.send(error).unwrap();
-        }
-        drop(sender);
-        // The button's listener lets go of it at the end of the events.
-        while Arc::strong_count(&button) > 1 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(count.load(Ordering::Relaxed), LOGGED_ERRORS);
+        let (_, events) = broadcast::channel(1);
+        let qmp = refusing(presses.clone()).await;
+        PowerButton::new(qmp, GuestAgent::new(agent, events))
     }
 
     #[tokio::test]
     async fn a_button_that_is_refused_is_pressed_again() {
         let presses = Arc::default();
-        let (button, _sender) = button(&presses).await;
+        let button = button(&presses).await;
         drop(timeout(AGAIN * 5 / 2, button.insist()).await);
         assert_eq!(presses.load(Ordering::Relaxed), 2);
     }

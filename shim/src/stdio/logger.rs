@@ -28,7 +28,7 @@ pub(super) struct Owner<'a> {
 }
 
 /// A running logging program.
-pub(super) struct Logger {
+pub(crate) struct Logger {
     program: String,
     child: Child,
     output: pipe::Sender,

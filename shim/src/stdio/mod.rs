@@ -4,6 +4,7 @@
 //! is held but one chunk: a reader that does not read slows the console down, never the end of the
 //! machine, which waits for it [`DRAIN_TIMEOUT`] at most.
 
+mod input;
 mod logger;
 mod sink;
 
@@ -14,12 +15,13 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::task::StdioPaths;
-use sink::Sink;
+pub(crate) use input::Input;
+pub(crate) use sink::Sink;
 
 /// Longest time that the output of a machine that has ended may take to be read.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,10 +60,17 @@ pub(crate) enum StdioError {
     Console(#[source] io::Error),
 }
 
+/// Chunks of output that are kept for a further reader who is behind.
+const KEPT: usize = 64;
+
 /// The way between a machine's console and containerd.
 pub(crate) struct Console {
     output: Mutex<Option<JoinHandle<Sink>>>,
     input: Option<JoinHandle<()>>,
+    /// What the machine reads, for all who write.
+    writer: Arc<Mutex<WriteHalf<UnixStream>>>,
+    /// What the machine prints, for further readers; it ends with the machine.
+    readers: broadcast::WeakSender<Arc<[u8]>>,
     /// Kept open until the end, so that a client that reads it sees the end there too.
     stderr: Mutex<Option<Sink>>,
     /// Turns true when nobody needs the streams any more.
@@ -91,15 +100,31 @@ impl Console {
         let console = UnixStream::from_std(console).map_err(StdioError::Console)?;
         // Unlike `into_split`, dropping a half shuts nothing down: QEMU would take that for the end.
         let (reader, writer) = tokio::io::split(console);
-        let output = Mutex::new(Some(tokio::spawn(carry_out(reader, sink))));
-        let input = input.map(|input| tokio::spawn(carry_in(input, writer)));
+        let (sender, _) = broadcast::channel(KEPT);
+        let readers = sender.downgrade();
+        let output = Mutex::new(Some(tokio::spawn(carry_out(reader, sink, sender))));
+        let writer = Arc::new(Mutex::new(writer));
+        let input = input.map(|input| tokio::spawn(carry_in(input, writer.clone())));
         let closed = watch::Sender::new(false);
         Ok(Self {
             output,
             input,
+            writer,
+            readers,
             stderr: Mutex::new(Some(stderr)),
             closed,
         })
+    }
+
+    /// What the machine prints from now on; nothing if it has ended. A reader who is too slow misses
+    /// some of it.
+    pub(crate) fn listen(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
+        Some(self.readers.upgrade()?.subscribe())
+    }
+
+    /// Types `bytes`.
+    pub(crate) async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.lock().await.write_all(bytes).await
     }
 
     /// The client has no more input.
@@ -146,8 +171,12 @@ impl Console {
     }
 }
 
-/// Moves what the machine prints into `sink`, until the machine ends.
-async fn carry_out(mut console: ReadHalf<UnixStream>, mut sink: Sink) -> Sink {
+/// Moves what the machine prints into `sink` and to `readers`, until the machine ends.
+async fn carry_out(
+    mut console: ReadHalf<UnixStream>,
+    mut sink: Sink,
+    readers: broadcast::Sender<Arc<[u8]>>,
+) -> Sink {
     let mut chunk = vec![0; CHUNK];
     loop {
         let count = match console.read(&mut chunk).await {
@@ -160,6 +189,10 @@ async fn carry_out(mut console: ReadHalf<UnixStream>, mut sink: Sink) -> Sink {
             }
             Ok(count) => count,
         };
+        if readers.receiver_count() > 0 {
+            // They may all have left just now.
+            let _ = readers.send(Arc::from(&chunk[..count]));
+        }
         if let Err(error) = sink.write_all(&chunk[..count]).await {
             tracing::error!(%error, "the container's output is lost from here on");
             sink = Sink::Nowhere;
@@ -169,12 +202,12 @@ async fn carry_out(mut console: ReadHalf<UnixStream>, mut sink: Sink) -> Sink {
 }
 
 /// Moves the client's input to the machine, until one of them ends.
-async fn carry_in(mut input: pipe::Receiver, mut console: WriteHalf<UnixStream>) {
+async fn carry_in(mut input: pipe::Receiver, console: Arc<Mutex<WriteHalf<UnixStream>>>) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let moved = async {
             let count = input.read(&mut chunk).await?;
-            console.write_all(&chunk[..count]).await?;
+            console.lock().await.write_all(&chunk[..count]).await?;
             Ok::<_, io::Error>(count)
         };
         match moved.await {

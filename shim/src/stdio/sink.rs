@@ -14,7 +14,7 @@ use super::logger::{Logger, Owner};
 const EMPTY_POLL: Duration = Duration::from_millis(10);
 
 /// One end for output.
-pub(super) enum Sink {
+pub(crate) enum Sink {
     /// A fifo, opened for reading too: it breaks for nobody's coming and going.
     Fifo(pipe::Sender),
     /// A file, written at its end.
@@ -56,8 +56,21 @@ impl Sink {
         }
     }
 
+    /// Opens a process's end for output: a fifo's path, or nothing.
+    pub(crate) fn open_for_process(stream: &'static str, path: &str) -> Result<Self, StdioError> {
+        if path.is_empty() {
+            return Ok(Self::Nowhere);
+        }
+        let fifo = open_fifo(path).map_err(|source| StdioError::Open {
+            stream,
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self::Fifo(fifo))
+    }
+
     /// Writes all of `bytes`, waiting for the reader if need be.
-    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Fifo(fifo) => fifo.write_all(bytes).await,
             Self::File(file) => file.write_all(bytes),
@@ -67,7 +80,7 @@ impl Sink {
     }
 
     /// Waits until a fifo's reader has taken everything.
-    pub(super) async fn read_by_others(&self) {
+    pub(crate) async fn read_by_others(&self) {
         let Self::Fifo(fifo) = self else { return };
         while rustix::io::ioctl_fionread(fifo).is_ok_and(|left| left > 0) {
             sleep(EMPTY_POLL).await;

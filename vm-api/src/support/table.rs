@@ -116,7 +116,7 @@ pub(super) const INSTANCE: &[Working] = &[
     Field("domain.devices.interfaces[].bootOrder"),
     Field("domain.devices.rng"),
     Only("domain.devices.autoattachSerialConsole", &["true"]),
-    Only("domain.devices.autoattachGraphicsDevice", &["false"]),
+    Field("domain.devices.autoattachGraphicsDevice"),
     Only("domain.devices.autoattachMemBalloon", &["true"]),
     Field("domain.devices.autoattachPodInterface"),
     Only("domain.devices.autoattachInputDevice", &["false"]),

@@ -23,7 +23,8 @@ const PACKAGES: &str = include_str!("../../../tests/guests/tiny/packages");
 const MODULES: &str = include_str!("../../../tests/guests/tiny/modules");
 
 /// What is taken out of the packages with its libraries, besides busybox.
-const PROGRAMS: [&str; 3] = [
+const PROGRAMS: [&str; 4] = [
+    "usr/bin/script",
     "usr/sbin/qemu-ga",
     "usr/sbin/dropbear",
     "bin/nc.traditional",

@@ -1,0 +1,239 @@
+//! What the agent is asked to start: a shell that finds the command's ports, opens them as its
+//! streams, and becomes the command.
+
+use qapi::qga;
+
+use super::{Command, port_name};
+
+/// Roles of the ports.
+pub(super) const IN: &str = "in";
+pub(super) const OUT: &str = "out";
+pub(super) const ERR: &str = "err";
+pub(super) const TERMINAL: &str = "tty";
+pub(super) const CONTROL: &str = "control";
+
+/// Exit code of the bootstrap when the guest lacks what it needs; its words are on its own standard
+/// error, which the agent keeps.
+pub(super) const LACKING: i64 = 125;
+
+/// Defines `port NAME`, which sets `$port` to the device of the port with that name: it appears some
+/// milliseconds after it was plugged in. `$PATH` is what a login would have at least.
+const PRELUDE: &str = r#"
+export PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"
+port() {
+    tries=0
+    while [ $tries -lt 200 ]; do
+        for device in /sys/class/virtio-ports/*; do
+            name=
+            { read -r name < "$device/name"; } 2>/dev/null
+            port=/dev/${device##*/}
+            [ "$name" = "$1" ] && [ -c "$port" ] && return
+        done
+        sleep 0.05 2>/dev/null || sleep 1
+        tries=$((tries + 1))
+    done
+    echo "the guest shows no serial port $1: it needs the kernel module virtio_console, sysfs in /sys and its devices in /dev" >&2
+    exit 125
+}
+has() { command -v "$1" >/dev/null 2>&1; }
+"#;
+
+/// Without a terminal: `$1` is the input's port or empty, `$2` the output's, `$3` that of errors,
+/// `$4` where to start, `$5` the user or empty; the rest is the command.
+const PLAIN: &str = r#"
+port "$2"; out=$port
+port "$3"; err=$port
+if [ -n "$1" ]; then port "$1"; exec < "$port"; else exec < /dev/null; fi
+exec > "$out" 2> "$err"
+directory=$4 user=$5
+shift 5
+has setsid && set -- setsid "$@"
+"#;
+
+/// With a terminal: `$1` is the port of its input and output, `$2` that which is told the terminal's
+/// device, `$3` a command line for a shell in it.
+///
+/// `script` comes with util-linux, which nearly every guest has; python is often there where it is
+/// not.
+const IN_TERMINAL: &str = r#"
+has script || has python3 || { echo "the guest has neither script (util-linux) nor python3, one of which a terminal needs: install one of them, or do without a terminal" >&2; exit 125; }
+port "$2"; export CONTROL="$port"
+port "$1"
+exec 0<> "$port" 1>&0 2>&0
+export SHELL=/bin/sh
+if has script; then exec script -qec "$3" /dev/null; fi
+exec python3 -c 'import os, pty, sys
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(["/bin/sh", "-c", sys.argv[1]])))' "$3"
+"#;
+
+/// The beginning of the shell's command line in the terminal: tells its device and lets it be like
+/// any other. The same arguments follow as in [`PLAIN`], from the directory on.
+const FIRST_IN_TERMINAL: &str = r#"
+terminal=$(tty)
+echo "$terminal" > "$CONTROL"
+stty sane 2>/dev/null
+unset CONTROL SHELL
+directory=$1 user=$2
+shift 2
+[ -n "$user" ] && chown "$user" "$terminal"
+"#;
+
+/// The end of both: becomes the command.
+const BECOME: &str = r#"
+if [ -n "$user" ]; then
+    uid=$(id -u "$user") && gid=$(id -g "$user") || exit 126
+    eval "home=~$user"
+    set -- env HOME="$home" USER="$user" LOGNAME="$user" "$@"
+    if setpriv --help 2>/dev/null | grep -q -e --reuid; then
+        set -- setpriv --reuid "$uid" --regid "$gid" --init-groups -- "$@"
+    else
+        set -- su -s /bin/sh -c 'exec "$@"' -- "$user" sh "$@"
+    fi
+else
+    export HOME="${HOME:-$(eval echo ~root)}"
+fi
+cd "$directory" || exit 126
+exec "$@"
+"#;
+
+/// The agent's command for `command`, whose ports carry `number`.
+pub(super) fn command(command: &Command, number: u64) -> qga::guest_exec {
+    let user = command.user.as_ref().map(ToString::to_string);
+    let mut tail = vec![command.directory.clone(), user.unwrap_or_default()];
+    tail.extend(words(command));
+    let port = |role| port_name(number, role);
+    let (script, arguments) = if command.terminal {
+        let line: Vec<_> = tail.iter().map(|word| quoted(word)).collect();
+        let line = format!("set -- {}\n{FIRST_IN_TERMINAL}{BECOME}", line.join(" "));
+        (
+            format!("{PRELUDE}{IN_TERMINAL}"),
+            vec![port(TERMINAL), port(CONTROL), line],
+        )
+    } else {
+        let stdin = if command.stdin {
+            port(IN)
+        } else {
+            String::new()
+        };
+        let mut arguments = vec![stdin, port(OUT), port(ERR)];
+        arguments.extend(tail);
+        (format!("{PRELUDE}{PLAIN}{BECOME}"), arguments)
+    };
+    let mut arg = vec!["-c".to_owned(), script, "sh".to_owned()];
+    arg.extend(arguments);
+    qga::guest_exec {
+        path: "/bin/sh".to_owned(),
+        arg: Some(arg),
+        env: None,
+        input_data: None,
+        capture_output: Some(qga::GuestExecCaptureOutput::flag(true)),
+    }
+}
+
+/// The command with its variables. `env` takes any name, where a shell takes only its own.
+fn words(command: &Command) -> Vec<String> {
+    let mut words = Vec::new();
+    if !command.env.is_empty() {
+        words.push("env".to_owned());
+        words.extend(
+            command
+                .env
+                .iter()
+                .map(|(name, value)| format!("{name}={value}")),
+        );
+    }
+    words.extend(command.args.iter().cloned());
+    words
+}
+
+/// `word` as a shell reads it back.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// What the bootstrap said, fit to be shown on one line.
+pub(super) fn words_of(said: &[u8]) -> String {
+    const MOST: usize = 512;
+    let said = String::from_utf8_lossy(said);
+    let said = said.trim().chars().filter(|c| !c.is_control());
+    said.take(MOST).collect()
+}
+
+/// The agent's command that runs `script` with `arguments`; nobody reads what it says.
+pub(super) fn helper(script: &str, arguments: &[&str]) -> qga::guest_exec {
+    let mut arg = vec!["-c".to_owned(), script.to_owned(), "sh".to_owned()];
+    arg.extend(arguments.iter().map(|&argument| argument.to_owned()));
+    qga::guest_exec {
+        path: "/bin/sh".to_owned(),
+        arg: Some(arg),
+        env: None,
+        input_data: None,
+        capture_output: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::User;
+
+    fn shell(words: &[String]) -> std::process::Output {
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(words).output().unwrap()
+    }
+
+    fn of(args: &[&str]) -> Command {
+        Command {
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            env: vec![("A.B".into(), "it's \"quoted\"\n$HOME".into())],
+            directory: "/".into(),
+            user: None,
+            stdin: false,
+            terminal: false,
+        }
+    }
+
+    #[test]
+    fn words_survive_the_shell() {
+        let word = "it's \"a\"\n$word `x` \\ *";
+        let script = format!("printf %s {}", quoted(word));
+        let output = shell(&["-c".into(), script]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), word);
+    }
+
+    /// The last part of the script, without the ports, in this machine's own shell.
+    #[test]
+    fn the_command_gets_its_words_and_variables() {
+        let command = of(&["sh", "-c", "pwd; env; printf '%s|' \"$@\"", "x", "a b", "*"]);
+        let script = format!("directory=/ user=; {BECOME}");
+        let mut arguments = vec!["-c".to_owned(), script, "sh".to_owned()];
+        arguments.extend(words(&command));
+        let output = shell(&arguments);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.starts_with("/\n"), "{said}");
+        assert!(said.contains("A.B=it's \"quoted\"\n$HOME\n"), "{said}");
+        assert!(said.ends_with("a b|*|"), "{said}");
+    }
+
+    #[test]
+    fn a_command_that_is_not_there_is_named() {
+        let script = format!("directory=/ user=; {BECOME}");
+        let output = shell(&["-c".into(), script, "sh".into(), "no-such-command".into()]);
+        assert_eq!(output.status.code(), Some(127));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-command"));
+    }
+
+    #[test]
+    fn scripts_are_shell() {
+        let mut terminal = of(&["true"]);
+        terminal.terminal = true;
+        terminal.user = Some(User::new("u").unwrap());
+        for command in [of(&["true"]), terminal] {
+            let arguments = super::command(&command, 1).arg.unwrap();
+            for script in [&arguments[1], arguments.last().unwrap()] {
+                let output = shell(&["-n".into(), "-c".into(), script.clone()]);
+                assert!(output.status.success(), "{script}: {output:?}");
+            }
+        }
+    }
+}

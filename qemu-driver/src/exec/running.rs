@@ -1,0 +1,312 @@
+//! A command that runs in the guest.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
+use qapi::qga;
+use tokio::io::AsyncReadExt;
+use tokio::sync::Mutex;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::bootstrap::{self, LACKING, helper};
+use super::{Ports, Size, Streams};
+use crate::agent::{Agent, AgentError};
+use crate::qmp::Event;
+
+/// Time between two questions whether the command has ended: at first, and at most. The guest's end
+/// of a stream asks at once.
+const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+
+/// How long processes that the command left behind keep its streams open.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long an agent may be away, when the command's streams have ended too, until the command is
+/// given up.
+const AWAY: Duration = Duration::from_secs(30);
+
+/// How often a stream is looked at for whether it was read empty.
+const DRAIN_POLL: Duration = Duration::from_millis(5);
+
+/// Round trips to QEMU's main loop in which nothing more arrives, until a stream is taken for empty:
+/// each lets it pass on what it holds.
+const QUIET_TRIPS: u32 = 3;
+
+/// The most bytes of a terminal's device.
+const MAX_DEVICE: u64 = 64;
+
+/// Signals of Linux.
+const KILL: u32 = 9;
+
+/// A command that was started.
+#[derive(Debug)]
+pub struct Running {
+    ports: Ports,
+    /// Ports that the guest has open, or has not opened yet.
+    open: BTreeSet<String>,
+    events: broadcast::Receiver<Event>,
+    /// Copies of the host's ends of what the command writes.
+    written: Vec<OwnedFd>,
+    handle: Handle,
+}
+
+/// What can be done to a command while it runs. Clones are for the same command.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pid: i64,
+    terminal: Arc<Mutex<Terminal>>,
+}
+
+/// What is known of the command's terminal.
+#[derive(Debug)]
+enum Terminal {
+    None,
+    /// The guest will tell its device here.
+    Awaited(UnixStream),
+    /// It is this device of the guest.
+    Device(String),
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With this status, as a shell would say it: its exit code, or 128 and the signal's number.
+    Status(u32),
+    /// It was not run: what the guest lacks, in the guest's words.
+    Lacking(String),
+    /// Nobody knows: why.
+    Lost(&'static str),
+}
+
+impl Running {
+    pub(super) fn new(
+        pid: i64,
+        ports: Ports,
+        streams: &Streams,
+        control: Option<UnixStream>,
+        events: broadcast::Receiver<Event>,
+    ) -> std::io::Result<Self> {
+        let mut written = vec![streams.stdout.try_clone()?.into()];
+        if let Some(stderr) = &streams.stderr {
+            written.push(stderr.try_clone()?.into());
+        }
+        let open = ports.names.iter().cloned().collect();
+        let terminal = control.map_or(Terminal::None, Terminal::Awaited);
+        let terminal = Arc::new(Mutex::new(terminal));
+        Ok(Self {
+            ports,
+            open,
+            events,
+            written,
+            handle: Handle { pid, terminal },
+        })
+    }
+
+    /// What can be done to the command meanwhile.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits for the command's end. The agent tells it once: a future that is dropped may take it
+    /// along.
+    pub async fn ended(&mut self, agent: &Agent) -> Ended {
+        let mut pause = POLL.0;
+        let mut away_since: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = Self::closes(&mut self.events, &mut self.open) => {
+                    pause = POLL.0;
+                    if !self.open.is_empty() {
+                        continue;
+                    }
+                }
+            }
+            pause = (pause * 2).min(POLL.1);
+            let question = qga::guest_exec_status {
+                pid: self.handle.pid,
+            };
+            match agent.execute(&question).await {
+                Ok(status) if status.exited => return ended(status),
+                Ok(_) => away_since = None,
+                Err(AgentError::Closed) => return Ended::Lost("the machine ended"),
+                // QEMU's words: "PID 1234 does not exist".
+                Err(AgentError::Refused { reason, .. }) if reason.contains("PID") => {
+                    return Ended::Lost("the guest's agent was started anew");
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "whether a command has ended is unknown");
+                    let since = *away_since.get_or_insert_with(Instant::now);
+                    if self.open.is_empty() && since.elapsed() > AWAY {
+                        return Ended::Lost("the guest's agent does not answer any more");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until all that the command has written was read, or `given_up`, then ends the streams.
+    pub async fn drained(mut self, given_up: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.read_empty() => {}
+            () = given_up => {}
+        }
+        self.end_streams();
+    }
+
+    async fn read_empty(&mut self) {
+        let ports = &self.ports;
+        let all_closed = async {
+            // QEMU tells a port's events once a second at most, but answers at any time.
+            while let Ok(open) = ports.qmp.open_ports().await
+                && ports.names.iter().any(|name| open.contains(name))
+            {
+                sleep(DRAIN_POLL).await;
+            }
+        };
+        // Else some process of the guest goes on without its streams.
+        drop(timeout(LINGER, all_closed).await);
+        let mut quiet = 0;
+        while quiet < QUIET_TRIPS {
+            if self.written.iter().any(has_bytes) {
+                quiet = 0;
+                sleep(DRAIN_POLL).await;
+            } else {
+                quiet += 1;
+            }
+            if self.ports.qmp.state().await.is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Ends the streams whatever the command does.
+    pub fn abandoned(self) {
+        self.end_streams();
+    }
+
+    fn end_streams(self) {
+        for socket in &self.written {
+            // Whoever reads it sees the end now, not when QEMU has let go of it.
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
+        }
+        self.ports.remove();
+    }
+
+    /// Returns when a port of ours was closed in the guest.
+    async fn closes(events: &mut broadcast::Receiver<Event>, open: &mut BTreeSet<String>) {
+        loop {
+            match events.recv().await {
+                Ok(Event::Port { id, open: false }) if open.remove(&id) => return,
+                Ok(_) => {}
+                // What was missed may be just that: the agent knows.
+                Err(RecvError::Lagged(_)) => {
+                    open.clear();
+                    return;
+                }
+                Err(RecvError::Closed) if open.is_empty() => std::future::pending().await,
+                Err(RecvError::Closed) => {
+                    open.clear();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// Sends `signal`, a number of Linux, to the command; SIGKILL also to what it has started.
+    ///
+    /// # Errors
+    /// When the agent does not do it. A command that has ended already is fine.
+    pub async fn kill(&self, agent: &Agent, signal: u32) -> Result<(), AgentError> {
+        const ONE: &str = r#"kill -"$2" "$1""#;
+        const ALL: &str = r#"kill -"$2" -- "-$1" 2>/dev/null || kill -"$2" "$1""#;
+        let script = if signal == KILL { ALL } else { ONE };
+        let (pid, signal) = (self.pid.to_string(), signal.to_string());
+        run(agent, script, &[&pid, &signal]).await
+    }
+
+    /// Tells the guest the size of the terminal, if there is one.
+    ///
+    /// # Errors
+    /// When the agent does not do it.
+    pub async fn resize(&self, agent: &Agent, size: Size) -> Result<(), AgentError> {
+        let Some(device) = self.device().await else {
+            return Ok(());
+        };
+        let (rows, columns) = (size.rows.to_string(), size.columns.to_string());
+        let script = r#"stty -F "$1" rows "$2" cols "$3""#;
+        run(agent, script, &[&device, &rows, &columns]).await
+    }
+
+    /// The terminal's device, once the guest has told it. Dropping the future loses nothing.
+    async fn device(&self) -> Option<String> {
+        let mut terminal = self.terminal.lock().await;
+        if let Terminal::Awaited(control) = &*terminal {
+            let read = async {
+                let control = control.try_clone()?;
+                control.set_nonblocking(true)?;
+                let control = tokio::net::UnixStream::from_std(control)?;
+                let mut line = Vec::new();
+                let mut control = control.take(MAX_DEVICE);
+                while !line.ends_with(b"\n") && control.read_buf(&mut line).await? > 0 {}
+                Ok::<_, std::io::Error>(line)
+            };
+            let line = read.await.unwrap_or_default();
+            let device = String::from_utf8_lossy(&line).trim().to_owned();
+            *terminal = match device.starts_with("/dev/") {
+                true => Terminal::Device(device),
+                false => Terminal::None,
+            };
+        }
+        match &*terminal {
+            Terminal::Device(device) => Some(device.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Runs a short script in the guest, and waits for its end so that the agent forgets it.
+async fn run(agent: &Agent, script: &str, arguments: &[&str]) -> Result<(), AgentError> {
+    let qga::GuestExec { pid } = agent.execute(&helper(script, arguments)).await?;
+    let mut pause = POLL.0;
+    // Longer than any of them takes; what is then left, the agent keeps.
+    for _ in 0..8 {
+        sleep(pause).await;
+        pause *= 2;
+        let status = agent.execute(&qga::guest_exec_status { pid }).await?;
+        if status.exited {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn ended(status: qga::GuestExecStatus) -> Ended {
+    let small = |number: i64| u32::try_from(number).unwrap_or(u32::from(u8::MAX));
+    match (status.exitcode, status.signal) {
+        (Some(LACKING), _) => match status.err_data {
+            Some(said) if !said.is_empty() => Ended::Lacking(bootstrap::words_of(&said)),
+            _ => Ended::Status(small(LACKING)),
+        },
+        (Some(code), _) => Ended::Status(small(code)),
+        (None, Some(signal)) => Ended::Status(128 + small(signal)),
+        (None, None) => Ended::Lost("the guest's agent does not tell how it ended"),
+    }
+}
+
+/// Whether something can be read from `socket`.
+fn has_bytes(socket: &OwnedFd) -> bool {
+    let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    match recv(socket.as_raw_fd(), &mut [0], look) {
+        Ok(count) => count > 0,
+        Err(Errno::EINTR) => true,
+        Err(_) => false,
+    }
+}

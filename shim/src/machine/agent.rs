@@ -1,0 +1,168 @@
+//! Whether the guest's agent is there, and what else QEMU reports of a running machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use qemu_driver::agent::Agent;
+use qemu_driver::qmp::Event;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long a guest may take from its start until its agent is there. Whoever can wait for it waits
+/// no longer than until then.
+const BOOT: Duration = Duration::from_secs(300);
+
+/// Disk errors of one machine that are logged: a guest can cause as many as it likes.
+const LOGGED_ERRORS: u32 = 100;
+
+/// QEMU's name of the guest agent's port.
+const AGENT_PORT: &str = "agent";
+
+/// The guest's agent, there or not.
+pub(crate) struct GuestAgent {
+    agent: Agent,
+    there: watch::Sender<bool>,
+    /// When the guest began to run.
+    started: watch::Sender<Option<Instant>>,
+}
+
+impl GuestAgent {
+    /// The agent of the machine whose events these are, from the first on.
+    pub(super) fn new(agent: Agent, events: broadcast::Receiver<Event>) -> Arc<Self> {
+        let guest = Arc::new(Self {
+            agent,
+            there: watch::Sender::new(false),
+            started: watch::Sender::new(None),
+        });
+        tokio::spawn(guest.clone().listen(events));
+        guest
+    }
+
+    /// The guest begins to run, now.
+    pub(super) fn guest_starts(&self) {
+        self.started.send_replace(Some(Instant::now()));
+    }
+
+    /// The agent, if it is there.
+    pub(crate) fn now(&self) -> Option<&Agent> {
+        self.there.borrow().then_some(&self.agent)
+    }
+
+    /// The agent, waited for while the guest may still be on its way up.
+    pub(crate) async fn soon(&self) -> Option<&Agent> {
+        let started = self.started.borrow().unwrap_or_else(Instant::now);
+        let mut there = self.there.subscribe();
+        let there = there.wait_for(|there| *there);
+        // The sender is `self`, which outlives this borrow.
+        let _ = tokio::time::timeout_at(started + BOOT, there).await;
+        self.now()
+    }
+
+    async fn listen(self: Arc<Self>, mut events: broadcast::Receiver<Event>) {
+        let mut errors = 0_u32;
+        loop {
+            match events.recv().await {
+                Ok(Event::Port { id, open }) if id == AGENT_PORT => {
+                    self.there.send_replace(open);
+                    tracing::debug!(open, "the guest agent's port");
+                }
+                Ok(Event::DiskError {
+                    node,
+                    operation,
+                    action,
+                    no_space,
+                }) => {
+                    errors = errors.saturating_add(1);
+                    if errors < LOGGED_ERRORS {
+                        tracing::warn!(node, operation, action, no_space, "a disk failed");
+                    } else if errors == LOGGED_ERRORS {
+                        tracing::warn!("further errors of disks are not logged");
+                    }
+                }
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tracing::{Metadata, Subscriber, span};
+
+    /// Counts warnings.
+    struct Warnings(Arc<AtomicU32>);
+
+    impl Subscriber for Warnings {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::WARN
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    fn guest() -> (Arc<GuestAgent>, broadcast::Sender<Event>) {
+        let (agent, _) = UnixStream::pair().unwrap();
+        let agent = Agent::new(agent, Duration::from_secs(1)).unwrap();
+        let (sender, events) = broadcast::channel(256);
+        (GuestAgent::new(agent, events), sender)
+    }
+
+    #[tokio::test]
+    async fn a_guest_cannot_fill_the_log_with_disk_errors() {
+        let count = Arc::default();
+        let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&count)));
+        let (guest, sender) = guest();
+        for _ in 0..2 * LOGGED_ERRORS {
+            let error = Event::DiskError {
+                node: None,
+                operation: "write".into(),
+                action: "report".into(),
+                no_space: false,
+            };
+            sender.send(error).unwrap();
+        }
+        drop(sender);
+        // The listener lets go of it at the end of the events.
+        while Arc::strong_count(&guest) > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(count.load(Ordering::Relaxed), LOGGED_ERRORS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_young_guest_is_given_time() {
+        let (guest, sender) = guest();
+        assert!(guest.now().is_none());
+        guest.guest_starts();
+        let opens = async {
+            tokio::time::sleep(BOOT / 2).await;
+            let id = AGENT_PORT.to_owned();
+            sender.send(Event::Port { id, open: true }).unwrap();
+        };
+        let (agent, ()) = tokio::join!(guest.soon(), opens);
+        assert!(agent.is_some());
+        let id = AGENT_PORT.to_owned();
+        sender.send(Event::Port { id, open: false }).unwrap();
+        tokio::time::sleep(BOOT).await;
+        let asked = Instant::now();
+        assert!(guest.soon().await.is_none());
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+    }
+}

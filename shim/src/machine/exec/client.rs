@@ -1,0 +1,120 @@
+//! The client's ends of a process's streams.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::Process;
+use crate::stdio::{Input, Sink};
+use crate::task::{Fault, Life};
+
+/// Bytes that are moved at once.
+pub(super) const CHUNK: usize = 64 << 10;
+
+/// Longest time that a client may take to read the last output.
+const READ_BOUND: Duration = Duration::from_secs(30);
+
+/// The client of one process.
+pub(super) struct Client {
+    pub(super) stdin: Option<Input>,
+    pub(super) stdout: Sink,
+    pub(super) stderr: Sink,
+    terminal: bool,
+}
+
+impl Client {
+    /// Opens what `life` names.
+    pub(super) async fn open(life: &Life) -> Result<Self, Fault> {
+        let paths = &life.stdio;
+        let stdin = match paths.stdin.as_str() {
+            "" => None,
+            path => Some(Input::open(path).map_err(Fault::failed)?),
+        };
+        let sink = |stream, path| Sink::open_for_process(stream, path);
+        Ok(Self {
+            stdin,
+            stdout: sink("stdout", &paths.stdout).map_err(Fault::failed)?,
+            stderr: match paths.terminal {
+                true => Sink::Nowhere,
+                false => sink("stderr", &paths.stderr).map_err(Fault::failed)?,
+            },
+            terminal: paths.terminal,
+        })
+    }
+
+    /// Tells the client `sentence`, as an error of the runtime's own.
+    pub(super) async fn say(&mut self, sentence: &str) {
+        let (sink, end) = match self.terminal {
+            true => (&mut self.stdout, "\r\n"),
+            false => (&mut self.stderr, "\n"),
+        };
+        if let Err(error) = sink.write_all(format!("{sentence}{end}").as_bytes()).await {
+            tracing::debug!(%error, sentence, "nobody was told");
+        }
+    }
+
+    /// Waits until the client has read everything, or does not want to.
+    pub(super) async fn finish(self, process: &Process) {
+        let read = async {
+            self.stdout.read_by_others().await;
+            self.stderr.read_by_others().await;
+        };
+        tokio::select! {
+            read = timeout(READ_BOUND, read) => if read.is_err() {
+                tracing::warn!("nobody reads a process's last output: it is dropped");
+            },
+            () = process.given_up() => {}
+        }
+    }
+}
+
+/// Moves the client's input to `target`, until one of them ends.
+pub(super) async fn feed(
+    mut input: Input,
+    mut closed: watch::Receiver<bool>,
+    mut target: impl AsyncWrite + Unpin,
+) {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let count = tokio::select! {
+            count = input.read(&mut chunk) => count,
+            _ = closed.wait_for(|closed| *closed), if !input.is_closed() => {
+                input.close();
+                continue;
+            }
+        };
+        let moved = match count {
+            Ok(0) => break,
+            Ok(count) => target.write_all(&chunk[..count]).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = moved {
+            tracing::debug!(%error, "a process takes no more input");
+            break;
+        }
+    }
+}
+
+/// Moves what comes from `source` to `sink`, until `source` ends; the sink again.
+pub(super) async fn carry(mut source: impl AsyncRead + Unpin, mut sink: Sink) -> Sink {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let count = match source.read(&mut chunk).await {
+            Ok(0) => return sink,
+            Ok(count) => count,
+            // QEMU left something unread when it ended.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return sink,
+            Err(error) => {
+                tracing::warn!(%error, "a process's output ended badly");
+                return sink;
+            }
+        };
+        if let Err(error) = sink.write_all(&chunk[..count]).await {
+            tracing::debug!(%error, "a process's output is lost from here on");
+            sink = Sink::Nowhere;
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! A verb on the machine.
+
+use std::io;
+
+use cri_glue::verbs::{self, Connection, Help, Outcome, Verb};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UdpSocket;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+
+use super::client::{CHUNK, Client, carry, feed};
+use super::process::Run;
+use crate::stdio::{Console, Input, Sink};
+
+/// Exit status of a verb that was not done, and of one with wrong words.
+const FAILED: u32 = 1;
+const WRONG: u32 = 2;
+
+/// Does the verb `name`; its exit status.
+pub(super) async fn run(run: &Run, name: &str, client: &mut Client) -> u32 {
+    let verb = match verbs::parse(name, &run.process.args[1..]) {
+        Ok(verb) => verb,
+        Err(Help::Wanted(text)) => {
+            return say_all(client, text.as_bytes()).await;
+        }
+        Err(Help::Usage(text)) => {
+            client.say(text.trim_end()).await;
+            return WRONG;
+        }
+    };
+    let verb = match verb {
+        Verb::Vnc { .. } => Verb::Vnc { number: run.number },
+        other => other,
+    };
+    tokio::select! {
+        status = run.process.ended_by_signal() => status,
+        status = do_it(run, verb, client) => status,
+    }
+}
+
+async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
+    let target = verbs::Target {
+        qmp: &run.target.qmp,
+        agent: run.target.guest.now(),
+        network_namespace: &run.target.network_namespace,
+    };
+    let outcome = match verb.run(target).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            client.say(&error.to_string()).await;
+            return FAILED;
+        }
+    };
+    let done = match outcome {
+        Outcome::Bytes(bytes) => return say_all(client, &bytes).await,
+        Outcome::PowerButton(said) => {
+            if let Err(error) = run.target.button.press(&run.target.member).await {
+                client.say(&error.to_string()).await;
+                return FAILED;
+            }
+            return say_all(client, &said).await;
+        }
+        Outcome::Stream(stream) => {
+            let (read, write) = stream.into_split();
+            both_ways(run, client, read, write).await
+        }
+        Outcome::Connection(Connection::Tcp(stream)) => {
+            let (read, write) = stream.into_split();
+            both_ways(run, client, read, write).await
+        }
+        Outcome::Connection(Connection::Udp(socket)) => datagrams(run, client, &socket).await,
+        Outcome::Console => console(run, client).await,
+    };
+    match done {
+        Ok(()) => 0,
+        Err(error) => {
+            client.say(&format!("the connection broke: {error}")).await;
+            FAILED
+        }
+    }
+}
+
+async fn say_all(client: &mut Client, bytes: &[u8]) -> u32 {
+    match client.stdout.write_all(bytes).await {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::debug!(%error, "a verb's answer was not read");
+            FAILED
+        }
+    }
+}
+
+/// Connects the client with a stream until the stream ends. The end of the client's input ends the
+/// stream's other half.
+async fn both_ways(
+    run: &Run,
+    client: &mut Client,
+    read: impl tokio::io::AsyncRead + Unpin,
+    mut write: impl tokio::io::AsyncWrite + Unpin,
+) -> io::Result<()> {
+    let closed = run.process.input_closed();
+    let input = client.stdin.take();
+    let inwards = async {
+        let Some(input) = input else {
+            return std::future::pending().await;
+        };
+        feed(input, closed, &mut write).await;
+        // A stream that has ended meanwhile is fine.
+        let _ = write.shutdown().await;
+        std::future::pending::<()>().await;
+    };
+    let sink = std::mem::replace(&mut client.stdout, Sink::Nowhere);
+    tokio::select! {
+        () = inwards => {}
+        sink = carry(read, sink) => client.stdout = sink,
+    }
+    Ok(())
+}
+
+/// Connects the client with a port that speaks in datagrams, until the client's input ends.
+async fn datagrams(run: &Run, client: &mut Client, socket: &UdpSocket) -> io::Result<()> {
+    let mut closed = run.process.input_closed();
+    let mut input = client.stdin.take();
+    let (mut piece, mut answer) = (vec![0; CHUNK], vec![0; CHUNK]);
+    loop {
+        tokio::select! {
+            count = next(&mut input, &mut closed, &mut piece) => match count? {
+                0 => return Ok(()),
+                count => drop(socket.send(&piece[..count]).await?),
+            },
+            count = socket.recv(&mut answer) => {
+                client.stdout.write_all(&answer[..count?]).await?;
+            }
+        }
+    }
+}
+
+/// The next piece of the input; none at its end.
+async fn next(
+    input: &mut Option<Input>,
+    closed: &mut watch::Receiver<bool>,
+    piece: &mut [u8],
+) -> io::Result<usize> {
+    let Some(input) = input else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::select! {
+            count = input.read(piece) => return count,
+            _ = closed.wait_for(|closed| *closed), if !input.is_closed() => input.close(),
+        }
+    }
+}
+
+/// The key that leaves the console of a terminal, Ctrl-], as telnet and virtctl have it.
+const LEAVE: u8 = 0x1d;
+
+/// Connects the client with the serial console, until its input or the machine ends.
+async fn console(run: &Run, client: &mut Client) -> io::Result<()> {
+    let console: &Console = &run.target.console;
+    let Some(mut printed) = console.listen() else {
+        return Ok(());
+    };
+    let terminal = run.process.life.stdio.terminal;
+    if terminal {
+        client
+            .say("Connected with the serial console: Enter wakes it, Ctrl-] leaves it.")
+            .await;
+    }
+    let mut closed = run.process.input_closed();
+    let mut input = client.stdin.take();
+    let mut piece = vec![0; CHUNK];
+    loop {
+        tokio::select! {
+            count = next(&mut input, &mut closed, &mut piece) => {
+                let typed = &piece[..count?];
+                let left = typed.iter().position(|key| terminal && *key == LEAVE);
+                console.write_all(&typed[..left.unwrap_or(typed.len())]).await?;
+                if left.is_some() || typed.is_empty() {
+                    return Ok(());
+                }
+            }
+            chunk = printed.recv() => match chunk {
+                Ok(chunk) => client.stdout.write_all(&chunk).await?,
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return Ok(()),
+            }
+        }
+    }
+}
