@@ -90,7 +90,7 @@ if [ -n "$user" ]; then
         set -- su -s /bin/sh -c 'exec "$@"' -- "$user" sh "$@"
     fi
 else
-    export HOME="${HOME:-$(eval echo ~root)}"
+    eval "export HOME=~$(id -un)"
 fi
 cd "$directory" || exit 126
 exec "$@"
