@@ -48,6 +48,21 @@ pub fn guest_memory_bytes(
     }
 }
 
+/// Bytes of memory to which the guest can grow while it runs, where the spec says so.
+pub fn max_guest_memory_bytes(
+    spec: &VirtualMachineInstanceSpec,
+) -> Result<Option<u64>, FieldError> {
+    let max_guest = spec
+        .domain
+        .memory
+        .as_ref()
+        .and_then(|memory| memory.max_guest.as_ref());
+    max_guest
+        .map(|quantity| quantity.bytes())
+        .transpose()
+        .map_err(|error| FieldError::new("domain.memory.maxGuest", error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,6 @@ pub use interfaces::{
     interfaces,
 };
 pub use mac::{MacAddress, MacError};
-pub use memory::guest_memory_bytes;
-pub use processors::{Topology, topology};
+pub use memory::{guest_memory_bytes, max_guest_memory_bytes};
+pub use processors::{GROWTH, Topology, max_sockets, topology};
 pub use volumes::{Datum, NETWORK_DATA_KEY, USER_DATA_KEY, VolumeSource, cloud_init, source};

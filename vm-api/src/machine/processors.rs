@@ -60,6 +60,19 @@ pub fn topology(
     })
 }
 
+/// How many times the sockets and the memory that it starts with a machine can grow to, where its
+/// spec does not say: KubeVirt's own ratio (`maxHotplugRatio`).
+pub const GROWTH: u32 = 4;
+
+/// Sockets to which the machine can grow while it runs: `cpu.maxSockets`, or else [`GROWTH`] times
+/// those of `topology`.
+pub fn max_sockets(spec: &VirtualMachineInstanceSpec, topology: Topology) -> u32 {
+    let cpu = spec.domain.cpu.as_ref();
+    cpu.and_then(|cpu| cpu.max_sockets)
+        .filter(|given| *given > 0)
+        .unwrap_or_else(|| topology.sockets.saturating_mul(GROWTH))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +124,24 @@ mod tests {
         );
         assert_eq!(topology(&spec(None, ""), None).unwrap().vcpus(), 1);
         assert_eq!(topology(&spec(None, "0"), None).unwrap().vcpus(), 1);
+    }
+
+    #[test]
+    fn a_machine_grows_to_what_it_says_or_four_times_its_sockets() {
+        let at = |max_sockets| {
+            let cpu = Cpu {
+                sockets: Some(2),
+                max_sockets,
+                ..Default::default()
+            };
+            let spec = spec(Some(cpu), "");
+            max_sockets_of(&spec)
+        };
+        assert_eq!([at(None), at(Some(0)), at(Some(3))], [8, 8, 3]);
+    }
+
+    fn max_sockets_of(spec: &VirtualMachineInstanceSpec) -> u32 {
+        max_sockets(spec, topology(spec, None).unwrap())
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Amounts and texts that KubeVirt's admission lets pass but no machine can be made from.
 
 use crate::field::FieldError;
-use crate::machine::{Bootloader, VolumeSource, bootloader, guest_memory_bytes, source, topology};
+use crate::machine::{
+    Bootloader, VolumeSource, bootloader, guest_memory_bytes, max_guest_memory_bytes, max_sockets,
+    source, topology,
+};
 use crate::v1::{VirtualMachineInstanceSpec, Volume};
 
 /// Bytes of memory with which QEMU's firmware starts at least.
@@ -17,6 +20,7 @@ pub(super) fn refused(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.extend(memory(spec));
     errors.extend(processors(spec));
+    errors.extend(room(spec));
     errors.extend(firmware(spec));
     for (index, volume) in spec.volumes.iter().enumerate() {
         errors.extend(empty_name(volume, index));
@@ -62,6 +66,31 @@ fn processors(spec: &VirtualMachineInstanceSpec) -> Option<FieldError> {
             format!("{vcpus} virtual processors in all: a machine has at most {MAXIMUM_VCPUS}");
         FieldError::new("domain.cpu", message)
     })
+}
+
+/// A machine cannot grow to less than it starts with.
+fn room(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if let Ok(topology) = topology(spec, None)
+        && max_sockets(spec, topology) < topology.sockets
+    {
+        let message = format!(
+            "the machine starts with {} sockets: allow that many, or leave it out",
+            topology.sockets
+        );
+        errors.push(FieldError::new("domain.cpu.maxSockets", message));
+    }
+    match (max_guest_memory_bytes(spec), guest_memory_bytes(spec, None)) {
+        (Err(error), _) => errors.push(error),
+        (Ok(Some(most)), Ok(bytes)) if most < bytes => {
+            let message = format!(
+                "the guest starts with {bytes} bytes of memory: allow that much, or leave it out"
+            );
+            errors.push(FieldError::new("domain.memory.maxGuest", message));
+        }
+        _ => {}
+    }
+    errors
 }
 
 fn firmware(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
@@ -155,6 +184,31 @@ mod tests {
         assert!(
             messages[1].starts_with("domain.cpu: 400 virtual processors"),
             "{messages:?}"
+        );
+    }
+
+    #[test]
+    fn a_machine_does_not_grow_to_less() {
+        let at = |cpu: serde_json::Value, memory: serde_json::Value| {
+            messages(json!({ "domain": { "cpu": cpu, "memory": memory } }))
+        };
+        let cpu = json!({ "sockets": 2, "maxSockets": 1 });
+        let memory = json!({ "guest": "64Mi", "maxGuest": "32Mi" });
+        let refused = at(cpu, memory);
+        assert!(
+            refused[0].starts_with("domain.cpu.maxSockets: the machine starts with 2 sockets"),
+            "{refused:?}"
+        );
+        assert!(
+            refused[1].starts_with("domain.memory.maxGuest: the guest starts with 67108864 bytes"),
+            "{refused:?}"
+        );
+        let negative = at(json!({}), json!({ "guest": "64Mi", "maxGuest": "-1" }));
+        assert!(negative[0].contains("maxGuest: "), "{negative:?}");
+        let fine = json!({ "guest": "64Mi", "maxGuest": "64Mi" });
+        assert_eq!(
+            at(json!({ "maxSockets": 100_000 }), fine),
+            Vec::<String>::new()
         );
     }
 
