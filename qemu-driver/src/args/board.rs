@@ -20,7 +20,11 @@ pub(super) fn describe(build: &mut Builder, machine: &Machine) {
     accelerator(build, machine);
     let (uuid, memory) = (machine.uuid, machine.memory);
     build.option("-smp", topology(&machine.cpu));
-    build.option("-m", format!("size={}M", memory.mib()));
+    let mut size = format!("size={}M", memory.mib());
+    if machine.memory_room > 0 {
+        size += &format!(",maxmem={}M", machine.max_memory_bytes() >> 20);
+    }
+    build.option("-m", size);
     let ram = json!({"qom-type": "memory-backend-ram", "id": "ram", "size": memory.bytes()});
     build.json("-object", &ram);
     build.option("-uuid", uuid.to_string());

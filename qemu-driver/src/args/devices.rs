@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Builder;
 use crate::channels::QemuEnds;
+use crate::machine::MEMORY_BLOCK;
 use crate::pci::{self, HOTPLUG, HOTPLUG_PORTS, Place};
 
 /// Ports of the virtio-serial controller: one for the agent, three for each command that runs in
@@ -12,6 +13,9 @@ pub(crate) const SERIAL_PORTS: u32 = 64;
 
 /// The port's name by which every guest agent finds it.
 const AGENT_PORT: &str = "org.qemu.guest_agent.0";
+
+/// QEMU's id of the device through which memory grows.
+pub(crate) const MEMORY_DEVICE: &str = "memory";
 
 /// Console, monitor and agent.
 pub(super) fn channels(build: &mut Builder, ends: QemuEnds) {
@@ -55,6 +59,27 @@ pub(super) fn display(build: &mut Builder) {
     build.option("-vnc", "none");
     build.device(&json!({
         "driver": "VGA", "id": "display", "bus": "pcie.0", "addr": pci::DISPLAY,
+    }));
+}
+
+/// Memory that the guest does not have yet.
+///
+/// QEMU reserves nothing for it, so that it costs the node some KiB of page tables. It can cost the
+/// guest: Linux that sees memory above 4 GiB, be it only possible, sets 64 MiB aside for devices that
+/// reach no further (swiotlb).
+pub(super) fn memory_room(build: &mut Builder, bytes: u64) {
+    if bytes == 0 {
+        return;
+    }
+    build.json(
+        "-object",
+        &json!({
+            "qom-type": "memory-backend-ram", "id": "room", "size": bytes, "reserve": false,
+        }),
+    );
+    build.device(&json!({
+        "driver": "virtio-mem-pci", "id": MEMORY_DEVICE, "bus": "pcie.0", "addr": pci::MEMORY,
+        "memdev": "room", "block-size": MEMORY_BLOCK, "requested-size": 0,
     }));
 }
 

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::channels::Channels;
 use crate::machine::{DiskBus, Machine};
 use descriptors::Descriptors;
-pub(crate) use devices::SERIAL_PORTS;
+pub(crate) use devices::{MEMORY_DEVICE, SERIAL_PORTS};
 
 /// What QEMU is started with: arguments and descriptors.
 #[derive(Debug)]
@@ -54,6 +54,7 @@ impl CommandLine {
         if machine.display {
             devices::display(&mut build);
         }
+        devices::memory_room(&mut build, machine.memory_room);
         devices::hotplug_ports(&mut build);
         nics::describe(&mut build, machine.nics);
         if scsi {

@@ -103,7 +103,7 @@ fn a_plain_pod() {
         .unwrap()
         .with_max_sockets(8)
         .unwrap();
-    let mut machine = machine(Accelerator::Kvm, cpu);
+    let mut machine = machine(Accelerator::Kvm, cpu).with_max_memory(2 << 30);
     let root = Disk::new(name("root"), DiskDevice::Disk, DiskBus::Virtio, overlay()).unwrap();
     machine.add_disk(root.with_boot_index(index(1))).unwrap();
     let mac = "52:54:00:12:34:56".parse().unwrap();

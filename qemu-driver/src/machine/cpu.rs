@@ -158,6 +158,20 @@ impl Memory {
     }
 }
 
+/// Bytes in whose multiples a guest's memory grows and shrinks while it runs: a huge page, the
+/// least that virtio-mem allows on amd64. It is the guest's view too, so it never changes.
+pub const MEMORY_BLOCK: u64 = 2 << 20;
+
+/// The most bytes that a machine can grow to: with a hole below 4 GiB and the PCI devices above,
+/// the last half of 40 physical address bits is not there for memory that is added.
+const MAX_GROWN: u64 = Memory::MAX / 2;
+
+/// The room, in bytes, that memory of `initial` has to grow to `most`.
+pub(super) fn room(initial: Memory, most: u64) -> u64 {
+    let most = most.min(MAX_GROWN);
+    most.saturating_sub(initial.bytes()) / MEMORY_BLOCK * MEMORY_BLOCK
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +207,20 @@ mod tests {
         assert!(Memory::new(Memory::MIN - 1).is_err());
         assert!(Memory::new(Memory::MAX + 1).is_err());
         assert!(Memory::new(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn memory_grows_by_whole_blocks() {
+        let initial = Memory::new(255 << 20).unwrap();
+        for (most, expected) in [
+            (0, 0),
+            (256 << 20, 0),
+            (257 << 20, 2 << 20),
+            (1020 << 20, 764 << 20),
+            (u64::MAX, (512 << 30) - (256 << 20)),
+        ] {
+            assert_eq!(room(initial, most), expected, "{most}");
+        }
     }
 
     #[test]

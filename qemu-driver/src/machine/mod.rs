@@ -15,7 +15,7 @@ mod nic;
 
 use std::num::NonZeroU32;
 
-pub use cpu::{Cpu, CpuModel, CpuWord, MAX_VCPUS, Memory};
+pub use cpu::{Cpu, CpuModel, CpuWord, MAX_VCPUS, MEMORY_BLOCK, Memory};
 pub use disk::{Cache, Disk, DiskBus, DiskDevice, DiskImage, Format, Io, MAX_SATA_DISKS};
 pub use error::MachineError;
 pub(crate) use file::Access;
@@ -46,6 +46,8 @@ pub struct Machine {
     pub(crate) accelerator: Accelerator,
     pub(crate) cpu: Cpu,
     pub(crate) memory: Memory,
+    /// Bytes that can be added while the machine runs.
+    pub(crate) memory_room: u64,
     pub(crate) firmware: Firmware,
     pub(crate) serial: Option<Name>,
     pub(crate) display: bool,
@@ -72,12 +74,19 @@ impl Machine {
             accelerator,
             cpu,
             memory,
+            memory_room: 0,
             firmware: Firmware::Bios,
             serial: None,
             display: false,
             disks: Vec::new(),
             nics: Vec::new(),
         }
+    }
+
+    /// Lets the guest's memory grow while it runs, to `most` bytes or a little less.
+    pub fn with_max_memory(mut self, most: u64) -> Self {
+        self.memory_room = cpu::room(self.memory, most);
+        self
     }
 
     /// The firmware that the guest starts from.
@@ -197,6 +206,11 @@ impl Machine {
     /// The memory.
     pub fn memory(&self) -> Memory {
         self.memory
+    }
+
+    /// The most bytes of memory that the guest can have while it runs.
+    pub fn max_memory_bytes(&self) -> u64 {
+        self.memory.bytes() + self.memory_room
     }
 
     /// The disks, in the guest's order.
