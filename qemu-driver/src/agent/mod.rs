@@ -8,6 +8,7 @@
 mod conversation;
 mod error;
 mod network;
+mod size;
 
 use std::os::unix::net::UnixStream;
 use std::time::Duration;

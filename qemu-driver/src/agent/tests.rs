@@ -179,3 +179,67 @@ async fn rubbish_and_the_end_are_told() {
     drop(guest);
     assert!(matches!(agent.ping().await, Err(AgentError::Closed)));
 }
+
+#[tokio::test]
+async fn vcpus_are_brought_online_as_far_as_they_are_wanted() {
+    let (agent, guest) = pair();
+    let vcpu =
+        |id: u32, online: bool| json!({"logical-id": id, "online": online, "can-offline": true});
+    tokio::spawn(serve(guest, move |command, arguments| match command {
+        "guest-get-vcpus" => Some(json!({"return": [
+            vcpu(0, true), vcpu(1, false), vcpu(2, false), vcpu(3, false),
+        ]})),
+        "guest-set-vcpus" => {
+            let set = arguments["vcpus"].as_array().unwrap();
+            let ids: Vec<_> = set.iter().map(|vcpu| &vcpu["logical-id"]).collect();
+            assert_eq!(ids, [1, 2]);
+            assert!(set.iter().all(|vcpu| vcpu["online"] == true));
+            Some(json!({"return": set.len()}))
+        }
+        _ => None,
+    }));
+    assert_eq!(agent.online_vcpus(3).await.unwrap(), 3);
+    assert_eq!(agent.online_vcpus(1).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn memory_is_accepted_unless_the_guest_decides_for_itself() {
+    use std::sync::{Arc, Mutex};
+    // "offline\n" and "online_kernel\n", and then what is written for them: "online_movable".
+    for (policy, written) in [
+        ("b2ZmbGluZQo=", vec!["b25saW5lX21vdmFibGU="]),
+        ("b25saW5lX2tlcm5lbAo=", vec![]),
+    ] {
+        let (agent, guest) = pair();
+        let seen = Arc::new(Mutex::new((Vec::new(), 0)));
+        let seen_by_guest = Arc::clone(&seen);
+        tokio::spawn(serve(guest, move |command, arguments| {
+            let mut seen = seen_by_guest.lock().unwrap();
+            Some(match command {
+                "guest-file-open" => {
+                    seen.1 += 1;
+                    json!({"return": 7})
+                }
+                "guest-file-read" => {
+                    json!({"return": {"count": 8, "buf-b64": policy, "eof": true}})
+                }
+                "guest-file-write" => {
+                    let text = arguments["buf-b64"].as_str().unwrap();
+                    seen.0.push(text.to_owned());
+                    json!({"return": {"count": 14, "eof": false}})
+                }
+                "guest-file-close" => {
+                    seen.1 -= 1;
+                    json!({"return": {}})
+                }
+                _ => return None,
+            })
+        }));
+        agent.accept_memory().await.unwrap();
+        let seen = seen.lock().unwrap();
+        assert_eq!(
+            (seen.0.clone(), seen.1),
+            (written.into_iter().map(str::to_owned).collect(), 0)
+        );
+    }
+}

@@ -10,6 +10,7 @@ mod connection;
 mod error;
 mod event;
 mod plug;
+mod size;
 mod stats;
 
 use std::os::unix::net::UnixStream;
@@ -26,6 +27,7 @@ use connection::Connection;
 pub use error::QmpError;
 pub use event::{Ending, Event};
 pub use plug::PORTS;
+pub use size::{GuestMemory, VcpuPlace};
 pub use stats::DiskStats;
 
 /// The state of the machine as QEMU names it: `running`, `paused`, `internal-error`, …

@@ -14,3 +14,4 @@ mod disks;
 mod firmware;
 mod guest;
 mod life;
+mod size;
