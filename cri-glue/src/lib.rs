@@ -21,6 +21,7 @@ pub mod nic;
 pub mod overhead;
 pub mod record;
 pub mod role;
+mod room;
 pub mod runtime;
 pub mod sandbox;
 pub mod seed;

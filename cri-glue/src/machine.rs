@@ -1,7 +1,5 @@
 //! The spec as a `Machine`: everything but its disks and its network, which have descriptors.
 
-use std::path::Path;
-
 use oci_spec::runtime::LinuxResources;
 use qemu_driver::machine::{
     Accelerator, Cpu, CpuModel, CpuWord, Machine, MachineError, MachineType, Memory, Name, Uuid,
@@ -14,6 +12,7 @@ use vm_api::v1::VirtualMachineInstanceSpec;
 use crate::bundle::Bundle;
 use crate::config::NodeConfig;
 use crate::overhead;
+use crate::room::{self, Node};
 
 /// The name space in which machines that bring no UUID get theirs.
 const UUID_NAMESPACE: Uuid = Uuid::from_u128(0x5b1f_0c9e_7d4a_4f63_9a51_c2e8_30f7_6d14);
@@ -89,19 +88,22 @@ pub fn build(
         .as_ref()
         .and_then(|machine| machine.r#type.as_deref());
     let wished_type = wished_type.filter(|wished| !wished.is_empty());
+    let has = Node::this();
+    let memory = memory(spec, &resources, has.memory_bytes)?;
     let machine = Machine::new(
         Name::new("machine", names.machine.as_str())?,
         uuid(bundle, spec, &names.cluster)?,
         MachineType::new(wished_type.unwrap_or(&node.qemu.machine))?,
         accelerator,
-        cpu(spec, &resources)?,
-        memory(spec, &resources, node_memory_bytes())?,
+        cpu(spec, &resources, has.processors)?,
+        memory,
     );
     let display = spec.domain.devices.autoattach_graphics_device;
     let machine = match display.unwrap_or(true) {
         true => machine.with_display(),
         false => machine,
     };
+    let machine = machine.with_max_memory(has.max_memory(spec, memory.bytes())?);
     let serial = spec
         .domain
         .firmware
@@ -132,7 +134,11 @@ fn uuid(
     }
 }
 
-fn cpu(spec: &VirtualMachineInstanceSpec, resources: &LinuxResources) -> Result<Cpu, BuildError> {
+fn cpu(
+    spec: &VirtualMachineInstanceSpec,
+    resources: &LinuxResources,
+    node: Option<u32>,
+) -> Result<Cpu, BuildError> {
     let topology = machine::topology(spec, overhead::cpu_limit_millis(resources))?;
     let model = spec
         .domain
@@ -146,12 +152,9 @@ fn cpu(spec: &VirtualMachineInstanceSpec, resources: &LinuxResources) -> Result<
             features: Vec::new(),
         },
     };
-    Ok(Cpu::new(
-        topology.sockets,
-        topology.cores,
-        topology.threads,
-        model,
-    )?)
+    let cpu = Cpu::new(topology.sockets, topology.cores, topology.threads, model)?;
+    let most = machine::max_sockets(spec, topology);
+    Ok(cpu.with_max_sockets(room::sockets(topology, most, node))?)
 }
 
 fn memory(
@@ -179,16 +182,6 @@ fn names_memory(spec: &VirtualMachineInstanceSpec) -> bool {
         .memory
         .as_ref()
         .is_some_and(|memory| memory.guest.is_some())
-}
-
-/// The node's memory in bytes, where the kernel tells it.
-fn node_memory_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string(Path::new("/proc/meminfo")).ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -220,6 +213,7 @@ mod tests {
         let machine = machine(|_| {}, json!({})).unwrap();
         assert_eq!(machine.memory().bytes(), 256 * MIB);
         assert_eq!(machine.cpu().vcpus(), 2);
+        assert!(machine.cpu().max_vcpus() <= 8);
         assert_eq!(machine.name().as_str(), "pod-a");
     }
 

@@ -15,9 +15,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qemu_driver::Qmp;
 use qemu_driver::machine::Accelerator;
 use qemu_driver::qmp::Event;
+use qemu_driver::{Machine, Qmp};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::sync::broadcast;
 use tokio::task::spawn_blocking;
@@ -89,6 +89,32 @@ pub struct Launched {
     pub termination_log: Option<TerminationLog>,
     /// What runs the guest's instructions.
     pub accelerator: Accelerator,
+    /// What it starts with and can grow to.
+    pub size: Size,
+}
+
+/// What a machine starts with, and what it can grow to while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// vCPUs at the start.
+    pub vcpus: u32,
+    /// The most vCPUs.
+    pub max_vcpus: u32,
+    /// Bytes of guest memory at the start.
+    pub memory_bytes: u64,
+    /// The most bytes of guest memory.
+    pub max_memory_bytes: u64,
+}
+
+impl Size {
+    fn of(machine: &Machine) -> Self {
+        Self {
+            vcpus: machine.cpu().vcpus(),
+            max_vcpus: machine.cpu().max_vcpus(),
+            memory_bytes: machine.memory().bytes(),
+            max_memory_bytes: machine.max_memory_bytes(),
+        }
+    }
 }
 
 /// The network of a running machine.
@@ -168,6 +194,7 @@ async fn launch(
         network,
         accelerator,
         termination_log,
+        size,
     } = prepared;
     let mut diagnostics = Diagnostics::read(output).map_err(LaunchError::Pipe)?;
     let cgroups_path = request.bundle.cgroups_path();
@@ -193,6 +220,7 @@ async fn launch(
         diagnostics,
         termination_log,
         accelerator,
+        size,
     })
 }
 

@@ -17,7 +17,7 @@ use vm_api::contract::{DISK_DIRECTORY, VOLUME_SIZES_ANNOTATION};
 use vm_api::machine::{self, Bootloader, MachineDisk, VolumeSource};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
-use super::{LaunchError, Request};
+use super::{LaunchError, Request, Size};
 use crate::beneath::Directory;
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
@@ -47,6 +47,7 @@ pub(super) struct Prepared {
     pub(super) network: Option<(DhcpServer, NetworkUndo)>,
     pub(super) accelerator: Accelerator,
     pub(super) termination_log: Option<TerminationLog>,
+    pub(super) size: Size,
 }
 
 /// QEMU's container, to be created.
@@ -107,6 +108,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     let firmware = firmware(&spec, request, &user, &mut record)?;
     let mut machine = machine.with_firmware(firmware);
     let network = attach_network(&spec, request, &mounts, &names, &mut machine, &mut record)?;
+    let size = Size::of(&machine);
     let (command_line, channels) = CommandLine::new(machine).map_err(LaunchError::Sockets)?;
 
     let jail = bundle.dir().join(jail::DIRECTORY);
@@ -156,6 +158,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         network,
         accelerator,
         termination_log: mounts.termination_log().map(TerminationLog::new),
+        size,
     })
 }
 
