@@ -1,5 +1,4 @@
-//! `Update` of a running machine: its control group follows, with QEMU's own need on top; the
-//! guest's memory and the number of its processors do not change.
+//! The limits of a running machine's control group: the container's, with QEMU's own need on top.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,32 +33,21 @@ impl Limits {
         }
     }
 
-    /// How many processors `wanted` has room for, if that is more than the container was made with.
-    pub(super) fn more_cpus(&self, wanted: &LinuxResources) -> Option<u64> {
-        let asked = cpu_limit_millis(wanted)?;
-        // Without a limit, every one is lower.
-        let made = cpu_limit_millis(self.bundle.linux().resources().as_ref()?)?;
-        (asked > made).then(|| asked.div_ceil(1000))
+    /// What the container was made with.
+    pub(super) fn at_start(&self) -> (Option<u64>, Option<u64>) {
+        let resources = self.bundle.linux().resources().as_ref();
+        (
+            resources.and_then(cpu_limit_millis),
+            resources.and_then(memory_limit),
+        )
     }
 
-    /// Sets the limits to `wanted`, which are the container's. Blocks.
-    pub(super) fn update(&self, wanted: &LinuxResources) -> Result<(), Fault> {
-        let now = self
-            .bundle
-            .linux()
-            .resources()
-            .as_ref()
-            .and_then(memory_limit);
-        let asked = memory_limit(wanted);
-        if asked.is_some() && asked != now {
-            return Err(Fault::Unsupported(format!(
-                "the memory of a running machine cannot be changed yet (limit {}, asked for {}): \
-                 stop it first",
-                mebibytes(now),
-                mebibytes(asked),
-            )));
-        }
-        let raised = Overhead::of(self.accelerator)
+    /// Sets the limits to `wanted`, which are the container's, and `kept` bytes of memory that the
+    /// guest has not returned yet. Blocks.
+    pub(super) fn update(&self, wanted: &LinuxResources, kept: u64) -> Result<(), Fault> {
+        let mut overhead = Overhead::of(self.accelerator);
+        overhead.memory_bytes += kept;
+        let raised = overhead
             .add_to(wanted, self.pod_limits()?, self.accelerator)
             .map_err(Fault::failed)?;
         self.runtime
@@ -82,8 +70,4 @@ impl Limits {
     fn jail(&self) -> PathBuf {
         self.bundle.dir().join(jail::DIRECTORY)
     }
-}
-
-fn mebibytes(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "none".to_owned(), |bytes| format!("{} MiB", bytes >> 20))
 }

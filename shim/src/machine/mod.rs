@@ -8,6 +8,8 @@ mod ending;
 mod exec;
 mod limits;
 mod power;
+mod resize;
+mod target;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,13 +37,15 @@ use crate::resources;
 use crate::stdio::Console;
 use crate::task::{
     Container, Exit, Fault, Happening, Holder, Life, Member, Phase, Pod, Process, StdioPaths,
-    blocking, to_the_end,
+    to_the_end,
 };
 use agent::GuestAgent;
 use ending::{Causes, Verdict, judge};
 use exec::{Execs, Target};
 use limits::Limits;
 use power::PowerButton;
+use resize::Resize;
+use target::Start;
 
 /// Longest time for the guest agent to answer.
 const AGENT_BOUND: Duration = Duration::from_secs(5);
@@ -55,6 +59,7 @@ struct Machine {
     limits: Limits,
     guest: Arc<GuestAgent>,
     execs: Execs,
+    resize: Arc<Resize>,
     /// Serves the guest's DHCP for as long as the machine lives.
     network: Mutex<Option<Arc<MachineNetwork>>>,
 }
@@ -100,6 +105,7 @@ pub(crate) async fn create(
         diagnostics,
         termination_log,
         accelerator,
+        size,
         events,
         pid: _,
     } = launched;
@@ -126,6 +132,13 @@ pub(crate) async fn create(
         }
     };
     let limits = Limits::new(pod, &bundle, accelerator);
+    let (cpu_millis, memory_bytes) = limits.at_start();
+    let start = Start {
+        size,
+        cpu_millis,
+        memory_bytes,
+    };
+    let resize = Arc::new(Resize::new(qmp.clone(), button.clone(), limits, start));
     let life = Life::new(request.id.clone(), request.bundle.clone(), pid, stdio);
     let member = Arc::new(Member::new(
         pod.clone(),
@@ -166,6 +179,7 @@ pub(crate) async fn create(
             limits,
             guest,
             execs,
+            resize,
             network,
         }),
         pid,
@@ -246,19 +260,6 @@ impl Machine {
             ..TaskResumed::default()
         });
         Ok(())
-    }
-
-    /// Refuses a limit of more processors than the guest has, which would change nothing for it.
-    async fn has_processors(&self, asked: u64) -> Result<(), Fault> {
-        let threads = self.qmp.vcpu_threads().await.map_err(Fault::failed)?;
-        if u64::try_from(threads.len()).is_ok_and(|there| there >= asked) {
-            return Ok(());
-        }
-        Err(Fault::Unsupported(format!(
-            "the processors of a running machine cannot be changed yet (it has {}, asked for a \
-             limit of {asked}): stop it first",
-            threads.len(),
-        )))
     }
 
     /// Presses the power button; what follows is the guest's matter.
@@ -385,12 +386,9 @@ impl Task for Machine {
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
-        let limits = self.limits.clone();
+        let resize = self.resize.clone();
         let wanted = resources::parse(&request)?;
-        if let Some(asked) = limits.more_cpus(&wanted) {
-            self.has_processors(asked).await?;
-        }
-        to_the_end(blocking(move || limits.update(&wanted))).await?;
+        to_the_end(async move { resize.update(wanted).await }).await?;
         Ok(Empty::default())
     }
 

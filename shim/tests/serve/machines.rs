@@ -3,19 +3,16 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use containerd_shim::api::{
-    ExecProcessRequest, PauseRequest, ResumeRequest, StatsRequest, Status, UpdateTaskRequest,
-};
+use containerd_shim::api::{ExecProcessRequest, PauseRequest, ResumeRequest, StatsRequest, Status};
 use containerd_shim::protos::cgroups::metrics::Metrics;
 use containerd_shim::protos::protobuf::Message;
-use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::guest::{GREETING, Then};
 use crate::pod::{Pod, Task, bound, fifo, read};
 
 /// A pod whose sandbox runs and whose machine was created, with output to a fifo.
-async fn created(then: Then) -> (Pod, Task, Task, String) {
+pub(crate) async fn created(then: Then) -> (Pod, Task, Task, String) {
     let pod = Pod::new().await;
     pod.prepare_sandbox();
     pod.prepare_machine("vm", then);
@@ -151,54 +148,6 @@ async fn it_is_paused_measured_and_killed() {
     let topics = pod.daemon.topics(&vm.id);
     let resumed = topics.iter().filter(|topic| *topic == "/tasks/resumed");
     assert_eq!(resumed.count(), 2, "{topics:?}");
-}
-
-#[tokio::test]
-async fn limits_of_processors_change_within_the_machine_and_memory_is_refused_by_name() {
-    let (pod, sandbox, vm, stdout) = created(Then::Halt).await;
-    let _output = read(&stdout);
-    vm.run().await;
-    let update = |json: &str| {
-        let resources = Any {
-            type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
-            value: json.as_bytes().to_vec(),
-            ..Any::default()
-        };
-        let id = vm.id.clone();
-        UpdateTaskRequest {
-            id,
-            resources: Some(resources).into(),
-            ..Default::default()
-        }
-    };
-    let request = update(r#"{"cpu":{"quota":50000,"period":100000}}"#);
-    vm.client.update(bound(), &request).await.unwrap();
-    let back = update(r#"{"cpu":{"quota":100000,"period":100000}}"#);
-    vm.client.update(bound(), &back).await.unwrap();
-    let second = update(r#"{"cpu":{"quota":150000,"period":100000}}"#);
-    let error = vm.client.update(bound(), &second).await.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("(it has 1, asked for a limit of 2)"),
-        "{error}"
-    );
-    let same = update(r#"{"memory":{"limit":67108864}}"#);
-    vm.client.update(bound(), &same).await.unwrap();
-    let more = update(r#"{"memory":{"limit":134217728}}"#);
-    let error = vm
-        .client
-        .update(bound(), &more)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("64 MiB") && error.contains("128 MiB"),
-        "{error}"
-    );
-    vm.finish().await;
-    sandbox.finish().await;
-    pod.assert_clean().await;
 }
 
 #[tokio::test]

@@ -14,4 +14,5 @@ mod guest;
 mod machines;
 mod ordinary;
 mod pod;
+mod resize;
 mod sandboxes;

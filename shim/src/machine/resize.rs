@@ -1,0 +1,277 @@
+//! `Update` of a running machine: its guest follows the container's limits as far as it can.
+//!
+//! What grows gets its limit first and what shrinks loses its limit last, so that the guest is never
+//! killed for a limit that it had no time to follow. One update at a time; each asks for the whole
+//! again and not for a difference, so that it can be repeated. Every wait is bounded, and the one for
+//! a guest ends soon after its last progress: kubelet comes again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oci_spec::runtime::LinuxResources;
+use qemu_driver::qmp::{GuestMemory, Qmp, QmpError, VcpuPlace};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use super::limits::Limits;
+use super::power::PowerButton;
+use super::target::{Asked, GuestSize, Start};
+use crate::task::{Fault, blocking};
+
+/// Time between two looks at how far the guest has come.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long a guest may make no progress. Linux needs some ten milliseconds for a vCPU or a block of
+/// memory; emulated and busy, a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a guest may take that does make progress.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// Changes the size of one machine.
+pub(super) struct Resize {
+    qmp: Qmp,
+    /// Knows the guest's agent.
+    button: Arc<PowerButton>,
+    limits: Limits,
+    start: Start,
+    turn: Mutex<()>,
+}
+
+impl Resize {
+    /// For the machine behind `qmp`, which was started as `start` says.
+    pub(super) fn new(qmp: Qmp, button: Arc<PowerButton>, limits: Limits, start: Start) -> Self {
+        Self {
+            qmp,
+            button,
+            limits,
+            start,
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Sets the limits of the container to `wanted`.
+    pub(super) async fn update(&self, wanted: LinuxResources) -> Result<(), Fault> {
+        let _turn = self.turn.lock().await;
+        let (cpu, memory) = (Asked::cpu_millis(&wanted), Asked::memory_bytes(&wanted));
+        let target = self.start.target(cpu, memory);
+        let target = target.map_err(|refusal| Fault::Invalid(refusal.to_string()))?;
+        let kept = match target.memory {
+            Some(size) => self.shrink(size).await?,
+            None => 0,
+        };
+        if let Some(vcpus) = target.vcpus {
+            self.plug(vcpus).await?;
+        }
+        let limits = self.limits.clone();
+        blocking(move || limits.update(&wanted, kept)).await?;
+        if let Some(vcpus) = target.vcpus {
+            self.unplug(vcpus).await?;
+        }
+        match target.memory {
+            Some(size) if kept > 0 => Err(Fault::Precondition(format!(
+                "the guest still holds {} MiB of memory and was asked to keep no more than {} MiB: \
+                 free memory in it, kubelet tries again",
+                (size.total() + kept).div_ceil(1 << 20),
+                size.total() >> 20,
+            ))),
+            Some(size) => self.grow(size).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the guest return what it has beyond `size`; the bytes that it keeps all the same.
+    async fn shrink(&self, size: GuestSize) -> Result<u64, Fault> {
+        let mut memory = self.memory().await?;
+        if memory.requested > size.plugged {
+            let request = self.qmp.request_memory(size.plugged).await;
+            request.map_err(fault)?;
+            memory = self.settle(|now| now.plugged <= size.plugged).await?;
+        }
+        if memory.held() > size.total() {
+            // Also what could not be unplugged: the balloon takes memory from anywhere.
+            let base = size.total().saturating_sub(memory.plugged);
+            self.qmp.balloon(base).await.map_err(fault)?;
+            memory = self.settle(|now| now.held() <= size.total()).await?;
+        }
+        let kept = memory.held().saturating_sub(size.total());
+        if kept > 0 {
+            // What it has returned stays returned, but it is pressed no further: a guest without any
+            // free memory ends its own processes.
+            self.qmp.balloon(memory.base).await.map_err(fault)?;
+        }
+        Ok(kept)
+    }
+
+    /// Gives the guest what it lacks of `size`.
+    async fn grow(&self, size: GuestSize) -> Result<(), Fault> {
+        let memory = self.memory().await?;
+        if memory.held() >= size.total() {
+            return Ok(());
+        }
+        // Less than all where memory that could not be unplugged stands in for it.
+        let base = size.base.min(size.total().saturating_sub(memory.plugged));
+        if memory.base < base {
+            self.qmp.balloon(base).await.map_err(fault)?;
+        }
+        if memory.requested < size.plugged {
+            self.accept_memory().await;
+            let request = self.qmp.request_memory(size.plugged).await;
+            request.map_err(fault)?;
+        }
+        let memory = self.settle(|now| now.held() >= size.total()).await?;
+        if memory.held() >= size.total() {
+            return Ok(());
+        }
+        Err(Fault::Precondition(format!(
+            "the guest has taken {} MiB of the {} MiB of memory that it was given: it needs the \
+             drivers virtio_mem and virtio_balloon, and memory blocks that come online (with the \
+             guest agent or memhp_default_state=online); kubelet tries again",
+            memory.held() >> 20,
+            size.total() >> 20,
+        )))
+    }
+
+    async fn accept_memory(&self) {
+        let Some(agent) = self.button.agent() else {
+            return;
+        };
+        if let Err(error) = agent.accept_memory().await {
+            tracing::info!(%error, "the guest decides by itself about memory that comes");
+        }
+    }
+
+    async fn memory(&self) -> Result<GuestMemory, Fault> {
+        self.qmp.guest_memory().await.map_err(fault)
+    }
+
+    /// Waits until the guest's memory is as `done` wants it, or does not change any more; what it is.
+    async fn settle(&self, done: impl Fn(GuestMemory) -> bool) -> Result<GuestMemory, Fault> {
+        let mut patience = Patience::new();
+        let mut last = self.memory().await?;
+        while !done(last) && patience.is_left() {
+            sleep(POLL).await;
+            let now = self.memory().await?;
+            if now != last {
+                patience.renew();
+            }
+            last = now;
+        }
+        Ok(last)
+    }
+
+    /// Gives the machine vCPUs up to `vcpus`, and brings them online.
+    async fn plug(&self, vcpus: u32) -> Result<(), Fault> {
+        let places = self.qmp.vcpu_places().await.map_err(fault)?;
+        let (there, free): (Vec<_>, Vec<_>) = places.iter().partition(|place| place.is_taken());
+        let vcpus = usize::try_from(vcpus).unwrap_or(usize::MAX);
+        let missing = vcpus.saturating_sub(there.len());
+        for place in free.into_iter().take(missing) {
+            self.qmp.plug_vcpu(place).await.map_err(fault)?;
+        }
+        if missing > 0 {
+            self.bring_online(vcpus).await;
+        }
+        Ok(())
+    }
+
+    /// Brings vCPUs online, if the guest has an agent; others do it by themselves (udev), or not.
+    async fn bring_online(&self, vcpus: usize) {
+        let Some(agent) = self.button.agent() else {
+            tracing::info!(
+                vcpus,
+                "no guest agent: the guest brings its vCPUs online by itself"
+            );
+            return;
+        };
+        // It sees them some milliseconds after they came.
+        let patience = Patience::new();
+        while patience.is_left() {
+            match agent.online_vcpus(vcpus).await {
+                Ok(online) if online >= vcpus => return,
+                Ok(_) => sleep(POLL).await,
+                Err(error) => {
+                    tracing::warn!(%error, vcpus, "vCPUs were not brought online");
+                    return;
+                }
+            }
+        }
+        tracing::warn!(vcpus, "the guest does not bring all of its vCPUs online");
+    }
+
+    /// Takes vCPUs away down to `vcpus`, as far as the guest lets them go: the limit counts anyway.
+    async fn unplug(&self, vcpus: u32) -> Result<(), Fault> {
+        let keep = usize::try_from(vcpus).unwrap_or(usize::MAX);
+        let mut there = self.vcpus().await?;
+        let mut patience = Patience::new();
+        let mut asked = false;
+        for place in there.iter().skip(keep).rev() {
+            match self.qmp.unplug_vcpu(place).await {
+                Ok(()) => asked = true,
+                // Also while the guest has not come as far as its ACPI.
+                Err(error @ QmpError::Refused { .. }) => {
+                    tracing::info!(%error, "a vCPU cannot be unplugged");
+                }
+                Err(error) => return Err(fault(error)),
+            }
+        }
+        while there.len() > keep && asked && patience.is_left() {
+            sleep(POLL).await;
+            let now = self.vcpus().await?;
+            if now.len() < there.len() {
+                patience.renew();
+            }
+            there = now;
+        }
+        if there.len() > keep {
+            let left = there.len();
+            tracing::warn!(
+                left,
+                keep,
+                "the guest keeps vCPUs: only their time is limited"
+            );
+        }
+        Ok(())
+    }
+
+    /// The places that have a vCPU.
+    async fn vcpus(&self) -> Result<Vec<VcpuPlace>, Fault> {
+        let mut places = self.qmp.vcpu_places().await.map_err(fault)?;
+        places.retain(VcpuPlace::is_taken);
+        Ok(places)
+    }
+}
+
+/// How long is waited for a guest.
+struct Patience {
+    until: Instant,
+    end: Instant,
+}
+
+impl Patience {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            until: now + PATIENCE,
+            end: now + BOUND,
+        }
+    }
+
+    /// There was progress.
+    fn renew(&mut self) {
+        self.until = Instant::now() + PATIENCE;
+    }
+
+    fn is_left(&self) -> bool {
+        Instant::now() < self.until.min(self.end)
+    }
+}
+
+fn fault(error: QmpError) -> Fault {
+    match error {
+        QmpError::Closed { .. } => {
+            Fault::Precondition("the machine ended while its size was changed".into())
+        }
+        error => Fault::failed(format!("cannot change the machine's size: {error}")),
+    }
+}
