@@ -14,22 +14,33 @@ const NOBODY: &[u8] = b"offline";
 const MOVABLE: &[u8] = b"online_movable";
 
 impl Agent {
-    /// Brings vCPUs online until `wanted` are, as far as there are so many; how many are.
-    pub async fn online_vcpus(&self, wanted: usize) -> Result<usize, AgentError> {
+    /// Brings vCPUs online or takes them offline until `wanted` are online, as far as there are so
+    /// many and the guest can do without the others; how many are.
+    pub async fn set_online_vcpus(&self, wanted: usize) -> Result<usize, AgentError> {
         let mut vcpus = self.execute(&qga::guest_get_vcpus {}).await?;
         let online = vcpus.iter().filter(|vcpu| vcpu.online).count();
-        vcpus.retain(|vcpu| !vcpu.online);
-        vcpus.truncate(wanted.saturating_sub(online));
+        let more = wanted > online;
+        vcpus.retain(|vcpu| vcpu.online != more && (more || vcpu.can_offline != Some(false)));
+        if !more {
+            // The last that came goes first.
+            vcpus.sort_by_key(|vcpu| std::cmp::Reverse(vcpu.logical_id));
+        }
+        vcpus.truncate(wanted.abs_diff(online));
         if vcpus.is_empty() {
             return Ok(online);
         }
         for vcpu in &mut vcpus {
-            vcpu.online = true;
+            vcpu.online = more;
             // Only told, never set.
             vcpu.can_offline = None;
         }
         let changed = self.execute(&qga::guest_set_vcpus { vcpus }).await?;
-        Ok(online + usize::try_from(changed).unwrap_or(0))
+        let changed = usize::try_from(changed).unwrap_or(0);
+        Ok(if more {
+            online + changed
+        } else {
+            online.saturating_sub(changed)
+        })
     }
 
     /// Lets the guest use memory as soon as it is plugged in, if nobody in it decides on that.

@@ -181,25 +181,33 @@ async fn rubbish_and_the_end_are_told() {
 }
 
 #[tokio::test]
-async fn vcpus_are_brought_online_as_far_as_they_are_wanted() {
-    let (agent, guest) = pair();
-    let vcpu =
-        |id: u32, online: bool| json!({"logical-id": id, "online": online, "can-offline": true});
-    tokio::spawn(serve(guest, move |command, arguments| match command {
-        "guest-get-vcpus" => Some(json!({"return": [
-            vcpu(0, true), vcpu(1, false), vcpu(2, false), vcpu(3, false),
-        ]})),
-        "guest-set-vcpus" => {
-            let set = arguments["vcpus"].as_array().unwrap();
-            let ids: Vec<_> = set.iter().map(|vcpu| &vcpu["logical-id"]).collect();
-            assert_eq!(ids, [1, 2]);
-            assert!(set.iter().all(|vcpu| vcpu["online"] == true));
-            Some(json!({"return": set.len()}))
-        }
-        _ => None,
-    }));
-    assert_eq!(agent.online_vcpus(3).await.unwrap(), 3);
-    assert_eq!(agent.online_vcpus(1).await.unwrap(), 1);
+async fn vcpus_go_online_and_offline_as_far_as_that_is_wanted() {
+    let vcpu = |id: u32, online: bool, can_offline: bool| json!({"logical-id": id, "online": online, "can-offline": can_offline});
+    for (wanted, ids, online) in [
+        (3, vec![], true),
+        (4, vec![2], true),
+        (9, vec![2, 4], true),
+        (2, vec![3], false),
+        (0, vec![3, 1], false),
+    ] {
+        let (agent, guest) = pair();
+        let left = usize::from(online) * ids.len() + 3 - usize::from(!online) * ids.len();
+        tokio::spawn(serve(guest, move |command, arguments| match command {
+            "guest-get-vcpus" => Some(json!({"return": [
+                vcpu(0, true, false), vcpu(1, true, true), vcpu(2, false, true),
+                vcpu(3, true, true), vcpu(4, false, true),
+            ]})),
+            "guest-set-vcpus" => {
+                let set = arguments["vcpus"].as_array().unwrap();
+                let asked: Vec<_> = set.iter().map(|vcpu| &vcpu["logical-id"]).collect();
+                assert_eq!(asked, ids);
+                assert!(set.iter().all(|vcpu| vcpu["online"] == online));
+                Some(json!({"return": set.len()}))
+            }
+            _ => None,
+        }));
+        assert_eq!(agent.set_online_vcpus(wanted).await.unwrap(), left);
+    }
 }
 
 #[tokio::test]

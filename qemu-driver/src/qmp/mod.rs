@@ -28,6 +28,7 @@ pub use error::QmpError;
 pub use event::{Ending, Event};
 pub use plug::PORTS;
 pub use size::{GuestMemory, VcpuPlace};
+pub use size::{AvailableMemory, GuestMemory, VcpuPlace};
 pub use stats::DiskStats;
 
 /// The state of the machine as QEMU names it: `running`, `paused`, `internal-error`, …

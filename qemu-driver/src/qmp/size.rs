@@ -161,6 +161,27 @@ impl Qmp {
         self.execute(&command).await.map(drop)
     }
 
+    /// Lets the guest tell how much memory it could do without, every `seconds`; 0 for never.
+    pub async fn poll_available_memory(&self, seconds: u32) -> Result<(), QmpError> {
+        let command = qmp::qom_set {
+            path: BALLOON.into(),
+            property: "guest-stats-polling-interval".into(),
+            value: json!(seconds),
+        };
+        self.execute(&command).await.map(drop)
+    }
+
+    /// What the guest last told of the memory that it could do without.
+    pub async fn available_memory(&self) -> Result<AvailableMemory, QmpError> {
+        let command = qmp::qom_get {
+            path: BALLOON.into(),
+            property: "guest-stats".into(),
+        };
+        self.execute(&command)
+            .await
+            .map(|answer| available(&answer))
+    }
+
     /// Asks the guest to keep `bytes` of the memory that it started with, and to put the rest of it
     /// into the balloon.
     pub async fn balloon(&self, bytes: u64) -> Result<(), QmpError> {
@@ -169,9 +190,49 @@ impl Qmp {
     }
 }
 
+/// QEMU's path of the balloon.
+const BALLOON: &str = "/machine/peripheral/balloon";
+
+/// The memory that a guest could do without, by its own word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AvailableMemory {
+    /// When it was told, in seconds; 0 for never.
+    pub at: u64,
+    /// Bytes. `None` if the guest's driver does not tell.
+    pub bytes: Option<u64>,
+}
+
+/// Source: QEMU, `docs/interop/virtio-balloon-stats.rst`: what is not told is -1.
+fn available(answer: &Value) -> AvailableMemory {
+    let told = |name: &str| {
+        let bytes = answer["stats"][name].as_u64();
+        bytes.filter(|bytes| *bytes != u64::MAX)
+    };
+    AvailableMemory {
+        at: answer["last-update"].as_u64().unwrap_or(0),
+        bytes: told("stat-available-memory").or_else(|| told("stat-free-memory")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_guest_does_not_tell_is_not_known() {
+        for (available_memory, free, expected) in [
+            (json!(5), json!(3), Some(5)),
+            (json!(u64::MAX), json!(3), Some(3)),
+            (json!(-1), json!(u64::MAX), None),
+        ] {
+            let stats =
+                json!({"stat-available-memory": available_memory, "stat-free-memory": free});
+            let told = available(&json!({"last-update": 7, "stats": stats}));
+            let bytes = expected;
+            assert_eq!(told, AvailableMemory { at: 7, bytes });
+        }
+        assert_eq!(available(&json!({})), AvailableMemory::default());
+    }
 
     #[test]
     fn places_are_ordered_from_the_first_socket() {

@@ -3,7 +3,7 @@
 
 use qemu_driver::Machine;
 use qemu_driver::machine::{Accelerator, Cpu, CpuModel, MachineType, Memory, Uuid};
-use qemu_driver::qmp::{GuestMemory, QmpError, VcpuPlace};
+use qemu_driver::qmp::{AvailableMemory, GuestMemory, QmpError, VcpuPlace};
 
 use super::boot_sector::BootSector;
 use super::guest::{Guest, machine, machine_with, name};
@@ -76,6 +76,9 @@ async fn memory_is_offered_up_to_its_room() {
         );
     }
     guest.qmp.request_memory(0).await.unwrap();
+    guest.qmp.poll_available_memory(1).await.unwrap();
+    let available = guest.qmp.available_memory().await.unwrap();
+    assert_eq!(available, AvailableMemory::default());
     guest.qmp.balloon(16 * MIB).await.unwrap();
     assert_eq!(guest.qmp.guest_memory().await.unwrap(), memory(0));
 }
