@@ -138,7 +138,8 @@ pub(crate) async fn create(
         cpu_millis,
         memory_bytes,
     };
-    let resize = Arc::new(Resize::new(qmp.clone(), button.clone(), limits, start));
+    let resize = Resize::new(qmp.clone(), button.clone(), limits, start, accelerator);
+    let resize = Arc::new(resize);
     let life = Life::new(request.id.clone(), request.bundle.clone(), pid, stdio);
     let member = Arc::new(Member::new(
         pod.clone(),

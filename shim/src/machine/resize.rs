@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
+use qemu_driver::machine::Accelerator;
 use qemu_driver::qmp::{GuestMemory, Qmp, QmpError, VcpuPlace};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
@@ -35,24 +36,34 @@ pub(super) struct Resize {
     button: Arc<PowerButton>,
     limits: Limits,
     start: Start,
-    turn: Mutex<()>,
+    emulated: bool,
+    /// The vCPUs that the machine was last asked to have; held while it is resized.
+    vcpus: Mutex<u32>,
 }
 
 impl Resize {
     /// For the machine behind `qmp`, which was started as `start` says.
-    pub(super) fn new(qmp: Qmp, button: Arc<PowerButton>, limits: Limits, start: Start) -> Self {
+    pub(super) fn new(
+        qmp: Qmp,
+        button: Arc<PowerButton>,
+        limits: Limits,
+        start: Start,
+        accelerator: Accelerator,
+    ) -> Self {
+        let emulated = accelerator == Accelerator::Tcg;
         Self {
             qmp,
             button,
             limits,
             start,
-            turn: Mutex::default(),
+            emulated,
+            vcpus: Mutex::new(start.size.vcpus),
         }
     }
 
     /// Sets the limits of the container to `wanted`.
     pub(super) async fn update(&self, wanted: LinuxResources) -> Result<(), Fault> {
-        let _turn = self.turn.lock().await;
+        let mut last = self.vcpus.lock().await;
         let (cpu, memory) = (Asked::cpu_millis(&wanted), Asked::memory_bytes(&wanted));
         let target = self.start.target(cpu, memory);
         let target = target.map_err(|refusal| Fault::Invalid(refusal.to_string()))?;
@@ -61,12 +72,13 @@ impl Resize {
             None => 0,
         };
         if let Some(vcpus) = target.vcpus {
-            self.plug(vcpus).await?;
+            self.plug(*last, vcpus).await?;
         }
         let limits = self.limits.clone();
         blocking(move || limits.update(&wanted, kept)).await?;
         if let Some(vcpus) = target.vcpus {
-            self.unplug(vcpus).await?;
+            self.unplug(*last, vcpus).await?;
+            *last = vcpus;
         }
         match target.memory {
             Some(size) if kept > 0 => Err(Fault::Precondition(format!(
@@ -90,17 +102,34 @@ impl Resize {
         }
         if memory.held() > size.total() {
             // Also what could not be unplugged: the balloon takes memory from anywhere.
+            let spare = spare(memory, self.available().await?);
             let base = size.total().saturating_sub(memory.plugged);
+            let base = base.max(memory.base.saturating_sub(spare));
             self.qmp.balloon(base).await.map_err(fault)?;
-            memory = self.settle(|now| now.held() <= size.total()).await?;
+            memory = self.settle(|now| now.base <= base).await?;
         }
         let kept = memory.held().saturating_sub(size.total());
         if kept > 0 {
-            // What it has returned stays returned, but it is pressed no further: a guest without any
-            // free memory ends its own processes.
+            // What it has returned stays returned, but it is pressed no further.
             self.qmp.balloon(memory.base).await.map_err(fault)?;
         }
         Ok(kept)
+    }
+
+    /// What memory the guest can do without now, if it tells.
+    async fn available(&self) -> Result<Option<u64>, Fault> {
+        let before = self.qmp.available_memory().await.map_err(fault)?;
+        let asked = self.qmp.poll_available_memory(1).await;
+        asked.map_err(fault)?;
+        let patience = Patience::new();
+        let mut told = before;
+        while told.at == before.at && patience.is_left() {
+            sleep(POLL).await;
+            told = self.qmp.available_memory().await.map_err(fault)?;
+        }
+        let asked = self.qmp.poll_available_memory(0).await;
+        asked.map_err(fault)?;
+        Ok(told.bytes.filter(|_| told.at != before.at))
     }
 
     /// Gives the guest what it lacks of `size`.
@@ -160,48 +189,59 @@ impl Resize {
         Ok(last)
     }
 
-    /// Gives the machine vCPUs up to `vcpus`, and brings them online.
-    async fn plug(&self, vcpus: u32) -> Result<(), Fault> {
+    /// Gives the machine vCPUs up to `vcpus`, and brings them online; `before` is what it was last
+    /// asked to have.
+    async fn plug(&self, before: u32, vcpus: u32) -> Result<(), Fault> {
         let places = self.qmp.vcpu_places().await.map_err(fault)?;
         let (there, free): (Vec<_>, Vec<_>) = places.iter().partition(|place| place.is_taken());
-        let vcpus = usize::try_from(vcpus).unwrap_or(usize::MAX);
-        let missing = vcpus.saturating_sub(there.len());
+        let missing = usize(vcpus).saturating_sub(there.len());
         for place in free.into_iter().take(missing) {
             self.qmp.plug_vcpu(place).await.map_err(fault)?;
         }
-        if missing > 0 {
-            self.bring_online(vcpus).await;
+        // Nothing new: what the guest's owner did with them stays.
+        if missing > 0 || vcpus > before {
+            self.set_online(usize(vcpus)).await;
         }
         Ok(())
     }
 
-    /// Brings vCPUs online, if the guest has an agent; others do it by themselves (udev), or not.
-    async fn bring_online(&self, vcpus: usize) {
+    /// Lets the guest's agent, if there is one, use so many vCPUs. Guests without bring theirs online
+    /// by themselves (udev), or not.
+    async fn set_online(&self, vcpus: usize) {
         let Some(agent) = self.button.agent() else {
-            tracing::info!(
-                vcpus,
-                "no guest agent: the guest brings its vCPUs online by itself"
-            );
+            tracing::info!(vcpus, "no guest agent: vCPUs are the guest's own matter");
             return;
         };
-        // It sees them some milliseconds after they came.
+        // It sees new ones some milliseconds after they came, and takes them for online at first.
         let patience = Patience::new();
+        let mut settled = false;
         while patience.is_left() {
-            match agent.online_vcpus(vcpus).await {
-                Ok(online) if online >= vcpus => return,
-                Ok(_) => sleep(POLL).await,
+            match agent.set_online_vcpus(vcpus).await {
+                Ok(online) if online == vcpus && settled => return,
+                Ok(online) => {
+                    settled = online == vcpus;
+                    sleep(POLL).await;
+                }
                 Err(error) => {
-                    tracing::warn!(%error, vcpus, "vCPUs were not brought online");
+                    tracing::warn!(%error, vcpus, "the guest's vCPUs are not those of its limit");
                     return;
                 }
             }
         }
-        tracing::warn!(vcpus, "the guest does not bring all of its vCPUs online");
+        tracing::warn!(vcpus, "the guest's vCPUs are not those of its limit");
     }
 
     /// Takes vCPUs away down to `vcpus`, as far as the guest lets them go: the limit counts anyway.
-    async fn unplug(&self, vcpus: u32) -> Result<(), Fault> {
-        let keep = usize::try_from(vcpus).unwrap_or(usize::MAX);
+    async fn unplug(&self, before: u32, vcpus: u32) -> Result<(), Fault> {
+        let keep = usize(vcpus);
+        if self.emulated {
+            // TCG never frees what it keeps for a vCPU and has it for the most of them at a time:
+            // QEMU aborts when one is plugged in after another was unplugged.
+            if vcpus < before {
+                self.set_online(keep).await;
+            }
+            return Ok(());
+        }
         let mut there = self.vcpus().await?;
         let mut patience = Patience::new();
         let mut asked = false;
@@ -242,6 +282,17 @@ impl Resize {
     }
 }
 
+/// The least that is left to a guest of what it says it could do without, in bytes: the balloon would
+/// take all of it, and the guest would end its own processes for want of memory.
+const RESERVE: u64 = 32 << 20;
+
+/// The bytes that the balloon may take from a guest that has this `memory` and could do without
+/// `available` bytes of it; of a guest that does not tell, none.
+fn spare(memory: GuestMemory, available: Option<u64>) -> u64 {
+    let reserve = RESERVE.max(memory.held() / 16);
+    available.unwrap_or(0).saturating_sub(reserve)
+}
+
 /// How long is waited for a guest.
 struct Patience {
     until: Instant,
@@ -267,11 +318,39 @@ impl Patience {
     }
 }
 
+fn usize(vcpus: u32) -> usize {
+    usize::try_from(vcpus).unwrap_or(usize::MAX)
+}
+
 fn fault(error: QmpError) -> Fault {
     match error {
         QmpError::Closed { .. } => {
             Fault::Precondition("the machine ended while its size was changed".into())
         }
         error => Fault::failed(format!("cannot change the machine's size: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_keeps_a_reserve() {
+        const MIB: u64 = 1 << 20;
+        for (held, available, expected) in [
+            (256, Some(200), 168),
+            (256, Some(32), 0),
+            (256, Some(0), 0),
+            (1024, Some(500), 436),
+            (1024, None, 0),
+        ] {
+            let memory = GuestMemory {
+                base: held * MIB,
+                ..GuestMemory::default()
+            };
+            let available = available.map(|mib: u64| mib * MIB);
+            assert_eq!(spare(memory, available), expected * MIB);
+        }
     }
 }
