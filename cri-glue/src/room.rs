@@ -1,10 +1,16 @@
 //! How far a machine can grow while it runs, within what its node has.
 //!
-//! What the room costs a guest (Linux 6.1, measured): 256 KiB for each vCPU that can be added, and
-//! for memory nothing, but 64 MiB once if without it the guest had no memory above 4 GiB, which it
-//! has from 2816 MiB on. Linux sets them aside for devices that reach no further than 4 GiB as soon
-//! as the firmware says that there may be more (swiotlb). QEMU itself gets 0.1 MiB larger, and
-//! nothing boots slower.
+//! What the room costs, measured with Linux 6.1 and QEMU 7.2 under emulation, three boots each:
+//!
+//! | machine | guest's memory | QEMU's resident memory | boot |
+//! |---|---|---|---|
+//! | 1 vCPU, room for 3 more | 0.75 MiB less | the same | the same |
+//! | 3 GiB, room for 9 more | the same | 7 MiB more, all the guest's | the same |
+//! | 256 MiB, room for 768 MiB | 65 MiB less | 64 MiB more, all the guest's | the same |
+//!
+//! The last is Linux's swiotlb: 64 MiB for devices that reach no further than 4 GiB, set aside as soon
+//! as the firmware says that there may be memory above. A guest from 2816 MiB on has some there
+//! anyway.
 
 use vm_api::field::FieldError;
 use vm_api::machine::{self, GROWTH, Topology};
