@@ -42,12 +42,9 @@ impl Limits {
         )
     }
 
-    /// Sets the limits to `wanted`, which are the container's, and `kept` bytes of memory that the
-    /// guest has not returned yet. Blocks.
-    pub(super) fn update(&self, wanted: &LinuxResources, kept: u64) -> Result<(), Fault> {
-        let mut overhead = Overhead::of(self.accelerator);
-        overhead.memory_bytes += kept;
-        let raised = overhead
+    /// Sets the limits to `wanted`, which are the container's. Blocks.
+    pub(super) fn update(&self, wanted: &LinuxResources) -> Result<(), Fault> {
+        let raised = Overhead::of(self.accelerator)
             .add_to(wanted, self.pod_limits()?, self.accelerator)
             .map_err(Fault::failed)?;
         self.runtime

@@ -1,7 +1,7 @@
 //! `Update` of a running machine: its guest follows the container's limits as far as it can.
 //!
 //! What grows gets its limit first and what shrinks loses its limit last, so that the guest is never
-//! killed for a limit that it had no time to follow. One update at a time; each asks for the whole
+//! killed for a limit that it had no time to follow. Memory changes wholly or not at all. One update at a time; each asks for the whole
 //! again and not for a difference, so that it can be repeated. Every wait is bounded, and the one for
 //! a guest ends soon after its last progress: kubelet comes again.
 
@@ -67,53 +67,72 @@ impl Resize {
         let (cpu, memory) = (Asked::cpu_millis(&wanted), Asked::memory_bytes(&wanted));
         let target = self.start.target(cpu, memory);
         let target = target.map_err(|refusal| Fault::Invalid(refusal.to_string()))?;
-        let kept = match target.memory {
-            Some(size) => self.shrink(size).await?,
-            None => 0,
-        };
-        if let Some(vcpus) = target.vcpus {
-            self.plug(*last, vcpus).await?;
+        let before = self.memory().await?;
+        if let Some(size) = target.memory {
+            self.shrink(before, size).await?;
         }
-        let limits = self.limits.clone();
-        blocking(move || limits.update(&wanted, kept)).await?;
+        let limited = async {
+            if let Some(vcpus) = target.vcpus {
+                self.plug(*last, vcpus).await?;
+            }
+            let limits = self.limits.clone();
+            blocking(move || limits.update(&wanted)).await
+        };
+        if let Err(fault) = limited.await {
+            self.restore(before).await?;
+            return Err(fault);
+        }
         if let Some(vcpus) = target.vcpus {
             self.unplug(*last, vcpus).await?;
             *last = vcpus;
         }
         match target.memory {
-            Some(size) if kept > 0 => Err(Fault::Precondition(format!(
-                "the guest still holds {} MiB of memory and was asked to keep no more than {} MiB: \
-                 free memory in it, kubelet tries again",
-                (size.total() + kept).div_ceil(1 << 20),
-                size.total() >> 20,
-            ))),
-            Some(size) => self.grow(size).await,
+            Some(size) => self.grow(before, size).await,
             None => Ok(()),
         }
     }
 
-    /// Lets the guest return what it has beyond `size`; the bytes that it keeps all the same.
-    async fn shrink(&self, size: GuestSize) -> Result<u64, Fault> {
-        let mut memory = self.memory().await?;
-        if memory.requested > size.plugged {
+    /// Lets the guest return what it has beyond `size`, all of it or nothing.
+    async fn shrink(&self, before: GuestMemory, size: GuestSize) -> Result<(), Fault> {
+        let mut memory = before;
+        let excess = before.held().saturating_sub(size.total());
+        let mut tells = false;
+        if excess > 0
+            && let Some(available) = self.available().await?
+        {
+            tells = true;
+            let spare = spare(before, available);
+            if spare < excess {
+                return Err(still_held(before.held() - spare, size));
+            }
+        }
+        if before.requested > size.plugged {
             let request = self.qmp.request_memory(size.plugged).await;
             request.map_err(fault)?;
             memory = self.settle(|now| now.plugged <= size.plugged).await?;
         }
-        if memory.held() > size.total() {
+        if memory.held() > size.total() && tells {
             // Also what could not be unplugged: the balloon takes memory from anywhere.
-            let spare = spare(memory, self.available().await?);
             let base = size.total().saturating_sub(memory.plugged);
-            let base = base.max(memory.base.saturating_sub(spare));
             self.qmp.balloon(base).await.map_err(fault)?;
-            memory = self.settle(|now| now.base <= base).await?;
+            memory = self.settle(|now| now.held() <= size.total()).await?;
         }
-        let kept = memory.held().saturating_sub(size.total());
-        if kept > 0 {
-            // What it has returned stays returned, but it is pressed no further.
-            self.qmp.balloon(memory.base).await.map_err(fault)?;
+        if memory.held() > size.total() {
+            self.restore(before).await?;
+            return Err(still_held(memory.held(), size));
         }
-        Ok(kept)
+        Ok(())
+    }
+
+    /// Lets the guest have what it had `before` a change that failed. Containerd forgets such a change:
+    /// who takes it back changes nothing in its eyes, and the machine would not be asked again.
+    async fn restore(&self, before: GuestMemory) -> Result<(), Fault> {
+        let now = self.memory().await?;
+        if now.requested != before.requested {
+            let request = self.qmp.request_memory(before.requested).await;
+            request.map_err(fault)?;
+        }
+        self.qmp.balloon(before.base).await.map_err(fault)
     }
 
     /// What memory the guest can do without now, if it tells.
@@ -133,7 +152,7 @@ impl Resize {
     }
 
     /// Gives the guest what it lacks of `size`.
-    async fn grow(&self, size: GuestSize) -> Result<(), Fault> {
+    async fn grow(&self, before: GuestMemory, size: GuestSize) -> Result<(), Fault> {
         let memory = self.memory().await?;
         if memory.held() >= size.total() {
             return Ok(());
@@ -152,6 +171,7 @@ impl Resize {
         if memory.held() >= size.total() {
             return Ok(());
         }
+        self.restore(before).await?;
         Err(Fault::Precondition(format!(
             "the guest has taken {} MiB of the {} MiB of memory that it was given: it needs the \
              drivers virtio_mem and virtio_balloon, and memory blocks that come online (with the \
@@ -286,11 +306,20 @@ impl Resize {
 /// take all of it, and the guest would end its own processes for want of memory.
 const RESERVE: u64 = 32 << 20;
 
-/// The bytes that the balloon may take from a guest that has this `memory` and could do without
-/// `available` bytes of it; of a guest that does not tell, none.
-fn spare(memory: GuestMemory, available: Option<u64>) -> u64 {
+/// The bytes that may be taken from a guest that has this `memory` and could do without `available`
+/// bytes of it.
+fn spare(memory: GuestMemory, available: u64) -> u64 {
     let reserve = RESERVE.max(memory.held() / 16);
-    available.unwrap_or(0).saturating_sub(reserve)
+    available.saturating_sub(reserve).min(memory.held())
+}
+
+fn still_held(bytes: u64, size: GuestSize) -> Fault {
+    Fault::Precondition(format!(
+        "the guest still holds {} MiB of memory and was asked to keep no more than {} MiB: free memory \
+         in it, kubelet tries again",
+        bytes.div_ceil(1 << 20),
+        size.total() >> 20,
+    ))
 }
 
 /// How long is waited for a guest.
@@ -339,18 +368,17 @@ mod tests {
     fn a_guest_keeps_a_reserve() {
         const MIB: u64 = 1 << 20;
         for (held, available, expected) in [
-            (256, Some(200), 168),
-            (256, Some(32), 0),
-            (256, Some(0), 0),
-            (1024, Some(500), 436),
-            (1024, None, 0),
+            (256, 200, 168),
+            (256, 32, 0),
+            (256, 0, 0),
+            (256, u64::MAX / MIB, 256),
+            (1024, 500, 436),
         ] {
             let memory = GuestMemory {
                 base: held * MIB,
                 ..GuestMemory::default()
             };
-            let available = available.map(|mib: u64| mib * MIB);
-            assert_eq!(spare(memory, available), expected * MIB);
+            assert_eq!(spare(memory, available * MIB), expected * MIB);
         }
     }
 }
