@@ -27,7 +27,6 @@ use connection::Connection;
 pub use error::QmpError;
 pub use event::{Ending, Event};
 pub use plug::PORTS;
-pub use size::{GuestMemory, VcpuPlace};
 pub use size::{AvailableMemory, GuestMemory, VcpuPlace};
 pub use stats::DiskStats;
 

@@ -56,7 +56,6 @@ struct Machine {
     qmp: Qmp,
     button: Arc<PowerButton>,
     console: Arc<Console>,
-    limits: Limits,
     guest: Arc<GuestAgent>,
     execs: Execs,
     resize: Arc<Resize>,
@@ -138,7 +137,7 @@ pub(crate) async fn create(
         cpu_millis,
         memory_bytes,
     };
-    let resize = Resize::new(qmp.clone(), button.clone(), limits, start, accelerator);
+    let resize = Resize::new(qmp.clone(), guest.clone(), limits, start, accelerator);
     let resize = Arc::new(resize);
     let life = Life::new(request.id.clone(), request.bundle.clone(), pid, stdio);
     let member = Arc::new(Member::new(
@@ -177,7 +176,6 @@ pub(crate) async fn create(
             qmp,
             button,
             console,
-            limits,
             guest,
             execs,
             resize,

@@ -37,12 +37,6 @@ impl PowerButton {
         })
     }
 
-    /// The guest's agent, if it is there.
-    pub(super) fn agent(&self) -> Option<&Agent> {
-        let there = self.agent_is_there.load(Ordering::Relaxed);
-        there.then_some(&self.agent)
-    }
-
     /// Presses the button, and keeps doing so until `member` ends.
     pub(super) async fn press(self: &Arc<Self>, member: &Arc<Member>) -> Result<(), QmpError> {
         match timeout(PRESS_BOUND, self.qmp.system_powerdown()).await {

@@ -14,8 +14,8 @@ use qemu_driver::qmp::{GuestMemory, Qmp, QmpError, VcpuPlace};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
+use super::agent::GuestAgent;
 use super::limits::Limits;
-use super::power::PowerButton;
 use super::target::{Asked, GuestSize, Start};
 use crate::task::{Fault, blocking};
 
@@ -32,8 +32,7 @@ const BOUND: Duration = Duration::from_secs(30);
 /// Changes the size of one machine.
 pub(super) struct Resize {
     qmp: Qmp,
-    /// Knows the guest's agent.
-    button: Arc<PowerButton>,
+    guest: Arc<GuestAgent>,
     limits: Limits,
     start: Start,
     emulated: bool,
@@ -45,7 +44,7 @@ impl Resize {
     /// For the machine behind `qmp`, which was started as `start` says.
     pub(super) fn new(
         qmp: Qmp,
-        button: Arc<PowerButton>,
+        guest: Arc<GuestAgent>,
         limits: Limits,
         start: Start,
         accelerator: Accelerator,
@@ -53,7 +52,7 @@ impl Resize {
         let emulated = accelerator == Accelerator::Tcg;
         Self {
             qmp,
-            button,
+            guest,
             limits,
             start,
             emulated,
@@ -182,7 +181,7 @@ impl Resize {
     }
 
     async fn accept_memory(&self) {
-        let Some(agent) = self.button.agent() else {
+        let Some(agent) = self.guest.now() else {
             return;
         };
         if let Err(error) = agent.accept_memory().await {
@@ -228,7 +227,7 @@ impl Resize {
     /// Lets the guest's agent, if there is one, use so many vCPUs. Guests without bring theirs online
     /// by themselves (udev), or not.
     async fn set_online(&self, vcpus: usize) {
-        let Some(agent) = self.button.agent() else {
+        let Some(agent) = self.guest.now() else {
             tracing::info!(vcpus, "no guest agent: vCPUs are the guest's own matter");
             return;
         };
