@@ -80,17 +80,22 @@ shift 2
 
 /// The end of both: becomes the command.
 const BECOME: &str = r#"
+entry() { getent passwd "$1" 2>/dev/null || grep "^$1:" /etc/passwd; }
+if ! entry=$(entry "${user:-root}") && [ -n "$user" ]; then
+    echo "the guest has no user $user" >&2
+    exit 126
+fi
+rest=${entry#*:*:} uid=${rest%%:*}
+rest=${rest#*:} gid=${rest%%:*}
+rest=${rest#*:*:} home=${rest%%:*}
+export HOME="${home:-/}"
 if [ -n "$user" ]; then
-    uid=$(id -u "$user") && gid=$(id -g "$user") || exit 126
-    eval "home=~$user"
-    set -- env HOME="$home" USER="$user" LOGNAME="$user" "$@"
+    set -- env HOME="$HOME" USER="$user" LOGNAME="$user" "$@"
     if setpriv --help 2>/dev/null | grep -q -e --reuid; then
         set -- setpriv --reuid "$uid" --regid "$gid" --init-groups -- "$@"
     else
         set -- su -s /bin/sh -c 'exec "$@"' -- "$user" sh "$@"
     fi
-else
-    eval "export HOME=~$(id -un)"
 fi
 cd "$directory" || exit 126
 exec "$@"
