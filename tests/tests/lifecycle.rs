@@ -2,7 +2,7 @@
 //! restarts, deadlines.
 
 use std::io::{Read, Write};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 use tests::{
@@ -24,7 +24,14 @@ fn a_console_is_attached_to(node: Node) {
         .with("/spec/containers/0/tty", json!(true));
     namespace.apply(&pod);
     namespace.wait_for_log("vm", "machine", image::TINY_READY);
-    let attach = || kubectl_spawn(&["-n", namespace.name(), "attach", "-i", "vm"]);
+    // From a terminal of this side's own, as a container with a terminal wants it.
+    let line = format!("kubectl -n {} attach -it vm", namespace.name());
+    let attach = || {
+        let mut terminal = Command::new("script");
+        terminal.args(["-qec", &line, "/dev/null"]);
+        terminal.stdin(Stdio::piped()).stdout(Stdio::piped());
+        terminal.spawn().expect("script is there")
+    };
     let mut first = attach();
     let mut second = attach();
     // A login shell is offered at the first key.
