@@ -13,8 +13,8 @@ use crate::beneath::Regular;
 use crate::identity::Identity;
 use crate::machine::Names;
 use crate::network::{
-    DEFAULT_INTERFACE, DhcpServer, Dns, Inbound, NetworkError, NetworkUndo, Port, Protocol,
-    Request, derive_mac, set_up,
+    DEFAULT_INTERFACE, Dns, Inbound, NetworkError, NetworkUndo, Port, Protocol, Request, Services,
+    derive_mac, set_up,
 };
 use crate::record::{Record, Step};
 
@@ -38,6 +38,10 @@ pub enum NicError {
     TwoInterfaces { first: String, second: String },
     #[error("interface {name}: vmNetworkCIDR {text:?} is not an IPv4 network such as 10.0.2.0/24")]
     GuestNetwork { name: String, text: String },
+    #[error(
+        "interface {name}: vmIPv6NetworkCIDR {text:?} is not an IPv6 network such as fd10:0:2::/120"
+    )]
+    GuestNetwork6 { name: String, text: String },
     #[error("cannot read the pod's resolver settings {path:?}: {source}")]
     ResolvConf {
         path: std::path::PathBuf,
@@ -72,7 +76,7 @@ pub struct Attached {
     /// For the machine.
     pub nic: Nic,
     /// To be run as long as the machine does.
-    pub dhcp: DhcpServer,
+    pub services: Services,
     /// What further changes of the network, and its undoing, need.
     pub undo: NetworkUndo,
 }
@@ -107,8 +111,12 @@ pub fn attach(
     if let Some(index) = interface.boot_order {
         nic = nic.with_boot_index(index);
     }
-    let (dhcp, undo) = (network.dhcp, network.undo);
-    Ok(Some(Attached { nic, dhcp, undo }))
+    let (services, undo) = (network.services, network.undo);
+    Ok(Some(Attached {
+        nic,
+        services,
+        undo,
+    }))
 }
 
 fn model(interface: &MachineInterface<'_>) -> Result<NicModel, NicError> {
@@ -139,6 +147,12 @@ fn request(interface: &MachineInterface<'_>, pod: PodNetwork<'_>) -> Result<Requ
             text: text.to_owned(),
         })
     });
+    let guest_network6 = interface.guest_network6.map(|text| {
+        text.parse().map_err(|_| NicError::GuestNetwork6 {
+            name: name(),
+            text: text.to_owned(),
+        })
+    });
     let inbound = match &interface.inbound {
         machine::Inbound::All => Inbound::All,
         machine::Inbound::Only(ports) => Inbound::Only(ports.iter().map(port).collect()),
@@ -152,6 +166,7 @@ fn request(interface: &MachineInterface<'_>, pod: PodNetwork<'_>) -> Result<Requ
         interface: DEFAULT_INTERFACE.to_owned(),
         mac,
         guest_network: guest_network.transpose()?,
+        guest_network6: guest_network6.transpose()?,
         inbound,
         others: pod.others,
         dns: match pod.resolv_conf {

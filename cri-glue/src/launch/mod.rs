@@ -27,7 +27,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::config::NodeConfig;
 use crate::diagnostics::Diagnostics;
-use crate::network::{self, DhcpServer, NetworkError, NetworkUndo, Port};
+use crate::network::{self, NetworkError, NetworkUndo, Port, Services};
 use crate::record::{self, Stop};
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
@@ -79,7 +79,7 @@ pub struct Launched {
     pub qmp: Qmp,
     /// Its events, from the first on.
     pub events: broadcast::Receiver<Event>,
-    /// The machine's network, if it has one. Dropping it ends the DHCP server.
+    /// The machine's network, if it has one. Dropping it ends what serves it.
     pub network: Option<MachineNetwork>,
     /// QEMU's control group, if the runtime gave it one.
     pub cgroup: Option<Cgroup>,
@@ -122,12 +122,12 @@ impl Size {
 pub struct MachineNetwork {
     /// What further changes need.
     pub undo: NetworkUndo,
-    dhcp: tokio::task::JoinHandle<()>,
+    services: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for MachineNetwork {
     fn drop(&mut self) {
-        self.dhcp.abort();
+        self.services.abort();
     }
 }
 
@@ -138,14 +138,14 @@ impl MachineNetwork {
         network::reserve(&self.undo, ports)
     }
 
-    fn serve((dhcp, undo): (DhcpServer, NetworkUndo)) -> Self {
-        let dhcp = tokio::spawn(async move {
-            match dhcp.serve().await {
+    fn serve((services, undo): (Services, NetworkUndo)) -> Self {
+        let services = tokio::spawn(async move {
+            match services.serve().await {
                 Ok(never) => match never {},
-                Err(error) => tracing::info!(%error, "the DHCP server ended"),
+                Err(error) => tracing::info!(%error, "the guest's network is not served any more"),
             }
         });
-        Self { undo, dhcp }
+        Self { undo, services }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::identity::Identity;
 use crate::jail::{self, Jail};
 use crate::machine::{Names, build};
 use crate::mounts::PodMounts;
-use crate::network::{DhcpServer, NetworkUndo};
+use crate::network::{NetworkUndo, Services};
 use crate::nic::{self, PodNetwork};
 use crate::overhead::{Overhead, PodLimits};
 use crate::record::{Record, Step, Stop};
@@ -44,7 +44,7 @@ pub(super) struct Prepared {
     pub(super) container: Container,
     pub(super) output: OwnedFd,
     pub(super) channels: Channels,
-    pub(super) network: Option<(DhcpServer, NetworkUndo)>,
+    pub(super) network: Option<(Services, NetworkUndo)>,
     pub(super) accelerator: Accelerator,
     pub(super) termination_log: Option<TerminationLog>,
     pub(super) size: Size,
@@ -351,7 +351,7 @@ fn attach_network(
     names: &Names,
     machine: &mut Machine,
     record: &mut Record,
-) -> Result<Option<(DhcpServer, NetworkUndo)>, LaunchError> {
+) -> Result<Option<(Services, NetworkUndo)>, LaunchError> {
     let pod = PodNetwork {
         namespace: &request.sandbox.network_namespace,
         resolv_conf: mounts.resolv_conf(),
@@ -363,5 +363,5 @@ fn attach_network(
         return Ok(None);
     };
     machine.add_nic(attached.nic)?;
-    Ok(Some((attached.dhcp, attached.undo)))
+    Ok(Some((attached.services, attached.undo)))
 }

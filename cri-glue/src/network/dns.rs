@@ -1,7 +1,7 @@
 //! The pod's resolver settings, read from the text of its `resolv.conf` (resolv.conf(5)). What
 //! cannot be handed on to a guest is left out, and the log says so.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dhcproto::Name;
 use tracing::{debug, warn};
@@ -10,8 +10,10 @@ use tracing::{debug, warn};
 /// DHCP option: guests keep their own defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
-    /// Name servers that a guest can reach, in order of preference.
+    /// Name servers with IPv4 addresses that a guest can reach, in order of preference.
     pub servers: Vec<Ipv4Addr>,
+    /// The same with IPv6 addresses.
+    pub servers6: Vec<Ipv6Addr>,
     /// Search domains, the most specific first.
     pub search: Vec<Name>,
 }
@@ -24,7 +26,11 @@ impl Dns {
         for line in text.lines() {
             let mut words = line.split_whitespace();
             match words.next() {
-                Some("nameserver") => dns.servers.extend(words.next().and_then(reachable_server)),
+                Some("nameserver") => match words.next().and_then(reachable_server) {
+                    Some(IpAddr::V4(server)) => dns.servers.push(server),
+                    Some(IpAddr::V6(server)) => dns.servers6.push(server),
+                    None => {}
+                },
                 // The last of several lines counts, and `domain` is a search list of one.
                 Some("search" | "domain") => dns.search = words.filter_map(domain).collect(),
                 Some("options") => debug!(
@@ -38,25 +44,25 @@ impl Dns {
     }
 }
 
-fn reachable_server(text: &str) -> Option<Ipv4Addr> {
-    match text.parse() {
-        Ok(IpAddr::V4(server)) if server.is_loopback() || server.is_unspecified() => {
-            warn!(%server, "left out a name server of the pod: it listens on the pod's localhost, where the guest cannot reach it");
-            None
-        }
-        Ok(IpAddr::V4(server)) => Some(server),
-        Ok(IpAddr::V6(server)) => {
-            warn!(%server, "left out a name server of the pod: the guest's network has no IPv6");
-            None
-        }
-        Err(_) => {
-            warn!(
-                server = text,
-                "left out a name server of the pod: not an IP address"
-            );
-            None
-        }
+fn reachable_server(text: &str) -> Option<IpAddr> {
+    let Ok(server) = text.parse::<IpAddr>() else {
+        warn!(
+            server = text,
+            "left out a name server of the pod: not an IP address, or one of a single link"
+        );
+        return None;
+    };
+    if server.is_loopback() || server.is_unspecified() {
+        warn!(%server, "left out a name server of the pod: it listens on the pod's localhost, where the guest cannot reach it");
+        return None;
     }
+    // Link-local IPv4 addresses are no less reachable than others: the guest gets a route. Those of
+    // IPv6 mean a link, which is not the guest's.
+    if matches!(server, IpAddr::V6(server) if server.is_unicast_link_local()) {
+        warn!(%server, "left out a name server of the pod: its address is only valid on the pod's link");
+        return None;
+    }
+    Some(server)
 }
 
 fn domain(text: &str) -> Option<Name> {
@@ -116,9 +122,13 @@ mod tests {
     #[test]
     fn servers_out_of_the_guests_reach_are_left_out() {
         let dns = Dns::parse(
-            "nameserver 127.0.0.53\nnameserver 0.0.0.0\nnameserver fd00::a\nnameserver nonsense\nnameserver\nnameserver 192.0.2.1\n",
+            "nameserver 127.0.0.53\nnameserver 0.0.0.0\nnameserver ::1\nnameserver ::\nnameserver fe80::1\nnameserver fe80::1%eth0\nnameserver fd00::a\nnameserver nonsense\nnameserver\nnameserver 192.0.2.1\n",
         );
         assert_eq!(dns.servers, [std::net::Ipv4Addr::new(192, 0, 2, 1)]);
+        assert_eq!(
+            dns.servers6,
+            ["fd00::a".parse::<std::net::Ipv6Addr>().unwrap()]
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{io, path::PathBuf};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_socket2::ReplyError;
 use thiserror::Error;
 
@@ -54,9 +54,9 @@ pub enum NetworkError {
         /// Why.
         source: io::Error,
     },
-    /// The pod's interface has no IPv4 address.
+    /// The pod's interface has no address.
     #[error(
-        "the pod's network interface {interface} has no IPv4 address: masquerade needs one, so use a cluster network with IPv4 or dual stack"
+        "the pod's network interface {interface} has no address: a machine needs one, so look whether the cluster's network plugin set the pod up"
     )]
     NoAddress {
         /// The interface's name.
@@ -64,30 +64,36 @@ pub enum NetworkError {
     },
     /// The wanted guest network has no room.
     #[error(
-        "the guest network {network} is too small: a /30 is the smallest that holds the gateway and the guest"
+        "the guest network {network} is too small: a /{longest} is the smallest that holds the gateway and the guest"
     )]
     GuestNetworkTooSmall {
         /// What was wanted.
-        network: Ipv4Net,
+        network: IpNet,
+        /// Bits of the longest prefix that has room.
+        longest: u8,
     },
     /// The wanted guest network is in use.
     #[error(
-        "the guest network {network} overlaps with {used}, which the pod uses itself: choose another vmNetworkCIDR"
+        "the guest network {network} overlaps with {used}, which the pod uses itself: choose another {field}"
     )]
     GuestNetworkTaken {
         /// What was wanted.
-        network: Ipv4Net,
+        network: IpNet,
         /// What it overlaps with.
-        used: Ipv4Net,
+        used: IpNet,
+        /// The field that chooses it.
+        field: &'static str,
     },
     /// No candidate for the guest network is free.
     #[error(
-        "the pod's network uses all of {}: choose a free guest network by vmNetworkCIDR",
+        "the pod's network uses all of {}: choose a free guest network by {field}",
         list(tried)
     )]
     NoFreeGuestNetwork {
         /// All candidates.
-        tried: Vec<Ipv4Net>,
+        tried: Vec<IpNet>,
+        /// The field that chooses one.
+        field: &'static str,
     },
     /// The node cannot make taps.
     #[error(
@@ -152,6 +158,19 @@ pub enum NetworkError {
         /// Why; `EADDRINUSE` if another container of the pod listens on UDP port 67.
         source: io::Error,
     },
+    /// The router or the DHCPv6 server has no socket.
+    #[error("cannot open the {server}'s socket on {tap}: {source}")]
+    Ipv6Socket {
+        /// Which server.
+        server: &'static str,
+        /// The tap's name.
+        tap: String,
+        /// Why; `EADDRINUSE` if another container of the pod listens on UDP port 547.
+        source: io::Error,
+    },
+    /// The relay of connections to `::1` has no socket.
+    #[error("cannot listen on the pod's ::1 for connections to the guest: {0}")]
+    Relay(#[source] io::Error),
     /// What has to be undone cannot be written down, hence nothing was done.
     #[error("cannot record how to undo the machine's network: {0}")]
     Record(#[source] io::Error),
@@ -160,7 +179,7 @@ pub enum NetworkError {
     Thread(#[source] io::Error),
 }
 
-fn list(networks: &[Ipv4Net]) -> String {
+fn list(networks: &[IpNet]) -> String {
     networks
         .iter()
         .map(ToString::to_string)

@@ -1,9 +1,7 @@
 //! Changes to network interfaces by rtnetlink: the tap gets the gateway's address and comes up, and
 //! goes again.
 
-use std::net::IpAddr;
-
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_bindings::{
     rt_addr::{self, Ifaddrmsg},
     rt_link::{self, IfinfoFlags, Ifinfomsg},
@@ -13,8 +11,11 @@ use rustix::io::Errno;
 
 use super::{
     NetworkError,
-    pod::{IPV4, Link, interface_name},
+    pod::{IPV4, IPV6, Link, interface_name},
 };
+
+/// `IFA_F_NODAD` (linux/if_addr.h), which means nothing for IPv4.
+const NO_DUPLICATE_DETECTION: u8 = 0x02;
 
 /// Whether there is an interface called `name`.
 pub(super) fn exists(netlink: &mut NetlinkSocket, name: &str) -> Result<bool, NetworkError> {
@@ -28,33 +29,37 @@ pub(super) fn exists(netlink: &mut NetlinkSocket, name: &str) -> Result<bool, Ne
     }
 }
 
-/// Gives the interface `name` its MTU and address and brings it up.
+/// Gives the interface `name` its MTU, brings it up and gives it its addresses; returns its number.
 pub(super) fn bring_up(
     netlink: &mut NetlinkSocket,
     name: &str,
     mtu: u32,
-    address: Ipv4Net,
-) -> Result<(), NetworkError> {
+    addresses: &[IpNet],
+) -> Result<u32, NetworkError> {
     let mut steps = || {
         let index = Link::find(netlink, name)?.index;
-        add_address(netlink, index, address)?;
-        set_up(netlink, index, mtu)
+        set_up(netlink, index, mtu)?;
+        for address in addresses {
+            add_address(netlink, index, *address)?;
+        }
+        Ok(index.cast_unsigned())
     };
     steps().map_err(|source| NetworkError::Link {
-        action: format!("bring up {name} with the address {address} and an MTU of {mtu}"),
+        action: format!("bring up {name} with an MTU of {mtu} and its addresses"),
         source,
     })
 }
 
-fn add_address(
-    netlink: &mut NetlinkSocket,
-    index: i32,
-    address: Ipv4Net,
-) -> Result<(), ReplyError> {
+fn add_address(netlink: &mut NetlinkSocket, index: i32, address: IpNet) -> Result<(), ReplyError> {
     let header = Ifaddrmsg {
-        ifa_family: IPV4,
+        ifa_family: match address {
+            IpNet::V4(_) => IPV4,
+            IpNet::V6(_) => IPV6,
+        },
         ifa_prefixlen: address.prefix_len(),
         ifa_index: index.cast_unsigned(),
+        // Ours is the link; nobody else on it can have the address first.
+        ifa_flags: NO_DUPLICATE_DETECTION,
         ..Default::default()
     };
     let mut request = rt_addr::Request::new()
@@ -63,8 +68,8 @@ fn add_address(
         .op_newaddr_do(&header);
     request
         .encode()
-        .push_local(IpAddr::V4(address.addr()))
-        .push_address(IpAddr::V4(address.addr()));
+        .push_local(address.addr())
+        .push_address(address.addr());
     netlink.request(&request)?.recv_ack()
 }
 

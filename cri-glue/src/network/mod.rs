@@ -1,21 +1,28 @@
 //! The machine's network: a tap in the pod's network namespace, translation of addresses between
-//! guest and pod, and a DHCP server for the guest.
+//! guest and pod, and what gives the guest its addresses: a DHCP server for IPv4, a router and a
+//! DHCPv6 server for IPv6.
 //!
 //! The machine shares the pod's address ("masquerade"). Relies on the pod's own network being set
 //! up; promises that what it changes stays within the pod's network namespace, and that [`undo`]
 //! takes all of it back.
 
 mod dhcp;
+mod dhcp6;
 mod dns;
 mod error;
 mod firewall;
+mod forwarding;
 mod guest;
 mod link;
 mod mac;
 mod namespace;
+mod pace;
 mod pod;
+mod relay;
 mod request;
 mod reserve;
+mod router;
+mod services;
 mod setup;
 mod sysctl;
 mod tap;
@@ -24,14 +31,14 @@ mod undo;
 pub use qemu_driver::machine::MacAddress;
 
 pub use self::{
-    dhcp::DhcpServer,
     dns::Dns,
     error::NetworkError,
-    guest::GuestNetwork,
+    guest::{GuestNetwork, GuestNetwork6},
     mac::derive_mac,
     namespace::in_namespace,
     request::{DEFAULT_INTERFACE, Inbound, Port, Protocol, Request},
     reserve::reserve,
+    services::Services,
     setup::{Network, Record, set_up},
     undo::{NetworkUndo, undo},
 };

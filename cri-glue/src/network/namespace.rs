@@ -66,6 +66,15 @@ impl Namespace {
         })
     }
 
+    /// The same namespace, to be kept for longer.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            file: self.file.try_clone()?,
+            path: self.path.clone(),
+            id: self.id,
+        })
+    }
+
     /// Whether this is the namespace of the calling process, which for a shim is the node's.
     pub(super) fn is_own(&self) -> Result<bool, NetworkError> {
         let own = stat(OWN_NAMESPACE).map_err(|error| NetworkError::OpenNamespace {

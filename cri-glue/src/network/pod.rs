@@ -3,7 +3,7 @@
 
 use std::{ffi::CString, net::IpAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_bindings::{
     rt_addr::{self, Ifaddrmsg},
     rt_link::{self, Ifinfomsg},
@@ -13,8 +13,9 @@ use netlink_socket2::{NetlinkSocket, ReplyError};
 
 use super::NetworkError;
 
-/// `AF_INET` as the headers of rtnetlink carry it.
+/// `AF_INET` and `AF_INET6` as the headers of rtnetlink carry them.
 pub(super) const IPV4: u8 = 2;
+pub(super) const IPV6: u8 = 10;
 
 /// The routing table that a pod's packets take (`RT_TABLE_MAIN`, linux/rtnetlink.h).
 const MAIN_TABLE: u8 = 254;
@@ -25,10 +26,10 @@ pub(super) struct PodInterface {
     pub(super) name: String,
     /// Largest packet, in octets.
     pub(super) mtu: u32,
-    /// IPv4 addresses with their prefixes; never empty.
-    pub(super) addresses: Vec<Ipv4Net>,
+    /// Addresses with their prefixes, those that are valid on the link alone excepted; never empty.
+    pub(super) addresses: Vec<IpNet>,
     /// Destinations that the pod has routes to, other than the default route.
-    pub(super) routes: Vec<Ipv4Net>,
+    pub(super) routes: Vec<IpNet>,
 }
 
 impl PodInterface {
@@ -56,6 +57,24 @@ impl PodInterface {
             mtu: link.mtu,
             addresses,
             routes,
+        })
+    }
+
+    /// IPv4 networks that the pod is in or has routes to.
+    pub(super) fn used4(&self) -> impl Iterator<Item = Ipv4Net> {
+        let used = self.addresses.iter().chain(&self.routes);
+        used.filter_map(|net| match net {
+            IpNet::V4(net) => Some(*net),
+            IpNet::V6(_) => None,
+        })
+    }
+
+    /// The same of IPv6.
+    pub(super) fn used6(&self) -> impl Iterator<Item = Ipv6Net> {
+        let used = self.addresses.iter().chain(&self.routes);
+        used.filter_map(|net| match net {
+            IpNet::V4(_) => None,
+            IpNet::V6(net) => Some(*net),
         })
     }
 }
@@ -86,38 +105,49 @@ pub(super) fn interface_name(name: &str) -> Result<CString, ReplyError> {
     CString::new(name).map_err(|error| ReplyError::from(std::io::Error::from(error)))
 }
 
-fn addresses(netlink: &mut NetlinkSocket, index: i32) -> Result<Vec<Ipv4Net>, ReplyError> {
-    let request = rt_addr::Request::new().op_getaddr_dump(&Ifaddrmsg {
-        ifa_family: IPV4,
-        ..Default::default()
-    });
-    let mut reply = netlink.request(&request)?;
+fn addresses(netlink: &mut NetlinkSocket, index: i32) -> Result<Vec<IpNet>, ReplyError> {
     let mut found = Vec::new();
-    while let Some(message) = reply.recv() {
-        let (header, attributes) = message?;
-        if i64::from(header.ifa_index) == i64::from(index)
-            && let IpAddr::V4(address) = attributes.get_local()?
-        {
-            found.extend(Ipv4Net::new(address, header.ifa_prefixlen));
+    for family in [IPV4, IPV6] {
+        let request = rt_addr::Request::new().op_getaddr_dump(&Ifaddrmsg {
+            ifa_family: family,
+            ..Default::default()
+        });
+        let mut reply = netlink.request(&request)?;
+        while let Some(message) = reply.recv() {
+            let (header, attributes) = message?;
+            // A kernel without a family lists the addresses of all others instead.
+            if header.ifa_family != family || i64::from(header.ifa_index) != i64::from(index) {
+                continue;
+            }
+            // On a point-to-point link, the other attribute is the peer's address.
+            let address = attributes
+                .get_local()
+                .or_else(|_| attributes.get_address())?;
+            if !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()) {
+                found.extend(IpNet::new(address, header.ifa_prefixlen));
+            }
         }
     }
     Ok(found)
 }
 
-fn routes(netlink: &mut NetlinkSocket) -> Result<Vec<Ipv4Net>, ReplyError> {
-    let request = rt_route::Request::new().op_getroute_dump(&Rtmsg {
-        rtm_family: IPV4,
-        ..Default::default()
-    });
-    let mut reply = netlink.request(&request)?;
+fn routes(netlink: &mut NetlinkSocket) -> Result<Vec<IpNet>, ReplyError> {
     let mut found = Vec::new();
-    while let Some(message) = reply.recv() {
-        let (header, attributes) = message?;
-        // The default route has no destination.
-        if header.rtm_table == MAIN_TABLE
-            && let Ok(IpAddr::V4(destination)) = attributes.get_dst()
-        {
-            found.extend(Ipv4Net::new(destination, header.rtm_dst_len));
+    for family in [IPV4, IPV6] {
+        let request = rt_route::Request::new().op_getroute_dump(&Rtmsg {
+            rtm_family: family,
+            ..Default::default()
+        });
+        let mut reply = netlink.request(&request)?;
+        while let Some(message) = reply.recv() {
+            let (header, attributes) = message?;
+            // The default route has no destination.
+            if header.rtm_family == family
+                && header.rtm_table == MAIN_TABLE
+                && let Ok(destination) = attributes.get_dst()
+            {
+                found.extend(IpNet::new(destination, header.rtm_dst_len));
+            }
         }
     }
     Ok(found)

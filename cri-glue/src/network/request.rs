@@ -3,7 +3,7 @@
 
 use std::{fmt, num::NonZeroU16, path::PathBuf, str::FromStr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{Dns, MacAddress, NetworkError};
 
@@ -22,6 +22,8 @@ pub struct Request {
     /// The network between guest and gateway, if the user wants a certain one; else one that
     /// nothing in the pod uses.
     pub guest_network: Option<Ipv4Net>,
+    /// The same for IPv6.
+    pub guest_network6: Option<Ipv6Net>,
     /// What reaches the guest from outside.
     pub inbound: Inbound,
     /// Ports that other containers of the pod declare. They are never the guest's. Ports that they

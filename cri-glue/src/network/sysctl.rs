@@ -25,6 +25,10 @@ impl Sysctl {
         }
     }
 
+    pub(super) fn value(&self) -> &str {
+        &self.value
+    }
+
     /// The same parameter with the value it has now.
     pub(super) fn current(&self) -> Result<Self, NetworkError> {
         let value =
@@ -54,7 +58,12 @@ impl Sysctl {
     }
 
     fn path(&self) -> PathBuf {
-        PathBuf::from(ROOT).join(&self.key)
+        Self::path_of(&self.key)
+    }
+
+    /// Where the parameter or the directory `key` is.
+    pub(super) fn path_of(key: &str) -> PathBuf {
+        PathBuf::from(ROOT).join(key)
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> NetworkError {

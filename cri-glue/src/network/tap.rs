@@ -44,9 +44,15 @@ struct InterfaceRequest {
     rest: [u8; 22],
 }
 
+/// What the names of taps begin with.
+const PREFIX: &str = "tap-";
+
+/// All taps, in rules of the firewall.
+pub(super) const ANY: &str = "tap-*";
+
 /// The tap's name for the pod's interface `interface`: `tap-eth0` for `eth0`, cut to what fits.
 pub(super) fn name_for(interface: &str) -> String {
-    let mut name = String::from("tap-");
+    let mut name = String::from(PREFIX);
     for letter in interface.chars() {
         if name.len() + letter.len_utf8() < NAME_SIZE {
             name.push(letter);

@@ -49,13 +49,10 @@ impl NetworkUndo {
     /// Undoes in the calling thread's network namespace and returns what failed. The tap goes
     /// first: without it, nothing passes any more.
     pub(super) fn in_this_namespace(&self, netlink: &mut NetlinkSocket) -> Vec<NetworkError> {
-        [
-            link::delete(netlink, &self.tap),
-            firewall::remove(netlink, &self.table),
-        ]
-        .into_iter()
-        .chain(self.sysctls.iter().map(Sysctl::write_if_there))
-        .filter_map(Result::err)
-        .collect()
+        let mut errors: Vec<_> = link::delete(netlink, &self.tap).err().into_iter().collect();
+        errors.extend(firewall::remove(netlink, &self.table));
+        let sysctls = self.sysctls.iter().map(Sysctl::write_if_there);
+        errors.extend(sysctls.filter_map(Result::err));
+        errors
     }
 }

@@ -97,6 +97,8 @@ pub struct MachineInterface<'a> {
     pub boot_order: Option<NonZeroU32>,
     /// The guest's private network in CIDR notation, where the spec says so.
     pub guest_network: Option<&'a str>,
+    /// The same for IPv6.
+    pub guest_network6: Option<&'a str>,
 }
 
 /// The interfaces of the spec; one to the pod network if it lists none, unless
@@ -143,6 +145,7 @@ fn default_interface() -> MachineInterface<'static> {
         inbound: Inbound::All,
         boot_order: None,
         guest_network: None,
+        guest_network6: None,
     }
 }
 
@@ -196,6 +199,7 @@ fn read<'a>(
     } else {
         Inbound::Only(ports)
     };
+    let pod = network.and_then(|network| network.pod.as_ref());
     match (errors.is_empty(), binding) {
         (true, Some(binding)) => Ok(MachineInterface {
             name: &interface.name,
@@ -204,9 +208,11 @@ fn read<'a>(
             mac,
             inbound,
             boot_order,
-            guest_network: network
-                .and_then(|network| network.pod.as_ref())
+            guest_network: pod
                 .and_then(|pod| pod.vm_network_cidr.as_deref())
+                .filter(|cidr| !cidr.is_empty()),
+            guest_network6: pod
+                .and_then(|pod| pod.vm_i_pv6_network_cidr.as_deref())
                 .filter(|cidr| !cidr.is_empty()),
         }),
         _ => Err(errors),

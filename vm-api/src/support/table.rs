@@ -126,6 +126,7 @@ pub(super) const INSTANCE: &[Working] = &[
     Only("domain.devices.logSerialConsole", &["true"]),
     Field("networks[].name"),
     Field("networks[].pod.vmNetworkCIDR"),
+    Field("networks[].pod.vmIPv6NetworkCIDR"),
     Field("volumes[].name"),
     Field("volumes[].containerDisk.image"),
     Field("volumes[].containerDisk.imagePullPolicy"),

@@ -2,7 +2,6 @@
 //! on the tap alone, so that nobody but the guest can reach it, and does a bounded amount of work
 //! whatever the guest sends.
 
-mod pace;
 mod reply;
 mod request;
 
@@ -16,8 +15,8 @@ use dhcproto::v4::SERVER_PORT;
 use socket2::{Domain, Socket, Type};
 use tracing::{debug, warn};
 
-use self::{pace::Pace, request::DhcpRequest};
-use super::{Dns, GuestNetwork, MacAddress, NetworkError};
+use self::request::DhcpRequest;
+use super::{Dns, GuestNetwork, MacAddress, NetworkError, pace::Pace};
 
 /// Largest message that is read; what is longer is cut and then malformed. Clients send some 300
 /// octets.
@@ -40,7 +39,7 @@ pub(super) struct Lease {
 /// The server, listening already: what the guest asks before [`serve`](Self::serve) is answered
 /// then.
 #[derive(Debug)]
-pub struct DhcpServer {
+pub(super) struct DhcpServer {
     socket: UdpSocket,
     lease: Lease,
 }
@@ -67,7 +66,7 @@ impl DhcpServer {
     ///
     /// # Errors
     /// Fails when the socket does, or outside of a tokio runtime with I/O and time.
-    pub async fn serve(self) -> io::Result<Infallible> {
+    pub(super) async fn serve(self) -> io::Result<Infallible> {
         let socket = tokio::net::UdpSocket::from_std(self.socket)?;
         let mut pace = Pace::new();
         let mut message = [0; LARGEST_MESSAGE];

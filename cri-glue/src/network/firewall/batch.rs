@@ -11,12 +11,10 @@ use netlink_socket2::{NetlinkSocket, ReplyError};
 
 use super::{
     expression,
-    rules::{Chain, Hook, Kind, Point, PortSet, Rule, Table},
+    rules::{Chain, Family, Hook, Kind, Point, PortSet, Rule, Table},
 };
 use crate::network::{Port, Protocol};
 
-/// `NFPROTO_IPV4` (linux/netfilter.h).
-const IPV4: u8 = 2;
 /// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h): the subsystem that a batch is for.
 const SUBSYSTEM: u16 = 10;
 
@@ -31,15 +29,17 @@ const PORTS_PER_MESSAGE: usize = 1000;
 /// Messages that take effect together.
 pub(super) struct Batch {
     messages: Chained<'static>,
+    family: Family,
     table: String,
 }
 
 impl Batch {
-    /// An empty batch for the table called `table`.
-    pub(super) fn new(table: &str) -> Self {
+    /// An empty batch for the table of `family` called `table`.
+    pub(super) fn new(family: Family, table: &str) -> Self {
         // The socket serves one batch at a time, so that any sequence number will do.
         let mut batch = Self {
             messages: Chained::new(1),
+            family,
             table: table.to_owned(),
         };
         batch.messages.request().op_batch_begin_do(&batch_header());
@@ -66,7 +66,8 @@ impl Batch {
     }
 
     pub(super) fn delete_table(&mut self) {
-        let mut request = self.messages.request().op_deltable_do(&header());
+        let header = header(self.family);
+        let mut request = self.messages.request().op_deltable_do(&header);
         request.encode().push_name_bytes(self.table.as_bytes());
     }
 
@@ -85,13 +86,15 @@ impl Batch {
 
     fn create_table(&mut self) {
         let table = self.table.clone();
-        let mut request = self.creating().op_newtable_do(&header());
+        let header = header(self.family);
+        let mut request = self.creating().op_newtable_do(&header);
         request.encode().push_name_bytes(table.as_bytes());
     }
 
     fn create_chain(&mut self, chain: &Chain) {
         let table = self.table.clone();
-        let mut request = self.creating().op_newchain_do(&header());
+        let header = header(self.family);
+        let mut request = self.creating().op_newchain_do(&header);
         let encoder = request
             .encode()
             .push_table_bytes(table.as_bytes())
@@ -111,7 +114,8 @@ impl Batch {
 
     fn create_set(&mut self, id: u32, set: &PortSet) {
         let table = self.table.clone();
-        let mut request = self.creating().op_newset_do(&header());
+        let header = header(self.family);
+        let mut request = self.creating().op_newset_do(&header);
         request
             .encode()
             .push_table_bytes(table.as_bytes())
@@ -129,7 +133,8 @@ impl Batch {
     pub(super) fn add_ports(&mut self, set: &str, id: Option<u32>, ports: &[Port]) {
         let table = self.table.clone();
         for ports in ports.chunks(PORTS_PER_MESSAGE) {
-            let mut request = self.creating().op_newsetelem_do(&header());
+            let header = header(self.family);
+            let mut request = self.creating().op_newsetelem_do(&header);
             let mut attributes = request
                 .encode()
                 .push_table_bytes(table.as_bytes())
@@ -143,7 +148,8 @@ impl Batch {
 
     fn append_rule(&mut self, chain: &str, rule: &Rule) {
         let table = self.table.clone();
-        let mut request = self.creating().set_append().op_newrule_do(&header());
+        let header = header(self.family);
+        let mut request = self.creating().set_append().op_newrule_do(&header);
         let list = request
             .encode()
             .push_table_bytes(table.as_bytes())
@@ -170,7 +176,15 @@ fn key(protocol: Protocol, number: NonZeroU16) -> [u8; KEY_SIZE as usize] {
     [protocol.number(), 0, 0, 0, high, low, 0, 0]
 }
 
-/// Hook numbers of the `ip` family (`enum nf_inet_hooks`, linux/netfilter.h).
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6` (linux/netfilter.h).
+pub(super) fn protocol_family(family: Family) -> u8 {
+    match family {
+        Family::Ip => 2,
+        Family::Ip6 => 10,
+    }
+}
+
+/// Hook numbers, which the families have in common (`enum nf_inet_hooks`, linux/netfilter.h).
 fn point(point: Point) -> u32 {
     match point {
         Point::Prerouting => 0,
@@ -180,7 +194,8 @@ fn point(point: Point) -> u32 {
     }
 }
 
-/// Priorities of the `ip` family (`enum nf_ip_hook_priorities`, linux/netfilter_ipv4.h).
+/// Priorities, which the families have in common (`enum nf_ip_hook_priorities`,
+/// linux/netfilter_ipv4.h).
 fn priority(hook: Hook) -> i32 {
     match (hook.kind, hook.point) {
         (Kind::Raw, _) => -300,
@@ -190,9 +205,9 @@ fn priority(hook: Hook) -> i32 {
     }
 }
 
-fn header() -> Nfgenmsg {
+fn header(family: Family) -> Nfgenmsg {
     Nfgenmsg {
-        nfgen_family: IPV4,
+        nfgen_family: protocol_family(family),
         ..Default::default()
     }
 }

@@ -1,26 +1,32 @@
 //! Rules as the kernel evaluates them: small instructions that load a part of the packet into a
 //! register, compare it, and decide (linux/netfilter/nf_tables.h).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netlink_bindings::{
     nftables::{CmpOps, CtKeys, MetaKeys, PayloadBase, PushExprListAttrs, Registers, VerdictCode},
     traits::Pusher,
     utils::{finalize_nested_header, push_header, push_nested_header},
 };
 
-use super::rules::{Action, Match, Rule};
+use super::{
+    batch::protocol_family,
+    rules::{Action, Family, Icmp6, Match, Rule},
+};
 
 /// Size of an interface's name as the kernel compares it (`IFNAMSIZ`).
 const INTERFACE_NAME_SIZE: usize = 16;
 
-/// Offsets in an IPv4 header (RFC 791, 3.1).
-const SOURCE_OFFSET: u32 = 12;
-const DESTINATION_OFFSET: u32 = 16;
+/// Offsets of the addresses in an IPv4 header (RFC 791, 3.1) and an IPv6 header (RFC 8200, 3).
+const SOURCE_OFFSETS: (u32, u32) = (12, 8);
+const DESTINATION_OFFSETS: (u32, u32) = (16, 24);
 /// Offsets in a TCP, UDP or SCTP header (RFC 9293, 3.1).
 const SOURCE_PORT_OFFSET: u32 = 0;
 const DESTINATION_PORT_OFFSET: u32 = 2;
 const TCP_FLAGS_OFFSET: u32 = 13;
+/// Offset of the type in an ICMPv6 header (RFC 4443, 2.1).
+const ICMP6_TYPE_OFFSET: u32 = 0;
 const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
@@ -28,6 +34,7 @@ const TCP_ACK: u8 = 0x10;
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMP6: u8 = 58;
 
 /// Bits of a connection's state (`NF_CT_STATE_BIT` of `enum ip_conntrack_info`,
 /// linux/netfilter/nf_conntrack_common.h).
@@ -40,8 +47,6 @@ const DESTINATION_REWRITTEN: u32 = 1 << 5;
 /// `enum nft_nat_types`.
 const SOURCE_NAT: u32 = 0;
 const DESTINATION_NAT: u32 = 1;
-/// `NFPROTO_IPV4`.
-const IPV4: u32 = 2;
 
 type List<P> = PushExprListAttrs<P>;
 
@@ -51,7 +56,7 @@ pub(super) fn push_rule<P: Pusher>(list: List<P>, rule: &Rule) -> List<P> {
 }
 
 fn push_match<P: Pusher>(list: List<P>, condition: &Match) -> List<P> {
-    use PayloadBase::{NetworkHeader, TransportHeader};
+    use PayloadBase::TransportHeader;
     match condition {
         Match::InputIs(name) => {
             compare(meta(list, MetaKeys::Iifname), CmpOps::Eq, &interface(name))
@@ -62,20 +67,12 @@ fn push_match<P: Pusher>(list: List<P>, condition: &Match) -> List<P> {
         Match::OutputIs(name) => {
             compare(meta(list, MetaKeys::Oifname), CmpOps::Eq, &interface(name))
         }
-        Match::SourceIn(net) => {
-            let list = mask(
-                payload(list, NetworkHeader, SOURCE_OFFSET, 4),
-                net.netmask().octets(),
-            );
-            compare(list, CmpOps::Eq, &net.network().octets())
+        Match::OutputIsNot(name) => {
+            compare(meta(list, MetaKeys::Oifname), CmpOps::Neq, &interface(name))
         }
-        Match::DestinationIn(net) => {
-            let list = mask(
-                payload(list, NetworkHeader, DESTINATION_OFFSET, 4),
-                net.netmask().octets(),
-            );
-            compare(list, CmpOps::Eq, &net.network().octets())
-        }
+        Match::SourceIn(net) => address_in(list, SOURCE_OFFSETS, *net),
+        Match::DestinationIn(net) => address_in(list, DESTINATION_OFFSETS, *net),
+        Match::IsTcp => protocol(list, CmpOps::Eq, TCP),
         Match::IsTcpSyn => {
             let list = tcp_flags(list, TCP_SYN | TCP_RST);
             compare(list, CmpOps::Eq, &[TCP_SYN])
@@ -85,6 +82,12 @@ fn push_match<P: Pusher>(list: List<P>, condition: &Match) -> List<P> {
             compare(list, CmpOps::Neq, &[TCP_SYN])
         }
         Match::IsNotIcmp => protocol(list, CmpOps::Neq, ICMP),
+        Match::IsIcmp6 => protocol(list, CmpOps::Eq, ICMP6),
+        Match::Icmp6Is(message) => {
+            let list = protocol(list, CmpOps::Eq, ICMP6);
+            let list = payload(list, TransportHeader, ICMP6_TYPE_OFFSET, 1);
+            compare(list, CmpOps::Eq, &[icmp6_type(*message)])
+        }
         Match::IsUdp {
             source,
             destination,
@@ -117,6 +120,7 @@ fn push_action<P: Pusher>(list: List<P>, action: &Action) -> List<P> {
         Action::Return => verdict(list, VerdictCode::Return, None),
         Action::Jump(chain) => verdict(list, VerdictCode::Jump, Some(chain)),
         Action::Redirect(to) => rewrite(list, DESTINATION_NAT, *to),
+        Action::RedirectToPort(port) => redirect_to_port(list, *port),
         Action::Disguise(to) => rewrite(list, SOURCE_NAT, *to),
         Action::Masquerade => raw(list, "masq", &[]),
         Action::ClampSegmentSize => clamp_segment_size(list),
@@ -170,7 +174,7 @@ fn protocol<P: Pusher>(list: List<P>, operation: CmpOps, number: u8) -> List<P> 
 fn tcp_flags<P: Pusher>(list: List<P>, flags: u8) -> List<P> {
     let list = protocol(list, CmpOps::Eq, TCP);
     let list = payload(list, PayloadBase::TransportHeader, TCP_FLAGS_OFFSET, 1);
-    mask(list, [flags])
+    mask(list, &[flags])
 }
 
 fn compare<P: Pusher>(list: List<P>, operation: CmpOps, with: &[u8]) -> List<P> {
@@ -186,20 +190,21 @@ fn compare<P: Pusher>(list: List<P>, operation: CmpOps, with: &[u8]) -> List<P> 
 }
 
 /// Keeps the bits of `mask`. All bits need no instruction.
-fn mask<P: Pusher, const SIZE: usize>(list: List<P>, mask: [u8; SIZE]) -> List<P> {
-    if mask == [u8::MAX; SIZE] {
+fn mask<P: Pusher>(list: List<P>, mask: &[u8]) -> List<P> {
+    if mask.iter().all(|octet| *octet == u8::MAX) {
         return list;
     }
+    let size = u32::try_from(mask.len()).expect("what is compared is small");
     list.nested_elem()
         .nested_data_bitwise()
         .push_sreg(Registers::Reg1 as u32)
         .push_dreg(Registers::Reg1 as u32)
-        .push_len(SIZE as u32)
+        .push_len(size)
         .nested_mask()
-        .push_value(&mask)
+        .push_value(mask)
         .end_nested()
         .nested_xor()
-        .push_value(&[0; SIZE])
+        .push_value(&vec![0; mask.len()])
         .end_nested()
         .end_nested()
         .end_nested()
@@ -207,7 +212,7 @@ fn mask<P: Pusher, const SIZE: usize>(list: List<P>, mask: [u8; SIZE]) -> List<P
 
 /// The number in the register has one of `bits`.
 fn any_of<P: Pusher>(list: List<P>, bits: u32) -> List<P> {
-    compare(mask(list, bits.to_ne_bytes()), CmpOps::Neq, &[0; 4])
+    compare(mask(list, &bits.to_ne_bytes()), CmpOps::Neq, &[0; 4])
 }
 
 /// The library has other numbers for the attributes of a look-up than the kernel (`NFTA_LOOKUP_*`).
@@ -243,20 +248,35 @@ fn verdict<P: Pusher>(list: List<P>, code: VerdictCode, chain: Option<&str>) -> 
     verdict.end_nested().end_nested().end_nested().end_nested()
 }
 
-fn rewrite<P: Pusher>(list: List<P>, kind: u32, address: Ipv4Addr) -> List<P> {
+fn rewrite<P: Pusher>(list: List<P>, kind: u32, address: IpAddr) -> List<P> {
+    let (family, octets) = match address {
+        IpAddr::V4(address) => (Family::Ip, address.octets().to_vec()),
+        IpAddr::V6(address) => (Family::Ip6, address.octets().to_vec()),
+    };
+    immediate(list, &octets)
+        .nested_elem()
+        .nested_data_nat()
+        .push_type(kind)
+        .push_family(protocol_family(family).into())
+        .push_reg_addr_min(Registers::Reg1 as u32)
+        .end_nested()
+        .end_nested()
+}
+
+/// The attribute is `NFTA_REDIR_REG_PROTO_MIN`.
+fn redirect_to_port<P: Pusher>(list: List<P>, port: u16) -> List<P> {
+    let list = immediate(list, &port.to_be_bytes());
+    raw(list, "redir", &[(1, &number(Registers::Reg1 as u32))])
+}
+
+/// Loads `octets` into the register.
+fn immediate<P: Pusher>(list: List<P>, octets: &[u8]) -> List<P> {
     list.nested_elem()
         .nested_data_immediate()
         .push_dreg(Registers::Reg1 as u32)
         .nested_data()
-        .push_value(&address.octets())
+        .push_value(octets)
         .end_nested()
-        .end_nested()
-        .end_nested()
-        .nested_elem()
-        .nested_data_nat()
-        .push_type(kind)
-        .push_family(IPV4)
-        .push_reg_addr_min(Registers::Reg1 as u32)
         .end_nested()
         .end_nested()
 }
@@ -321,9 +341,40 @@ fn number(value: u32) -> [u8; 4] {
     value.to_be_bytes()
 }
 
-fn interface(name: &str) -> [u8; INTERFACE_NAME_SIZE] {
-    let mut padded = [0; INTERFACE_NAME_SIZE];
-    let size = name.len().min(INTERFACE_NAME_SIZE - 1);
-    padded[..size].copy_from_slice(&name.as_bytes()[..size]);
-    padded
+/// What is compared of an interface's name: all of it, or what it begins with.
+fn interface(name: &str) -> Vec<u8> {
+    match name.strip_suffix('*') {
+        Some(beginning) => beginning.as_bytes().to_vec(),
+        None => {
+            let mut padded = name.as_bytes().to_vec();
+            padded.resize(INTERFACE_NAME_SIZE, 0);
+            padded
+        }
+    }
+}
+
+fn icmp6_type(message: Icmp6) -> u8 {
+    match message {
+        Icmp6::RouterAdvertisement => 134,
+        Icmp6::Redirect => 137,
+    }
+}
+
+/// The address at the offset for its family is in `net`.
+fn address_in<P: Pusher>(list: List<P>, offsets: (u32, u32), net: IpNet) -> List<P> {
+    let (offset, netmask, network) = match net {
+        IpNet::V4(net) => (
+            offsets.0,
+            net.netmask().octets().to_vec(),
+            net.network().octets().to_vec(),
+        ),
+        IpNet::V6(net) => (
+            offsets.1,
+            net.netmask().octets().to_vec(),
+            net.network().octets().to_vec(),
+        ),
+    };
+    let size = u32::try_from(network.len()).expect("addresses are small");
+    let list = payload(list, PayloadBase::NetworkHeader, offset, size);
+    compare(mask(list, &netmask), CmpOps::Eq, &network)
 }

@@ -1,19 +1,26 @@
-//! The rules of a machine behind its pod's address, for IPv4: what reaches the guest, where its
-//! packets may go, and which addresses they carry.
+//! The rules of a machine behind its pod's address: what reaches the guest, where its packets may
+//! go, and which addresses they carry. They are the same for IPv4 and IPv6, but for how a guest gets
+//! its address and for the pod's localhost.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU16};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU16,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::rules::{Action, Chain, Hook, Kind, Match, Point, PortSet, Rule, Table};
-use crate::network::{GuestNetwork, Inbound, Port, Protocol};
+use super::rules::{Action, Chain, Family, Hook, Icmp6, Kind, Match, Point, PortSet, Rule, Table};
+use crate::network::{GuestNetwork, GuestNetwork6, Inbound, Port, Protocol, guest::ROUTER, tap};
 
-/// Name of the one table that holds all our rules. Other tables of the namespace are not ours to
-/// touch.
+/// Name of the one table of each family that holds all our rules. Other tables of the namespace are
+/// not ours to touch.
 pub(in crate::network) const TABLE: &str = "kubevirt";
 
 /// Chain that hands a connection to the guest, unless its port stays with the pod.
 const TO_GUEST: &str = "to-guest";
+/// Chain that hands a connection to the relay of the pod's localhost likewise.
+const TO_RELAY: &str = "to-relay";
 /// Set of the ports that stay with the pod.
 pub(super) const KEPT: &str = "kept";
 /// Set of the ports that the machine was asked to serve.
@@ -21,29 +28,48 @@ const SERVED: &str = "served";
 
 const LOOPBACK: &str = "lo";
 const LOOPBACK_NET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
-const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+/// Groups of hosts on one link (RFC 4291, 2.7).
+const LINK_GROUPS: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
 
 /// DHCP is a matter between the guest and us; the pod's network never takes part.
 const DHCP_PORTS: [Port; 2] = [udp(67), udp(68)];
+const DHCP6_PORTS: [Port; 2] = [udp(546), udp(547)];
 
 /// What the rules depend on.
 pub(in crate::network) struct Masquerade<'a> {
     /// The pod's interface.
     pub(in crate::network) pod: &'a str,
-    /// The addresses of the pod's interface.
-    pub(in crate::network) pod_addresses: &'a [Ipv4Net],
+    /// The addresses of the pod's interface, of the same family.
+    pub(in crate::network) pod_addresses: Vec<IpAddr>,
     pub(in crate::network) tap: &'a str,
-    pub(in crate::network) guest: GuestNetwork,
+    pub(in crate::network) link: Link,
     pub(in crate::network) inbound: &'a Inbound,
     /// Ports that other containers declare.
     pub(in crate::network) others: &'a [Port],
 }
 
+/// The link between guest and gateway.
+pub(in crate::network) enum Link {
+    V4(GuestNetwork),
+    V6 {
+        guest: GuestNetwork6,
+        /// Port of the relay of the pod's localhost.
+        relay: u16,
+        /// Whether the pod forwards packets for the guest's sake alone.
+        forwards_for_guest: bool,
+    },
+}
+
 impl Masquerade<'_> {
     pub(super) fn table(&self) -> Table {
+        let (family, dhcp) = match self.link {
+            Link::V4(_) => (Family::Ip, DHCP_PORTS),
+            Link::V6 { .. } => (Family::Ip6, DHCP6_PORTS),
+        };
         let kept = PortSet {
             name: KEPT,
-            ports: self.others.iter().copied().chain(DHCP_PORTS).collect(),
+            ports: self.others.iter().copied().chain(dhcp).collect(),
         };
         let served = match self.inbound {
             Inbound::All => None,
@@ -52,34 +78,57 @@ impl Masquerade<'_> {
                 ports: ports.iter().copied().collect::<BTreeSet<_>>(),
             }),
         };
+        let mut chains = vec![self.hand_over(TO_GUEST, Action::Redirect(self.guest()))];
+        match self.link {
+            Link::V4(_) => chains.push(self.antispoof()),
+            Link::V6 { relay, .. } => {
+                chains.push(self.hand_over(TO_RELAY, Action::RedirectToPort(relay)));
+                chains.push(self.antispoof6());
+                chains.push(self.without_redirects());
+            }
+        }
+        chains.extend([
+            self.inbound(),
+            self.local(),
+            self.outbound(),
+            self.forward(),
+        ]);
         Table {
-            name: TABLE,
-            chains: vec![
-                self.to_guest(),
-                self.antispoof(),
-                self.inbound(),
-                self.local(),
-                self.outbound(),
-                self.forward(),
-            ],
+            family,
+            name: TABLE.to_owned(),
+            chains,
             sets: [kept].into_iter().chain(served).collect(),
+        }
+    }
+
+    fn guest(&self) -> IpAddr {
+        match &self.link {
+            Link::V4(guest) => guest.address.into(),
+            Link::V6 { guest, .. } => guest.address.into(),
+        }
+    }
+
+    fn gateway(&self) -> IpAddr {
+        match &self.link {
+            Link::V4(guest) => guest.gateway.into(),
+            Link::V6 { guest, .. } => guest.gateway.into(),
         }
     }
 
     /// A connection that is older than the rules is another container's. The kernel takes its next
     /// segment for its first (`nf_conntrack_tcp_loose`), but it is not to be torn apart.
-    fn to_guest(&self) -> Chain {
+    fn hand_over(&self, name: &'static str, action: Action) -> Chain {
         let served = match self.inbound {
             Inbound::All => vec![],
             Inbound::Only(_) => vec![Match::PortIn(SERVED)],
         };
         Chain {
-            name: TO_GUEST,
+            name,
             hook: None,
             rules: vec![
                 rule([Match::IsTcpUnderWay], Action::Return),
                 rule([Match::PortIn(KEPT)], Action::Return),
-                rule(served, Action::Redirect(self.guest.address)),
+                rule(served, action),
             ],
         }
     }
@@ -95,16 +144,13 @@ impl Masquerade<'_> {
         };
         Chain {
             name: "antispoof",
-            hook: Some(Hook {
-                kind: Kind::Raw,
-                point: Point::Prerouting,
-            }),
+            hook: RAW,
             rules: vec![
                 rule([Match::InputIs(LOOPBACK.into())], Action::Accept),
-                rule([Match::SourceIn(LOOPBACK_NET)], Action::Drop),
-                rule([Match::DestinationIn(LOOPBACK_NET)], Action::Drop),
+                rule([Match::SourceIn(LOOPBACK_NET.into())], Action::Drop),
+                rule([Match::DestinationIn(LOOPBACK_NET.into())], Action::Drop),
                 rule([Match::InputIsNot(self.tap.into())], Action::Accept),
-                rule([Match::SourceIn(host(self.guest.address))], Action::Accept),
+                rule([Match::SourceIn(host(self.guest()))], Action::Accept),
                 rule(
                     [
                         Match::SourceIn(from_anyone),
@@ -118,13 +164,74 @@ impl Masquerade<'_> {
         }
     }
 
+    /// The same for IPv6. On the link, a guest has addresses of its own making (RFC 4862), but it is
+    /// not the link's router, nor does it say who is.
+    fn antispoof6(&self) -> Chain {
+        let localhost = || host(Ipv6Addr::LOCALHOST);
+        let on_link = || Match::SourceIn(LINK_LOCAL.into());
+        Chain {
+            name: "antispoof",
+            hook: RAW,
+            rules: vec![
+                rule([Match::InputIs(LOOPBACK.into())], Action::Accept),
+                rule([Match::SourceIn(localhost())], Action::Drop),
+                rule([Match::DestinationIn(localhost())], Action::Drop),
+                rule([Match::InputIsNot(self.tap.into())], Action::Accept),
+                rule([Match::Icmp6Is(Icmp6::RouterAdvertisement)], Action::Drop),
+                rule([Match::Icmp6Is(Icmp6::Redirect)], Action::Drop),
+                rule([Match::SourceIn(host(self.guest()))], Action::Accept),
+                rule([Match::SourceIn(host(ROUTER))], Action::Drop),
+                rule(
+                    [on_link(), Match::DestinationIn(LINK_LOCAL.into())],
+                    Action::Accept,
+                ),
+                rule(
+                    [on_link(), Match::DestinationIn(LINK_GROUPS.into())],
+                    Action::Accept,
+                ),
+                // Looking whether an address is free, before having one.
+                rule(
+                    [
+                        Match::SourceIn(host(Ipv6Addr::UNSPECIFIED)),
+                        Match::DestinationIn(LINK_GROUPS.into()),
+                        Match::IsIcmp6,
+                    ],
+                    Action::Accept,
+                ),
+                rule([], Action::Drop),
+            ],
+        }
+    }
+
+    /// The kernel would tell the guest that it is the next hop to itself when it calls the pod's
+    /// address, and the pod's neighbours likewise of each other.
+    fn without_redirects(&self) -> Chain {
+        let redirect = |interface: &str| {
+            rule(
+                [
+                    Match::OutputIs(interface.into()),
+                    Match::Icmp6Is(Icmp6::Redirect),
+                ],
+                Action::Drop,
+            )
+        };
+        Chain {
+            name: "without-redirects",
+            hook: Some(Hook {
+                kind: Kind::Filter,
+                point: Point::Output,
+            }),
+            rules: vec![redirect(self.tap), redirect(self.pod)],
+        }
+    }
+
     /// From the pod's network, and from the guest to itself by the pod's address.
     fn inbound(&self) -> Chain {
-        let to_pod = |interface: &str, address: &Ipv4Net| {
+        let to_pod = |interface: &str, address: &IpAddr| {
             rule(
                 [
                     Match::InputIs(interface.into()),
-                    Match::DestinationIn(host(address.addr())),
+                    Match::DestinationIn(host(*address)),
                 ],
                 Action::Jump(TO_GUEST),
             )
@@ -149,13 +256,25 @@ impl Masquerade<'_> {
     /// From within the pod: other containers, and `kubectl port-forward`, which dials the pod's
     /// localhost.
     fn local(&self) -> Chain {
-        let by_localhost = rule(
-            [Match::DestinationIn(host(LOCALHOST)), Match::IsNotIcmp],
-            Action::Jump(TO_GUEST),
-        );
-        let by_address = |address: &Ipv4Net| {
+        let by_localhost = match self.link {
+            Link::V4(_) => rule(
+                [
+                    Match::DestinationIn(host(Ipv4Addr::LOCALHOST)),
+                    Match::IsNotIcmp,
+                ],
+                Action::Jump(TO_GUEST),
+            ),
+            Link::V6 { .. } => rule(
+                [
+                    Match::DestinationIn(host(Ipv6Addr::LOCALHOST)),
+                    Match::IsTcp,
+                ],
+                Action::Jump(TO_RELAY),
+            ),
+        };
+        let by_address = |address: &IpAddr| {
             rule(
-                [Match::DestinationIn(host(address.addr()))],
+                [Match::DestinationIn(host(*address))],
                 Action::Jump(TO_GUEST),
             )
         };
@@ -174,28 +293,30 @@ impl Masquerade<'_> {
 
     fn outbound(&self) -> Chain {
         let to_tap = || Match::OutputIs(self.tap.into());
-        let from_guest = || Match::SourceIn(host(self.guest.address));
+        let from_guest = || Match::SourceIn(host(self.guest()));
+        let disguise = || Action::Disguise(self.gateway());
+        // The guest could not answer 127.0.0.1, nor its own address.
+        let mut rules = match self.link {
+            Link::V4(_) => vec![rule(
+                [to_tap(), Match::SourceIn(LOOPBACK_NET.into())],
+                disguise(),
+            )],
+            Link::V6 { .. } => vec![],
+        };
+        rules.extend([
+            rule([to_tap(), from_guest()], disguise()),
+            rule(
+                [Match::OutputIs(self.pod.into()), from_guest()],
+                Action::Masquerade,
+            ),
+        ]);
         Chain {
             name: "outbound",
             hook: Some(Hook {
                 kind: Kind::Nat,
                 point: Point::Postrouting,
             }),
-            rules: vec![
-                // The guest could not answer 127.0.0.1, nor its own address.
-                rule(
-                    [to_tap(), Match::SourceIn(LOOPBACK_NET)],
-                    Action::Disguise(self.guest.gateway),
-                ),
-                rule(
-                    [to_tap(), from_guest()],
-                    Action::Disguise(self.guest.gateway),
-                ),
-                rule(
-                    [Match::OutputIs(self.pod.into()), from_guest()],
-                    Action::Masquerade,
-                ),
-            ],
+            rules,
         }
     }
 
@@ -204,13 +325,26 @@ impl Masquerade<'_> {
     fn forward(&self) -> Chain {
         let input = |name: &str| Match::InputIs(name.into());
         let output = |name: &str| Match::OutputIs(name.into());
+        // Where the kernel knows one switch for all interfaces, not for the pod's others either. What
+        // goes to another of the machine's interfaces is judged by that one's rules.
+        let no_tap = [
+            Match::InputIsNot(tap::ANY.into()),
+            Match::OutputIsNot(tap::ANY.into()),
+        ];
+        let other_interfaces = match self.link {
+            Link::V6 {
+                forwards_for_guest: true,
+                ..
+            } => Some(rule(no_tap, Action::Drop)),
+            _ => None,
+        };
         Chain {
             name: "forward",
             hook: Some(Hook {
                 kind: Kind::Filter,
                 point: Point::Forward,
             }),
-            rules: vec![
+            rules: [
                 rule([Match::IsTcpSyn], Action::ClampSegmentSize),
                 rule([Match::IsEstablished], Action::Accept),
                 rule(
@@ -225,10 +359,19 @@ impl Masquerade<'_> {
                 rule([output(self.tap)], Action::Drop),
                 // Forwarding was switched on for the guest, not for the pod's neighbours.
                 rule([input(self.pod), output(self.pod)], Action::Drop),
-            ],
+            ]
+            .into_iter()
+            .chain(other_interfaces)
+            .collect(),
         }
     }
 }
+
+/// Before connections are tracked.
+const RAW: Option<Hook> = Some(Hook {
+    kind: Kind::Raw,
+    point: Point::Prerouting,
+});
 
 fn rule(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
     Rule {
@@ -237,8 +380,8 @@ fn rule(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
     }
 }
 
-fn host(address: Ipv4Addr) -> Ipv4Net {
-    Ipv4Net::new_assert(address, 32)
+fn host(address: impl Into<IpAddr>) -> IpNet {
+    address.into().into()
 }
 
 const fn udp(number: u16) -> Port {
@@ -253,17 +396,29 @@ const fn udp(number: u16) -> Port {
 
 #[cfg(test)]
 mod tests {
-    use super::{Masquerade, udp};
-    use crate::network::{GuestNetwork, Inbound, Port, Protocol};
+    use super::{Link, Masquerade, udp};
+    use crate::network::{GuestNetwork, GuestNetwork6, Inbound, Port, Protocol};
 
     fn printed(inbound: &Inbound, others: &[Port]) -> String {
-        let guest = GuestNetwork::choose(None, &[]).unwrap();
-        let pod_addresses = ["10.244.1.7/24".parse().unwrap()];
+        let link = Link::V4(GuestNetwork::choose(None, &[]).unwrap());
+        printed_for(link, "10.244.1.7", inbound, others)
+    }
+
+    fn printed6(inbound: &Inbound, others: &[Port], forwards_for_guest: bool) -> String {
+        let link = Link::V6 {
+            guest: GuestNetwork6::choose(None, &[]).unwrap(),
+            relay: 41234,
+            forwards_for_guest,
+        };
+        printed_for(link, "fd00:10:244:1::7", inbound, others)
+    }
+
+    fn printed_for(link: Link, pod: &str, inbound: &Inbound, others: &[Port]) -> String {
         Masquerade {
             pod: "eth0",
-            pod_addresses: &pod_addresses,
+            pod_addresses: vec![pod.parse().unwrap()],
             tap: "tap-eth0",
-            guest,
+            link,
             inbound,
             others,
         }
@@ -283,5 +438,15 @@ mod tests {
     #[test]
     fn a_guest_gets_only_what_it_serves() {
         insta::assert_snapshot!(printed(&Inbound::Only(vec![udp(53)]), &[]));
+    }
+
+    #[test]
+    fn a_guest_gets_the_same_by_ipv6() {
+        insta::assert_snapshot!(printed6(&Inbound::All, &[], true));
+    }
+
+    #[test]
+    fn a_guest_gets_only_what_it_serves_by_ipv6_too() {
+        insta::assert_snapshot!(printed6(&Inbound::Only(vec![udp(53)]), &[udp(54)], false));
     }
 }

@@ -1,5 +1,5 @@
-//! The machine's firewall: one nftables table in the pod's network namespace, installed and removed
-//! as a whole by netlink. The kernel takes all rules or none.
+//! The machine's firewall: one nftables table of each family in the pod's network namespace, installed
+//! and removed as a whole by netlink. The kernel takes all rules of a table or none.
 
 mod batch;
 mod expression;
@@ -12,7 +12,8 @@ use tracing::trace;
 
 use self::batch::Batch;
 use self::masquerade::KEPT;
-pub(super) use self::masquerade::{Masquerade, TABLE};
+pub(super) use self::masquerade::{Link, Masquerade, TABLE};
+use self::rules::Family;
 use super::{NetworkError, Port, link};
 
 /// Puts the rules into the calling thread's network namespace, in place of those that an earlier
@@ -23,43 +24,63 @@ pub(super) fn install(
 ) -> Result<(), NetworkError> {
     let table = wanted.table();
     trace!(%table, "installing nftables rules");
-    let mut batch = Batch::new(table.name);
+    let mut batch = Batch::new(table.family, &table.name);
     batch.replace(&table);
     batch
         .send(netlink)
-        .map_err(|source| failed("install", table.name, source))
+        .map_err(|source| failed("install", table.family, &table.name, source))
 }
 
-/// Lets `ports` stay with the pod, in the installed table called `name`.
+/// Lets `ports` stay with the pod, in the installed tables called `name`.
 pub(super) fn keep(
     netlink: &mut NetlinkSocket,
     name: &str,
     ports: &[Port],
 ) -> Result<(), NetworkError> {
-    let mut batch = Batch::new(name);
-    batch.add_ports(KEPT, None, ports);
-    batch
-        .send(netlink)
-        .map_err(|source| failed("keep ports out of", name, source))
-}
-
-/// Removes the table called `name` from the calling thread's network namespace, if it is there.
-pub(super) fn remove(netlink: &mut NetlinkSocket, name: &str) -> Result<(), NetworkError> {
-    let mut batch = Batch::new(name);
-    batch.delete_table();
-    match batch.send(netlink) {
-        // Without nftables in the kernel, there never was a table.
-        Err(error) if link::is(&error, Errno::NOENT) || link::is(&error, Errno::PROTONOSUPPORT) => {
-            Ok(())
+    let mut missing = None;
+    let mut kept = false;
+    for family in Family::ALL {
+        let mut batch = Batch::new(family, name);
+        batch.add_ports(KEPT, None, ports);
+        match batch.send(netlink) {
+            Ok(()) => kept = true,
+            // A pod need not have addresses of both families.
+            Err(error) if is_missing(&error) => missing = Some((family, error)),
+            Err(error) => return Err(failed("keep ports out of", family, name, error)),
         }
-        result => result.map_err(|source| failed("remove", name, source)),
+    }
+    match missing {
+        Some((family, error)) if !kept => Err(failed("keep ports out of", family, name, error)),
+        _ => Ok(()),
     }
 }
 
-fn failed(action: &'static str, table: &str, source: ReplyError) -> NetworkError {
+/// Removes the tables called `name` from the calling thread's network namespace, those that are
+/// there, and returns what failed.
+pub(super) fn remove(netlink: &mut NetlinkSocket, name: &str) -> Vec<NetworkError> {
+    let remove = |family| {
+        let mut batch = Batch::new(family, name);
+        batch.delete_table();
+        match batch.send(netlink) {
+            Err(error) if !is_missing(&error) => Some(failed("remove", family, name, error)),
+            _ => None,
+        }
+    };
+    Family::ALL.into_iter().filter_map(remove).collect()
+}
+
+/// Whether there is no such table. Without nftables in the kernel, there never was one.
+fn is_missing(error: &ReplyError) -> bool {
+    link::is(error, Errno::NOENT)
+        || link::is(error, Errno::PROTONOSUPPORT)
+        || link::is(error, Errno::AFNOSUPPORT)
+        || link::is(error, Errno::OPNOTSUPP)
+}
+
+fn failed(action: &'static str, family: Family, table: &str, source: ReplyError) -> NetworkError {
     NetworkError::Firewall {
         action,
-        table: table.to_owned(),
+        table: format!("{family} {table}"),
         source,
     }
 }

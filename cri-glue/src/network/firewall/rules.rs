@@ -1,16 +1,28 @@
 //! Firewall rules as plain data: tables, chains, matches and actions in the words of nft(8).
 //! Printed, they read as `nft list table` prints them.
 
-use std::{collections::BTreeSet, fmt, net::Ipv4Addr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::network::Port;
 
-/// A table of the `ip` family with all that it holds.
+/// Which packets a table is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::network) enum Family {
+    Ip,
+    Ip6,
+}
+
+impl Family {
+    pub(in crate::network) const ALL: [Self; 2] = [Self::Ip, Self::Ip6];
+}
+
+/// A table with all that it holds.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    pub(super) name: &'static str,
+    pub(super) family: Family,
+    pub(super) name: String,
     pub(super) sets: Vec<PortSet>,
     /// Chains that are jumped to come before those that jump.
     pub(super) chains: Vec<Chain>,
@@ -64,15 +76,20 @@ pub(super) struct Rule {
 
 #[derive(Clone, Debug)]
 pub(super) enum Match {
+    /// A name that ends in `*` stands for all that begin so.
     InputIs(String),
     InputIsNot(String),
     OutputIs(String),
-    SourceIn(Ipv4Net),
-    DestinationIn(Ipv4Net),
+    OutputIsNot(String),
+    SourceIn(IpNet),
+    DestinationIn(IpNet),
+    IsTcp,
     IsTcpSyn,
     /// A TCP segment that does not begin a connection.
     IsTcpUnderWay,
     IsNotIcmp,
+    IsIcmp6,
+    Icmp6Is(Icmp6),
     IsUdp {
         source: u16,
         destination: u16,
@@ -87,6 +104,13 @@ pub(super) enum Match {
     IsRedirected,
 }
 
+/// Messages of ICMPv6 by which hosts on a link believe each other (RFC 4861, 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Icmp6 {
+    RouterAdvertisement,
+    Redirect,
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Action {
     Accept,
@@ -94,9 +118,11 @@ pub(super) enum Action {
     Return,
     Jump(&'static str),
     /// Rewrites the destination.
-    Redirect(Ipv4Addr),
+    Redirect(IpAddr),
+    /// Rewrites the destination to this port of the loopback interface.
+    RedirectToPort(u16),
     /// Rewrites the source.
-    Disguise(Ipv4Addr),
+    Disguise(IpAddr),
     /// Rewrites the source to the address of the interface that the packet leaves by.
     Masquerade,
     /// Lowers the segment size that a TCP connection begins with to what the way of the packet
@@ -106,7 +132,7 @@ pub(super) enum Action {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table ip {} {{", self.name)?;
+        writeln!(f, "table {} {} {{", self.family, self.name)?;
         for set in &self.sets {
             let ports: Vec<String> = set
                 .ports
@@ -128,6 +154,15 @@ impl fmt::Display for Table {
         }
         let chains: Vec<String> = self.chains.iter().map(ToString::to_string).collect();
         writeln!(f, "{}}}", chains.join("\n"))
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+        })
     }
 }
 
@@ -186,11 +221,18 @@ impl fmt::Display for Match {
             Self::InputIs(name) => write!(f, "iifname \"{name}\""),
             Self::InputIsNot(name) => write!(f, "iifname != \"{name}\""),
             Self::OutputIs(name) => write!(f, "oifname \"{name}\""),
-            Self::SourceIn(net) => write!(f, "ip saddr {}", short(*net)),
-            Self::DestinationIn(net) => write!(f, "ip daddr {}", short(*net)),
+            Self::OutputIsNot(name) => write!(f, "oifname != \"{name}\""),
+            Self::SourceIn(net) => write!(f, "{} saddr {}", family(*net), short(*net)),
+            Self::DestinationIn(net) => write!(f, "{} daddr {}", family(*net), short(*net)),
+            Self::IsTcp => f.write_str("meta l4proto tcp"),
             Self::IsTcpSyn => f.write_str("tcp flags & (syn | rst) == syn"),
             Self::IsTcpUnderWay => f.write_str("tcp flags & (syn | ack) != syn"),
             Self::IsNotIcmp => f.write_str("meta l4proto != icmp"),
+            Self::IsIcmp6 => f.write_str("meta l4proto ipv6-icmp"),
+            Self::Icmp6Is(Icmp6::RouterAdvertisement) => {
+                f.write_str("icmpv6 type nd-router-advert")
+            }
+            Self::Icmp6Is(Icmp6::Redirect) => f.write_str("icmpv6 type nd-redirect"),
             Self::IsUdp {
                 source,
                 destination,
@@ -211,6 +253,7 @@ impl fmt::Display for Action {
             Self::Return => f.write_str("return"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::Redirect(to) => write!(f, "dnat to {to}"),
+            Self::RedirectToPort(port) => write!(f, "redirect to :{port}"),
             Self::Disguise(to) => write!(f, "snat to {to}"),
             Self::Masquerade => f.write_str("masquerade"),
             Self::ClampSegmentSize => f.write_str("tcp option maxseg size set rt mtu"),
@@ -218,7 +261,14 @@ impl fmt::Display for Action {
     }
 }
 
-fn short(net: Ipv4Net) -> String {
+fn family(net: IpNet) -> Family {
+    match net {
+        IpNet::V4(_) => Family::Ip,
+        IpNet::V6(_) => Family::Ip6,
+    }
+}
+
+fn short(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() {
         net.addr().to_string()
     } else {

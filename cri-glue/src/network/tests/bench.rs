@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     process::Command,
@@ -31,6 +31,10 @@ pub(super) const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 7);
 pub(super) const PEER: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 pub(super) const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 1);
+pub(super) const POD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x244, 1, 0, 0, 0, 7);
+pub(super) const PEER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x244, 1, 0, 0, 0, 1);
+pub(super) const GUEST6: Ipv6Addr = Ipv6Addr::new(0xfd10, 0, 2, 0, 0, 0, 0, 2);
+pub(super) const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd10, 0, 2, 0, 0, 0, 0, 1);
 /// Less than the peer's, which is Ethernet's.
 pub(super) const POD_MTU: u16 = 1400;
 
@@ -99,8 +103,18 @@ impl Netns {
             .unwrap()
     }
 
+    /// The kernel adds IPv6 addresses and routes by itself, once it knows that nobody has them.
+    pub(super) fn wait_until_settled(&self) {
+        let start = Instant::now();
+        while !self.run("ip -o addr show tentative").is_empty() {
+            assert!(start.elapsed() < SOON, "addresses stay tentative");
+            thread::sleep(SOON / 100);
+        }
+    }
+
     /// Answers every TCP connection to `address` with `greeting` and the client's address.
-    pub(super) fn greet(&self, address: Ipv4Addr, port: u16, greeting: &'static str) {
+    pub(super) fn greet(&self, address: impl Into<IpAddr>, port: u16, greeting: &'static str) {
+        let address = address.into();
         let listener = self
             .within(|| TcpListener::bind((address, port)))
             .unwrap_or_else(|error| panic!("{address}:{port} in {}: {error}", self.name));
@@ -113,18 +127,22 @@ impl Netns {
     }
 
     /// What is said to who connects from here, or why nothing is.
-    pub(super) fn hear(&self, address: Ipv4Addr, port: u16) -> Result<String, std::io::ErrorKind> {
+    pub(super) fn hear(
+        &self,
+        address: impl Into<IpAddr>,
+        port: u16,
+    ) -> Result<String, std::io::ErrorKind> {
         self.hear_within(address, port, SOON)
     }
 
     pub(super) fn hear_within(
         &self,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         port: u16,
         limit: Duration,
     ) -> Result<String, std::io::ErrorKind> {
+        let to = SocketAddr::new(address.into(), port);
         let heard = || {
-            let to = SocketAddrV4::new(address, port).into();
             let mut stream = self.within(|| TcpStream::connect_timeout(&to, limit))?;
             stream.set_read_timeout(Some(limit))?;
             let mut text = String::new();
@@ -164,12 +182,34 @@ impl Bench {
         Self { pod, peer }
     }
 
+    /// The same with addresses of both families.
+    pub(super) fn dual_stack() -> Self {
+        let bench = Self::new();
+        for (netns, address) in [(&bench.pod, POD6), (&bench.peer, PEER6)] {
+            netns.run(&format!("ip addr add {address}/64 dev eth0 nodad"));
+        }
+        bench
+            .pod
+            .run(&format!("ip -6 route add default via {PEER6}"));
+        bench
+    }
+
+    /// The same with IPv6 alone.
+    pub(super) fn only_ipv6() -> Self {
+        let bench = Self::dual_stack();
+        for netns in [&bench.pod, &bench.peer] {
+            netns.run("ip -4 addr flush dev eth0");
+        }
+        bench
+    }
+
     pub(super) fn request(&self) -> Request {
         Request {
             namespace: self.pod.path(),
             interface: DEFAULT_INTERFACE.into(),
             mac: derive_mac("test"),
             guest_network: None,
+            guest_network6: None,
             inbound: Inbound::All,
             others: vec![],
             dns: Dns::parse("search shop.svc.cluster.local cluster.local\nnameserver 10.96.0.10"),
@@ -201,6 +241,20 @@ impl Bench {
         machine
     }
 
+    /// The same for IPv6: the guest knows the way out from its router.
+    pub(super) fn machine6(&self, change: impl FnOnce(&mut Request)) -> Machine {
+        let machine = self.machine_without_lease(change);
+        machine
+            .guest
+            .run(&format!("ip addr add {GUEST6}/128 dev eth0 nodad"));
+        let start = Instant::now();
+        while !machine.guest.run("ip -6 route").contains("default") {
+            assert!(start.elapsed() < SOON, "no router makes itself known");
+            thread::sleep(SOON / 100);
+        }
+        machine
+    }
+
     pub(super) fn machine_without_lease(&self, change: impl FnOnce(&mut Request)) -> Machine {
         let mut request = self.request();
         change(&mut request);
@@ -221,7 +275,7 @@ pub(super) struct Machine {
     pub(super) undo: NetworkUndo,
     stop: Arc<AtomicBool>,
     relay: Option<JoinHandle<()>>,
-    dhcp: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    services: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Machine {
@@ -232,8 +286,8 @@ impl Machine {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let ends = [network.tap, nic];
-        let (stop_dhcp, dhcp_stopped) = oneshot::channel();
-        let dhcp = network.dhcp;
+        let (stop_services, services_stopped) = oneshot::channel();
+        let services = network.services;
         let serving = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -241,8 +295,8 @@ impl Machine {
                 .unwrap();
             runtime.block_on(async {
                 tokio::select! {
-                    end = dhcp.serve() => panic!("the DHCP server ended: {end:?}"),
-                    _ = dhcp_stopped => {}
+                    end = services.serve() => panic!("a server ended: {end:?}"),
+                    _ = services_stopped => {}
                 }
             });
         });
@@ -251,7 +305,7 @@ impl Machine {
             undo: network.undo,
             stop,
             relay: Some(thread::spawn(move || relay(&ends, &stopped))),
-            dhcp: Some((stop_dhcp, serving)),
+            services: Some((stop_services, serving)),
         }
     }
 
@@ -262,7 +316,7 @@ impl Machine {
         if let Some(relay) = self.relay.take() {
             relay.join().unwrap();
         }
-        if let Some((stop, serving)) = self.dhcp.take() {
+        if let Some((stop, serving)) = self.services.take() {
             stop.send(()).ok();
             serving.join().unwrap();
         }
@@ -306,10 +360,7 @@ fn relay(ends: &[OwnedFd; 2], stop: &AtomicBool) {
 
 /// All that set-up could change in a network namespace, as text.
 pub(super) fn snapshot(netns: &Netns) -> String {
-    // The kernel adds IPv6 addresses and routes by itself, once it knows that nobody has them.
-    while !netns.run("ip -o addr show tentative").is_empty() {
-        thread::sleep(SOON / 100);
-    }
+    netns.wait_until_settled();
     let mut text = netns.run("nft list ruleset");
     text += &netns.run("ip -o addr");
     text += &netns.run("ip -o link");

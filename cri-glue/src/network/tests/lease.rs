@@ -59,7 +59,7 @@ fn a_client_gets_all_that_the_pod_has() {
     ] {
         assert_says(&lease, name, value);
     }
-    bench.peer.greet([0, 0, 0, 0].into(), 80, "peer");
+    bench.peer.greet([0, 0, 0, 0], 80, "peer");
     assert_eq!(machine.guest.hear(PEER, 80), Ok(format!("peer {POD}")));
 }
 

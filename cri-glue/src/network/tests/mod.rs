@@ -5,6 +5,10 @@
 
 mod bench;
 mod hostile;
+mod hostile6;
 mod lease;
+mod lease6;
 mod reach;
+mod reach6;
+mod relay;
 mod teardown;

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
 };
 
 use super::bench::{Bench, Netns, PEER, POD, may_run, snapshot};
@@ -13,9 +13,14 @@ fn undoing_leaves_the_pod_as_it_was() {
     if !may_run() {
         return;
     }
-    let bench = Bench::new();
+    let bench = Bench::dual_stack();
     // Tables of others stay.
     bench.pod.run("nft add table ip others");
+    bench.pod.run("nft add table ip6 others");
+    // A pod may have its own ideas about some of its interfaces.
+    bench.pod.run("ip link add net1 type veth peer name other");
+    bench.pod.run("sysctl -q net.ipv6.conf.net1.accept_ra=0");
+    bench.pod.run("sysctl -q net.ipv6.conf.net1.forwarding=1");
     let before = snapshot(&bench.pod);
     let mut recorded = None;
     let network = set_up(&bench.request(), &mut |undo| {
@@ -31,6 +36,31 @@ fn undoing_leaves_the_pod_as_it_was() {
     assert_eq!(snapshot(&bench.pod), before);
     undo(&from_record).unwrap();
     assert_eq!(snapshot(&bench.pod), before);
+}
+
+/// A router takes no advertisements, unless it is told to: the pod must not lose its way out.
+#[test]
+fn a_pod_keeps_what_it_has_from_a_router() {
+    if !may_run() {
+        return;
+    }
+    let bench = Bench::dual_stack();
+    let accepts = || {
+        bench
+            .pod
+            .run("sysctl -n net.ipv6.conf.eth0.accept_ra net.ipv6.conf.all.forwarding")
+    };
+    bench
+        .pod
+        .run("ip -6 route add default via fe80::99 dev eth0 metric 2048 proto ra expires 600");
+    let before = accepts();
+    assert_eq!(before, "1\n0\n");
+    let network = bench.set_up(&bench.request()).unwrap();
+    assert_eq!(accepts(), "2\n1\n");
+    assert!(bench.pod.run("ip -6 route").contains("fe80::99"));
+    undo(&network.undo).unwrap();
+    assert_eq!(accepts(), before);
+    assert!(bench.pod.run("ip -6 route").contains("fe80::99"));
 }
 
 #[test]
@@ -105,16 +135,17 @@ fn a_failure_half_way_leaves_the_pod_as_it_was() {
     if !may_run() {
         return;
     }
-    let bench = Bench::new();
+    let bench = Bench::dual_stack();
     let before = snapshot(&bench.pod);
-    let sidecar = bench
-        .pod
-        .within(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 67)))
-        .unwrap();
-    let error = bench.set_up(&bench.request()).unwrap_err();
-    insta::assert_snapshot!(error, @"cannot open the DHCP server's socket on tap-eth0: Address already in use (os error 98)");
-    assert_eq!(snapshot(&bench.pod), before);
-    drop(sidecar);
+    let refused = |address: IpAddr, port| {
+        let sidecar = bench.pod.within(|| UdpSocket::bind((address, port)));
+        let error = bench.set_up(&bench.request()).unwrap_err();
+        assert_eq!(snapshot(&bench.pod), before);
+        drop(sidecar.unwrap());
+        error.to_string()
+    };
+    insta::assert_snapshot!(refused(Ipv4Addr::UNSPECIFIED.into(), 67), @"cannot open the DHCP server's socket on tap-eth0: Address already in use (os error 98)");
+    insta::assert_snapshot!(refused(Ipv6Addr::UNSPECIFIED.into(), 547), @"cannot open the DHCPv6 server's socket on tap-eth0: Address already in use (os error 98)");
     bench.set_up(&bench.request()).unwrap();
 }
 
@@ -151,7 +182,9 @@ fn pods_that_cannot_hold_a_machine_are_refused() {
         refused(&|request| request.guest_network = Some("10.244.0.0/16".parse().unwrap())),
         @"the guest network 10.244.0.0/16 overlaps with 10.244.1.7/24, which the pod uses itself: choose another vmNetworkCIDR"
     );
-    let only_ipv6 = Netns::new("ipv6");
-    only_ipv6.run("ip link add eth0 type veth peer name other");
-    insta::assert_snapshot!(refused(&|request| request.namespace = only_ipv6.path()), @"the pod's network interface eth0 has no IPv4 address: masquerade needs one, so use a cluster network with IPv4 or dual stack");
+    let bare = Netns::new("bare");
+    bare.run("ip link add eth0 type veth peer name other");
+    // Nobody reaches an address of the link alone.
+    bare.run("ip link set eth0 up");
+    insta::assert_snapshot!(refused(&|request| request.namespace = bare.path()), @"the pod's network interface eth0 has no address: a machine needs one, so look whether the cluster's network plugin set the pod up");
 }
