@@ -3,8 +3,6 @@
 //! Relies on the machine container's name; other containers of the pod do not decide whether the
 //! guest runs.
 
-use std::net::Ipv4Addr;
-
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodCondition,
 };
@@ -214,7 +212,7 @@ pub(super) fn node(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
-/// The pod's addresses that lead to the guest, the first one first: those of IPv4.
+/// The pod's addresses, all of which lead to the guest, the first one first.
 pub(super) fn addresses(pod: &Pod) -> Vec<String> {
     let Some(status) = &pod.status else {
         return Vec::new();
@@ -224,7 +222,6 @@ pub(super) fn addresses(pod: &Pod) -> Vec<String> {
     if addresses.is_empty() {
         addresses.extend(status.pod_ip.clone());
     }
-    addresses.retain(|address| address.parse::<Ipv4Addr>().is_ok());
     addresses
 }
 
@@ -235,12 +232,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_leads_to_the_guest_is_its_address() {
+    fn a_pods_addresses_keep_their_order() {
         let pod = serde_json::from_value(json!({ "status": {
             "podIP": "fd00::5",
             "podIPs": [{ "ip": "fd00::5" }, { "ip": "10.244.1.5" }],
         } }));
-        assert_eq!(addresses(&pod.unwrap()), ["10.244.1.5"]);
+        assert_eq!(addresses(&pod.unwrap()), ["fd00::5", "10.244.1.5"]);
     }
 
     fn pod(status: serde_json::Value) -> Pod {
