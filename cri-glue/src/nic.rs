@@ -13,8 +13,8 @@ use crate::beneath::Regular;
 use crate::identity::Identity;
 use crate::machine::Names;
 use crate::network::{
-    DEFAULT_INTERFACE, Dns, Inbound, NetworkError, NetworkUndo, Port, Protocol, Request, Services,
-    derive_mac, set_up,
+    self, DEFAULT_INTERFACE, Dns, Inbound, NetworkError, NetworkUndo, Port, Protocol, Request,
+    Services, derive_mac, set_up,
 };
 use crate::record::{Record, Step};
 
@@ -28,7 +28,7 @@ const MAX_RESOLV_CONF_BYTES: u64 = 64 << 10;
     reason = "the messages say it, the fields are named in them"
 )]
 pub enum NicError {
-    #[error("interface {name}: binding {binding} is not supported: use masquerade")]
+    #[error("interface {name}: binding {binding} is not supported: use masquerade or bridge")]
     Binding { name: String, binding: &'static str },
     #[error(
         "interface {name}: model {model} is not supported: use virtio, e1000e, e1000 or rtl8139"
@@ -104,7 +104,7 @@ pub fn attach(
         record.note(&Step::Network { undo: undo.clone() })
     })?;
     let name = Name::new("interface", interface.name)?;
-    let mut nic = Nic::new(name, vec![network.tap], network.mac, model)?;
+    let mut nic = Nic::new(name, network.tap, network.mac, model)?;
     if model == NicModel::Virtio {
         nic = nic.with_mtu(network.mtu)?;
     }
@@ -134,13 +134,16 @@ fn model(interface: &MachineInterface<'_>) -> Result<NicModel, NicError> {
 
 fn request(interface: &MachineInterface<'_>, pod: PodNetwork<'_>) -> Result<Request, NicError> {
     let name = || interface.name.to_owned();
-    if interface.binding != Binding::Masquerade {
-        let binding = interface.binding.as_str();
-        return Err(NicError::Binding {
-            name: name(),
-            binding,
-        });
-    }
+    let binding = match interface.binding {
+        Binding::Masquerade => network::Binding::Masquerade,
+        Binding::Bridge => network::Binding::Bridge,
+        other => {
+            return Err(NicError::Binding {
+                name: name(),
+                binding: other.as_str(),
+            });
+        }
+    };
     let guest_network = interface.guest_network.map(|text| {
         text.parse().map_err(|_| NicError::GuestNetwork {
             name: name(),
@@ -157,14 +160,22 @@ fn request(interface: &MachineInterface<'_>, pod: PodNetwork<'_>) -> Result<Requ
         machine::Inbound::All => Inbound::All,
         machine::Inbound::Only(ports) => Inbound::Only(ports.iter().map(port).collect()),
     };
-    let mac = match interface.mac {
-        Some(mac) => mac.to_string().parse()?,
-        None => derive_mac(&format!("{}/{}", pod.names.cluster, interface.name)),
+    let mac = match (interface.mac, binding) {
+        (Some(mac), _) => Some(mac.to_string().parse()?),
+        (None, network::Binding::Masquerade) => {
+            let seed = format!("{}/{}", pod.names.cluster, interface.name);
+            Some(derive_mac(&seed))
+        }
+        // The network may know the pod's.
+        (None, network::Binding::Bridge) => None,
     };
     Ok(Request {
         namespace: pod.namespace.to_owned(),
         interface: DEFAULT_INTERFACE.to_owned(),
+        binding,
         mac,
+        queues: 1,
+        localhost: true,
         guest_network: guest_network.transpose()?,
         guest_network6: guest_network6.transpose()?,
         inbound,

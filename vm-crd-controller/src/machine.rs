@@ -32,7 +32,9 @@ pub fn settle(spec: &mut VirtualMachineInstanceSpec, uuid: &str, namespace: &str
     }
     defaults::instance(spec);
     for interface in &mut spec.domain.devices.interfaces {
-        if interface.mac_address.as_deref().is_none_or(str::is_empty) {
+        // With a bridge, it is the pod's, which the network may insist on.
+        let own = interface.bridge.is_none();
+        if own && interface.mac_address.as_deref().is_none_or(str::is_empty) {
             let mac = derived_mac(&[namespace, name, &interface.name]);
             interface.mac_address = Some(mac.to_string());
         }
@@ -44,7 +46,7 @@ fn derived_mac(parts: &[&str]) -> MacAddress {
     MacAddress([MAC_PREFIX, a, b, c, d, e])
 }
 
-/// Names and MAC addresses of the interfaces of an instance's machine.
+/// Names and MAC addresses of the interfaces of an instance's machine; empty where it is the pod's.
 pub fn interfaces(instance: &VirtualMachineInstance) -> Vec<(String, String)> {
     let mut spec = instance.spec.clone();
     let namespace = instance.namespace().unwrap_or_default();
@@ -68,6 +70,8 @@ pub fn topology(spec: &VirtualMachineInstanceSpec) -> Option<CpuTopology> {
 
 #[cfg(test)]
 mod tests {
+    use vm_api::v1::{Empty, Interface};
+
     use super::*;
 
     #[test]
@@ -94,6 +98,19 @@ mod tests {
             .as_ref()
             .and_then(|firmware| firmware.uuid.as_deref());
         assert_eq!(uuid, Some("5d307ca9-b3ef-428c-8861-06e72d69f223"));
+    }
+
+    #[test]
+    fn a_machine_on_a_bridge_has_its_pods_address() {
+        let interface = Interface {
+            name: "default".into(),
+            bridge: Some(Empty {}),
+            ..Interface::default()
+        };
+        let mut spec = VirtualMachineInstanceSpec::default();
+        spec.domain.devices.interfaces = vec![interface];
+        settle(&mut spec, "u", "default", "tl");
+        assert_eq!(spec.domain.devices.interfaces[0].mac_address, None);
     }
 
     #[test]

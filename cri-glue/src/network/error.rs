@@ -62,6 +62,14 @@ pub enum NetworkError {
         /// The interface's name.
         interface: String,
     },
+    /// The pod's interface is no Ethernet.
+    #[error(
+        "the pod's network interface {interface} has no Ethernet address that the guest could take over: use masquerade"
+    )]
+    NoMac {
+        /// The interface's name.
+        interface: String,
+    },
     /// The wanted guest network has no room.
     #[error(
         "the guest network {network} is too small: a /{longest} is the smallest that holds the gateway and the guest"

@@ -2,10 +2,11 @@
 //! guest and pod, and what gives the guest its addresses: a DHCP server for IPv4, a router and a
 //! DHCPv6 server for IPv6.
 //!
-//! The machine shares the pod's address ("masquerade"). Relies on the pod's own network being set
+//! The machine shares the pod's address ("masquerade") or takes it over ("bridge"). Relies on the pod's own network being set
 //! up; promises that what it changes stays within the pod's network namespace, and that [`undo`]
 //! takes all of it back.
 
+mod bridge;
 mod dhcp;
 mod dhcp6;
 mod dns;
@@ -15,6 +16,7 @@ mod forwarding;
 mod guest;
 mod link;
 mod mac;
+mod masquerade;
 mod namespace;
 mod pace;
 mod pod;
@@ -36,7 +38,7 @@ pub use self::{
     guest::{GuestNetwork, GuestNetwork6},
     mac::derive_mac,
     namespace::in_namespace,
-    request::{DEFAULT_INTERFACE, Inbound, Port, Protocol, Request},
+    request::{Binding, DEFAULT_INTERFACE, Inbound, Port, Protocol, Request},
     reserve::reserve,
     services::Services,
     setup::{Network, Record, set_up},

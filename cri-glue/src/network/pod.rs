@@ -1,7 +1,10 @@
 //! What the pod's network namespace holds: its interface with addresses and MTU, and its routes,
 //! read by rtnetlink (rtnetlink(7)).
 
-use std::{ffi::CString, net::IpAddr};
+use std::{
+    ffi::CString,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_bindings::{
@@ -11,14 +14,14 @@ use netlink_bindings::{
 };
 use netlink_socket2::{NetlinkSocket, ReplyError};
 
-use super::NetworkError;
+use super::{MacAddress, NetworkError};
 
 /// `AF_INET` and `AF_INET6` as the headers of rtnetlink carry them.
 pub(super) const IPV4: u8 = 2;
 pub(super) const IPV6: u8 = 10;
 
 /// The routing table that a pod's packets take (`RT_TABLE_MAIN`, linux/rtnetlink.h).
-const MAIN_TABLE: u8 = 254;
+pub(super) const MAIN_TABLE: u8 = 254;
 
 /// The pod's own end of the network.
 #[derive(Clone, Debug)]
@@ -26,10 +29,23 @@ pub(super) struct PodInterface {
     pub(super) name: String,
     /// Largest packet, in octets.
     pub(super) mtu: u32,
-    /// Addresses with their prefixes, those that are valid on the link alone excepted; never empty.
+    /// The interface's number.
+    pub(super) index: u32,
+    mac: Vec<u8>,
+    /// Addresses with their prefixes, those that are valid on the link alone excepted.
     pub(super) addresses: Vec<IpNet>,
     /// Destinations that the pod has routes to, other than the default route.
     pub(super) routes: Vec<IpNet>,
+    /// Routes of IPv4 by this interface, the default route among them.
+    pub(super) ways: Vec<Way>,
+}
+
+/// A route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) destination: Ipv4Net,
+    /// None for what is on the link.
+    pub(super) gateway: Option<Ipv4Addr>,
 }
 
 impl PodInterface {
@@ -43,20 +59,28 @@ impl PodInterface {
             action: format!("read the addresses of the pod's interface {name}"),
             source,
         })?;
-        if addresses.is_empty() {
-            return Err(NetworkError::NoAddress {
-                interface: name.to_owned(),
-            });
-        }
-        let routes = routes(netlink).map_err(|source| NetworkError::Link {
-            action: "read the pod's routes".into(),
-            source,
-        })?;
+        let (routes, ways) =
+            routes(netlink, link.index.cast_unsigned()).map_err(|source| NetworkError::Link {
+                action: "read the pod's routes".into(),
+                source,
+            })?;
         Ok(Self {
             name: name.to_owned(),
             mtu: link.mtu,
+            index: link.index.cast_unsigned(),
+            mac: link.mac,
             addresses,
             routes,
+            ways,
+        })
+    }
+
+    /// The interface's hardware address.
+    pub(super) fn mac(&self) -> Result<MacAddress, NetworkError> {
+        let bytes = <[u8; 6]>::try_from(self.mac.as_slice()).ok();
+        let mac = bytes.and_then(|bytes| MacAddress::new(bytes).ok());
+        mac.ok_or_else(|| NetworkError::NoMac {
+            interface: self.name.clone(),
         })
     }
 
@@ -80,10 +104,12 @@ impl PodInterface {
 }
 
 /// A network interface's place and size.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) index: i32,
     pub(super) mtu: u32,
+    /// The hardware address, of whatever length.
+    mac: Vec<u8>,
 }
 
 impl Link {
@@ -96,6 +122,7 @@ impl Link {
         Ok(Self {
             index: header.ifi_index,
             mtu: attributes.get_mtu()?,
+            mac: attributes.get_address().unwrap_or_default().to_vec(),
         })
     }
 }
@@ -131,8 +158,9 @@ fn addresses(netlink: &mut NetlinkSocket, index: i32) -> Result<Vec<IpNet>, Repl
     Ok(found)
 }
 
-fn routes(netlink: &mut NetlinkSocket) -> Result<Vec<IpNet>, ReplyError> {
-    let mut found = Vec::new();
+/// Destinations of all routes, and the IPv4 routes by the interface with the number `index`.
+fn routes(netlink: &mut NetlinkSocket, index: u32) -> Result<(Vec<IpNet>, Vec<Way>), ReplyError> {
+    let (mut found, mut ways) = (Vec::new(), Vec::new());
     for family in [IPV4, IPV6] {
         let request = rt_route::Request::new().op_getroute_dump(&Rtmsg {
             rtm_family: family,
@@ -141,14 +169,30 @@ fn routes(netlink: &mut NetlinkSocket) -> Result<Vec<IpNet>, ReplyError> {
         let mut reply = netlink.request(&request)?;
         while let Some(message) = reply.recv() {
             let (header, attributes) = message?;
+            if header.rtm_family != family || header.rtm_table != MAIN_TABLE {
+                continue;
+            }
             // The default route has no destination.
-            if header.rtm_family == family
-                && header.rtm_table == MAIN_TABLE
-                && let Ok(destination) = attributes.get_dst()
-            {
+            let destination = attributes.get_dst();
+            if let Ok(destination) = destination {
                 found.extend(IpNet::new(destination, header.rtm_dst_len));
+            }
+            let destination = destination.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            if let IpAddr::V4(destination) = destination
+                && family == IPV4
+                && attributes.get_oif() == Ok(index)
+                && let Ok(destination) = Ipv4Net::new(destination, header.rtm_dst_len)
+            {
+                let gateway = match attributes.get_gateway() {
+                    Ok(IpAddr::V4(gateway)) => Some(gateway),
+                    _ => None,
+                };
+                ways.push(Way {
+                    destination,
+                    gateway,
+                });
             }
         }
     }
-    Ok(found)
+    Ok((found, ways))
 }

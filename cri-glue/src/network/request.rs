@@ -17,8 +17,14 @@ pub struct Request {
     pub namespace: PathBuf,
     /// The pod's interface that the machine shares, as a rule [`DEFAULT_INTERFACE`].
     pub interface: String,
-    /// The address of the machine's network interface.
-    pub mac: MacAddress,
+    /// How the machine is bound to it.
+    pub binding: Binding,
+    /// The address of the machine's network interface; by default, that of the pod's.
+    pub mac: Option<MacAddress>,
+    /// Queues of the tap, at least one.
+    pub queues: usize,
+    /// Whether the pod's localhost is the guest's, by this interface.
+    pub localhost: bool,
     /// The network between guest and gateway, if the user wants a certain one; else one that
     /// nothing in the pod uses.
     pub guest_network: Option<Ipv4Net>,
@@ -33,6 +39,16 @@ pub struct Request {
     pub dns: Dns,
     /// The pod's hostname, to be handed on to the guest; empty if the guest shall choose.
     pub hostname: String,
+}
+
+/// How a machine is bound to its pod's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// The guest is behind the pod's address.
+    Masquerade,
+    /// The guest has the pod's address. What is asked for a guest network, or of what reaches the
+    /// guest, means nothing then.
+    Bridge,
 }
 
 /// What reaches the guest from outside, except the ports of other containers.

@@ -30,6 +30,8 @@ const NO_PACKET_INFO: c_int = 0x1000;
 /// A virtio header before each frame: checksums and segmentation are left to whom it suits
 /// (`IFF_VNET_HDR`).
 const VIRTIO_HEADER: c_int = 0x4000;
+/// A descriptor for each of several queues (`IFF_MULTI_QUEUE`).
+const MULTI_QUEUE: c_int = 0x0100;
 /// Fail if there is such an interface, rather than to attach to it (`IFF_TUN_EXCL`).
 const EXCLUSIVE: c_int = 0x8000;
 
@@ -61,14 +63,22 @@ pub(super) fn name_for(interface: &str) -> String {
     name
 }
 
-/// Makes the tap in the calling thread's network namespace.
-pub(super) fn create(name: &str) -> Result<OwnedFd, NetworkError> {
+/// Makes the tap in the calling thread's network namespace, with a descriptor for each of its
+/// `queues`, at least one.
+pub(super) fn create(name: &str, queues: usize) -> Result<Vec<OwnedFd>, NetworkError> {
+    let several = if queues > 1 { MULTI_QUEUE } else { 0 };
+    let first = queue(name, several | EXCLUSIVE)?;
+    let others = (1..queues).map(|_| queue(name, several));
+    [Ok(first)].into_iter().chain(others).collect()
+}
+
+fn queue(name: &str, flags: c_int) -> Result<OwnedFd, NetworkError> {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
         .open(TUN_DEVICE)
         .map_err(|source| NetworkError::NoTun { source })?;
-    match set_interface(&device, name) {
+    match set_interface(&device, name, flags) {
         Ok(()) => Ok(device.into()),
         Err(Errno::BUSY) => Err(NetworkError::TapExists {
             tap: name.to_owned(),
@@ -80,11 +90,11 @@ pub(super) fn create(name: &str) -> Result<OwnedFd, NetworkError> {
     }
 }
 
-fn set_interface(device: &File, name: &str) -> Result<(), Errno> {
+fn set_interface(device: &File, name: &str, flags: c_int) -> Result<(), Errno> {
     let mut request = InterfaceRequest {
         name: [0; NAME_SIZE],
         // The flags fill all 16 bits of a signed number.
-        flags: (TAP | NO_PACKET_INFO | VIRTIO_HEADER | EXCLUSIVE) as c_short,
+        flags: (TAP | NO_PACKET_INFO | VIRTIO_HEADER | flags) as c_short,
         rest: [0; 22],
     };
     let name = name.as_bytes();

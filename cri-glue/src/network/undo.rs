@@ -7,7 +7,8 @@ use netlink_socket2::NetlinkSocket;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    NetworkError, firewall, link,
+    NetworkError, firewall,
+    link::{self, LocalAddress},
     namespace::{Namespace, NamespaceId},
     sysctl::Sysctl,
 };
@@ -23,6 +24,9 @@ pub struct NetworkUndo {
     pub(super) table: String,
     /// Kernel parameters with the values they had before.
     pub(super) sysctls: Vec<Sysctl>,
+    /// Addresses that the pod handed over to the guest. Older records have none.
+    #[serde(default)]
+    pub(super) addresses: Vec<LocalAddress>,
 }
 
 /// Takes down what `undo` describes and reports all that failed. Doing so again is fine, and so is
@@ -53,6 +57,9 @@ impl NetworkUndo {
         errors.extend(firewall::remove(netlink, &self.table));
         let sysctls = self.sysctls.iter().map(Sysctl::write_if_there);
         errors.extend(sysctls.filter_map(Result::err));
+        let taken_back = self.addresses.iter();
+        let taken_back = taken_back.map(|address| link::take_back(netlink, address));
+        errors.extend(taken_back.filter_map(Result::err));
         errors
     }
 }

@@ -18,7 +18,21 @@ use table::{HINTS, INSTANCE, MACHINE, Working};
 pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let mut errors = fields(&to_json(spec), INSTANCE);
     errors.extend(amounts::refused(spec));
+    errors.extend(ports_of_bridges(spec));
     sorted(errors)
+}
+
+/// A guest that has the pod's address is not behind anything that could keep ports from it.
+fn ports_of_bridges(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
+    let interfaces = spec.domain.devices.interfaces.iter().enumerate();
+    let bridged = interfaces.filter(|(_, it)| it.bridge.is_some() && !it.ports.is_empty());
+    let error = |index| {
+        FieldError::new(
+            format!("domain.devices.interfaces[{index}].ports"),
+            "is not supported with bridge, where all ports are the guest's: leave it out, or use masquerade",
+        )
+    };
+    bridged.map(|(index, _)| error(index)).collect()
 }
 
 /// Set fields of a machine that do not work, its template's among them.
@@ -169,7 +183,10 @@ mod tests {
                 "devices": {
                     "tpm": {},
                     "disks": [{ "name": "a", "disk": {} }, { "name": "b", "disk": { "bus": "usb" } }],
-                    "interfaces": [{ "name": "default", "bridge": {} }],
+                    "interfaces": [
+                        { "name": "default", "sriov": {} },
+                        { "name": "other", "bridge": {}, "ports": [{ "port": 80 }] },
+                    ],
                 },
             },
             "volumes": [{ "name": "a", "sysprep": {} }],
@@ -180,7 +197,8 @@ mod tests {
             [
                 "domain.cpu.numa",
                 "domain.devices.disks[1].disk.bus",
-                "domain.devices.interfaces[0].bridge",
+                "domain.devices.interfaces[0].sriov",
+                "domain.devices.interfaces[1].ports",
                 "domain.devices.tpm",
                 "domain.resources.limits.example.com/gpu",
                 "readinessProbe",
@@ -192,11 +210,11 @@ mod tests {
     #[test]
     fn the_refusal_says_what_to_do() {
         let spec =
-            json!({ "domain": { "devices": { "interfaces": [{ "name": "a", "bridge": {} }] } } });
+            json!({ "domain": { "devices": { "interfaces": [{ "name": "a", "sriov": {} }] } } });
         let spec = serde_json::from_value(spec).unwrap();
         assert_eq!(
             instance(&spec)[0].to_string(),
-            "domain.devices.interfaces[0].bridge: is not supported yet: use masquerade"
+            "domain.devices.interfaces[0].sriov: is not supported yet: use masquerade or bridge"
         );
     }
 

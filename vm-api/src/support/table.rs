@@ -107,6 +107,7 @@ pub(super) const INSTANCE: &[Working] = &[
     Field("domain.devices.disks[].shareable"),
     Field("domain.devices.interfaces[].name"),
     Field("domain.devices.interfaces[].masquerade"),
+    Field("domain.devices.interfaces[].bridge"),
     Only(
         "domain.devices.interfaces[].model",
         &["", "virtio", "e1000", "e1000e", "rtl8139"],
@@ -152,15 +153,16 @@ pub(super) const INSTANCE: &[Working] = &[
     Only("evictionStrategy", &["None"]),
 ];
 
+const OTHER_BINDINGS: &str = "use masquerade or bridge";
+
 /// What to do instead of setting a field, where leaving it out is not the answer.
 pub(super) const HINTS: &[(&str, &str)] = &[
-    ("domain.devices.interfaces[].bridge", "use masquerade"),
-    ("domain.devices.interfaces[].sriov", "use masquerade"),
-    ("domain.devices.interfaces[].binding", "use masquerade"),
-    ("domain.devices.interfaces[].passtBinding", "use masquerade"),
-    ("domain.devices.interfaces[].passt", "use masquerade"),
-    ("domain.devices.interfaces[].macvtap", "use masquerade"),
-    ("domain.devices.interfaces[].slirp", "use masquerade"),
+    ("domain.devices.interfaces[].sriov", OTHER_BINDINGS),
+    ("domain.devices.interfaces[].binding", OTHER_BINDINGS),
+    ("domain.devices.interfaces[].passtBinding", OTHER_BINDINGS),
+    ("domain.devices.interfaces[].passt", OTHER_BINDINGS),
+    ("domain.devices.interfaces[].macvtap", OTHER_BINDINGS),
+    ("domain.devices.interfaces[].slirp", OTHER_BINDINGS),
     (
         "domain.devices.interfaces[].portRanges",
         "list each port in ports",

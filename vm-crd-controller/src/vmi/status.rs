@@ -125,7 +125,7 @@ fn interfaces(observed: &Observed<'_>, phase: Phase) -> Vec<InterfaceStatus> {
             InterfaceStatus {
                 name: Some(name),
                 pod_interface_name: first.then(|| POD_INTERFACE.to_owned()),
-                mac: running.then_some(mac),
+                mac: running.then_some(mac).filter(|mac| !mac.is_empty()),
                 ip_address: addresses.first().filter(|_| first).cloned(),
                 ip_addresses: if first { addresses.clone() } else { Vec::new() },
                 info_source: running.then(|| "domain".to_owned()),

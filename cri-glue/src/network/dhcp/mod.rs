@@ -12,6 +12,7 @@ use std::{
 };
 
 use dhcproto::v4::SERVER_PORT;
+use ipnet::Ipv4Net;
 use socket2::{Domain, Socket, Type};
 use tracing::{debug, warn};
 
@@ -29,7 +30,12 @@ const RECEIVE_BUFFER: usize = 32 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Lease {
     pub(super) mac: MacAddress,
+    /// The guest's address, and the server's under the name of the gateway.
     pub(super) guest: GuestNetwork,
+    pub(super) router: Option<Ipv4Addr>,
+    /// Further destinations with their routers, in the order in which they are to be tried; with
+    /// any, the default route is among them.
+    pub(super) routes: Vec<(Ipv4Net, Ipv4Addr)>,
     pub(super) mtu: u16,
     pub(super) dns: Dns,
     /// Empty if the guest shall choose.

@@ -102,7 +102,9 @@ fn configure(message: &mut Message, lease: &Lease) {
     let options = message.opts_mut();
     options.insert(DhcpOption::SubnetMask(guest.network.netmask()));
     options.insert(DhcpOption::BroadcastAddr(guest.network.broadcast()));
-    options.insert(DhcpOption::Router(vec![guest.gateway]));
+    if let Some(router) = lease.router {
+        options.insert(DhcpOption::Router(vec![router]));
+    }
     options.insert(DhcpOption::InterfaceMtu(lease.mtu));
     if let Some(routes) = routes(lease) {
         options.insert(DhcpOption::ClasslessStaticRoute(routes));
@@ -125,21 +127,17 @@ fn configure(message: &mut Message, lease: &Lease) {
 /// own link, unless there is a route to them. With such routes, clients ignore the router option
 /// (RFC 3442), hence the default route among them.
 fn routes(lease: &Lease) -> Option<Vec<(Ipv4Net, Ipv4Addr)>> {
-    let local: Vec<_> = lease
-        .dns
-        .servers
-        .iter()
-        .filter(|server| server.is_link_local())
-        .map(|server| Ipv4Net::new_assert(*server, 32))
-        .collect();
-    let default = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
-    (!local.is_empty()).then(|| {
-        local
-            .into_iter()
-            .chain([default])
-            .map(|destination| (destination, lease.guest.gateway))
-            .collect()
-    })
+    let mut routes = vec![];
+    if let Some(router) = lease.router {
+        let servers = lease.dns.servers.iter();
+        let local = servers.filter(|server| server.is_link_local());
+        routes.extend(local.map(|server| (Ipv4Net::new_assert(*server, 32), router)));
+        if !routes.is_empty() && lease.routes.is_empty() {
+            routes.push((Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0), router));
+        }
+    }
+    routes.extend(&lease.routes);
+    (!routes.is_empty()).then_some(routes)
 }
 
 /// The octets of the message. If they are more than the client takes, search domains are left out,
@@ -192,6 +190,8 @@ mod tests {
         Lease {
             mac: derive_mac("test"),
             guest: GuestNetwork::choose(None, &[]).unwrap(),
+            router: Some(GATEWAY),
+            routes: vec![],
             mtu: 1450,
             dns: Dns::parse("search a.svc.cluster.local cluster.local\nnameserver 10.96.0.10"),
             hostname: "web-0".into(),

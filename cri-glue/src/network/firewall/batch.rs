@@ -99,16 +99,19 @@ impl Batch {
             .encode()
             .push_table_bytes(table.as_bytes())
             .push_name_bytes(chain.name.as_bytes());
-        if let Some(hook) = chain.hook {
-            encoder
+        if let Some(hook) = &chain.hook {
+            let place = encoder
                 .nested_hook()
-                .push_num(point(hook.point))
-                .push_priority(priority(hook))
-                .end_nested()
-                .push_type(match hook.kind {
-                    Kind::Raw | Kind::Filter => c"filter",
-                    Kind::Nat => c"nat",
-                });
+                .push_num(point(&hook.point))
+                .push_priority(priority(hook));
+            let place = match &hook.point {
+                Point::Ingress(device) => place.push_dev_bytes(device.as_bytes()),
+                _ => place,
+            };
+            place.end_nested().push_type(match hook.kind {
+                Kind::Raw | Kind::Filter => c"filter",
+                Kind::Nat => c"nat",
+            });
         }
     }
 
@@ -176,18 +179,20 @@ fn key(protocol: Protocol, number: NonZeroU16) -> [u8; KEY_SIZE as usize] {
     [protocol.number(), 0, 0, 0, high, low, 0, 0]
 }
 
-/// `NFPROTO_IPV4` and `NFPROTO_IPV6` (linux/netfilter.h).
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6` and `NFPROTO_NETDEV` (linux/netfilter.h).
 pub(super) fn protocol_family(family: Family) -> u8 {
     match family {
         Family::Ip => 2,
         Family::Ip6 => 10,
+        Family::Netdev => 5,
     }
 }
 
-/// Hook numbers, which the families have in common (`enum nf_inet_hooks`, linux/netfilter.h).
-fn point(point: Point) -> u32 {
+/// Hook numbers, which the families of IP have in common (`enum nf_inet_hooks` and
+/// `enum nf_dev_hooks`, linux/netfilter.h).
+fn point(point: &Point) -> u32 {
     match point {
-        Point::Prerouting => 0,
+        Point::Ingress(_) | Point::Prerouting => 0,
         Point::Forward => 2,
         Point::Output => 3,
         Point::Postrouting => 4,
@@ -196,8 +201,8 @@ fn point(point: Point) -> u32 {
 
 /// Priorities, which the families have in common (`enum nf_ip_hook_priorities`,
 /// linux/netfilter_ipv4.h).
-fn priority(hook: Hook) -> i32 {
-    match (hook.kind, hook.point) {
+fn priority(hook: &Hook) -> i32 {
+    match (hook.kind, &hook.point) {
         (Kind::Raw, _) => -300,
         (Kind::Filter, _) => 0,
         (Kind::Nat, Point::Postrouting) => 100,

@@ -12,7 +12,7 @@ use netlink_bindings::{
 
 use super::{
     batch::protocol_family,
-    rules::{Action, Family, Icmp6, Match, Rule},
+    rules::{Action, Carried, Family, Icmp6, Match, Rule},
 };
 
 /// Size of an interface's name as the kernel compares it (`IFNAMSIZ`).
@@ -25,6 +25,11 @@ const DESTINATION_OFFSETS: (u32, u32) = (16, 24);
 const SOURCE_PORT_OFFSET: u32 = 0;
 const DESTINATION_PORT_OFFSET: u32 = 2;
 const TCP_FLAGS_OFFSET: u32 = 13;
+/// Offset of the sender in an Ethernet header, and its size (IEEE 802.3).
+const FRAME_SOURCE: (u32, u32) = (6, 6);
+/// Offsets of the addresses in an ARP packet over Ethernet (RFC 826).
+const ARP_SOURCE_OFFSET: u32 = 14;
+const ARP_TARGET_OFFSET: u32 = 24;
 /// Offset of the type in an ICMPv6 header (RFC 4443, 2.1).
 const ICMP6_TYPE_OFFSET: u32 = 0;
 const TCP_SYN: u8 = 0x02;
@@ -56,8 +61,24 @@ pub(super) fn push_rule<P: Pusher>(list: List<P>, rule: &Rule) -> List<P> {
 }
 
 fn push_match<P: Pusher>(list: List<P>, condition: &Match) -> List<P> {
-    use PayloadBase::TransportHeader;
+    use PayloadBase::{LinkLayerHeader, NetworkHeader, TransportHeader};
     match condition {
+        Match::Carries(carried) => {
+            let list = meta(list, MetaKeys::Protocol);
+            compare(list, CmpOps::Eq, &ether_type(*carried).to_be_bytes())
+        }
+        Match::FrameIsNotFrom(mac) => {
+            let list = payload(list, LinkLayerHeader, FRAME_SOURCE.0, FRAME_SOURCE.1);
+            compare(list, CmpOps::Neq, &mac.bytes())
+        }
+        Match::ArpSourceIs(address) => {
+            let list = payload(list, NetworkHeader, ARP_SOURCE_OFFSET, 4);
+            compare(list, CmpOps::Eq, &address.octets())
+        }
+        Match::ArpTargetIs(address) => {
+            let list = payload(list, NetworkHeader, ARP_TARGET_OFFSET, 4);
+            compare(list, CmpOps::Eq, &address.octets())
+        }
         Match::InputIs(name) => {
             compare(meta(list, MetaKeys::Iifname), CmpOps::Eq, &interface(name))
         }
@@ -116,6 +137,12 @@ fn push_match<P: Pusher>(list: List<P>, condition: &Match) -> List<P> {
 fn push_action<P: Pusher>(list: List<P>, action: &Action) -> List<P> {
     match action {
         Action::Accept => verdict(list, VerdictCode::Accept, None),
+        Action::TakeIn => verdict(to_this_host(list), VerdictCode::Accept, None),
+        Action::Pass(device) => {
+            // The attribute is `NFTA_FWD_SREG_DEV`.
+            let list = immediate(list, &device.index.to_ne_bytes());
+            raw(list, "fwd", &[(1, &number(Registers::Reg1 as u32))])
+        }
         Action::Drop => verdict(list, VerdictCode::Drop, None),
         Action::Return => verdict(list, VerdictCode::Return, None),
         Action::Jump(chain) => verdict(list, VerdictCode::Jump, Some(chain)),
@@ -351,6 +378,28 @@ fn interface(name: &str) -> Vec<u8> {
             padded
         }
     }
+}
+
+/// Numbers of protocols over Ethernet (IANA, IEEE 802 numbers).
+fn ether_type(carried: Carried) -> u16 {
+    match carried {
+        Carried::Ip => 0x0800,
+        Carried::Ip6 => 0x86dd,
+        Carried::Arp => 0x0806,
+    }
+}
+
+/// Makes the host take the packet for its own (`PACKET_HOST`, linux/if_packet.h; the attributes are
+/// `NFTA_META_KEY` and `NFTA_META_SREG`).
+fn to_this_host<P: Pusher>(list: List<P>) -> List<P> {
+    const PACKET_HOST: u8 = 0;
+    let list = immediate(list, &[PACKET_HOST]);
+    let key = number(MetaKeys::Pkttype as u32);
+    raw(
+        list,
+        "meta",
+        &[(2, &key), (3, &number(Registers::Reg1 as u32))],
+    )
 }
 
 fn icmp6_type(message: Icmp6) -> u8 {

@@ -13,12 +13,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::rules::{Action, Chain, Family, Hook, Icmp6, Kind, Match, Point, PortSet, Rule, Table};
 use crate::network::{GuestNetwork, GuestNetwork6, Inbound, Port, Protocol, guest::ROUTER, tap};
 
-/// Name of the one table of each family that holds all our rules. Other tables of the namespace are
-/// not ours to touch.
-pub(in crate::network) const TABLE: &str = "kubevirt";
-
 /// Chain that hands a connection to the guest, unless its port stays with the pod.
-const TO_GUEST: &str = "to-guest";
+pub(super) const TO_GUEST: &str = "to-guest";
 /// Chain that hands a connection to the relay of the pod's localhost likewise.
 const TO_RELAY: &str = "to-relay";
 /// Set of the ports that stay with the pod.
@@ -26,9 +22,10 @@ pub(super) const KEPT: &str = "kept";
 /// Set of the ports that the machine was asked to serve.
 const SERVED: &str = "served";
 
-const LOOPBACK: &str = "lo";
-const LOOPBACK_NET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
-const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+pub(super) const LOOPBACK: &str = "lo";
+pub(super) const LOOPBACK_NET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+pub(super) const LINK_LOCAL: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 /// Groups of hosts on one link (RFC 4291, 2.7).
 const LINK_GROUPS: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
 
@@ -43,6 +40,9 @@ pub(in crate::network) struct Masquerade<'a> {
     /// The addresses of the pod's interface, of the same family.
     pub(in crate::network) pod_addresses: Vec<IpAddr>,
     pub(in crate::network) tap: &'a str,
+    pub(in crate::network) table: &'a str,
+    /// Whether the pod's localhost is the guest's.
+    pub(in crate::network) localhost: bool,
     pub(in crate::network) link: Link,
     pub(in crate::network) inbound: &'a Inbound,
     /// Ports that other containers declare.
@@ -62,7 +62,7 @@ pub(in crate::network) enum Link {
 }
 
 impl Masquerade<'_> {
-    pub(super) fn table(&self) -> Table {
+    pub(in crate::network) fn table(&self) -> Table {
         let (family, dhcp) = match self.link {
             Link::V4(_) => (Family::Ip, DHCP_PORTS),
             Link::V6 { .. } => (Family::Ip6, DHCP6_PORTS),
@@ -95,7 +95,7 @@ impl Masquerade<'_> {
         ]);
         Table {
             family,
-            name: TABLE.to_owned(),
+            name: self.table.to_owned(),
             chains,
             sets: [kept].into_iter().chain(served).collect(),
         }
@@ -256,7 +256,7 @@ impl Masquerade<'_> {
     /// From within the pod: other containers, and `kubectl port-forward`, which dials the pod's
     /// localhost.
     fn local(&self) -> Chain {
-        let by_localhost = match self.link {
+        let by_localhost = self.localhost.then(|| match self.link {
             Link::V4(_) => rule(
                 [
                     Match::DestinationIn(host(Ipv4Addr::LOCALHOST)),
@@ -271,7 +271,7 @@ impl Masquerade<'_> {
                 ],
                 Action::Jump(TO_RELAY),
             ),
-        };
+        });
         let by_address = |address: &IpAddr| {
             rule(
                 [Match::DestinationIn(host(*address))],
@@ -284,7 +284,7 @@ impl Masquerade<'_> {
                 kind: Kind::Nat,
                 point: Point::Output,
             }),
-            rules: [by_localhost]
+            rules: by_localhost
                 .into_iter()
                 .chain(self.pod_addresses.iter().map(by_address))
                 .collect(),
@@ -368,19 +368,19 @@ impl Masquerade<'_> {
 }
 
 /// Before connections are tracked.
-const RAW: Option<Hook> = Some(Hook {
+pub(super) const RAW: Option<Hook> = Some(Hook {
     kind: Kind::Raw,
     point: Point::Prerouting,
 });
 
-fn rule(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
+pub(super) fn rule(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
     Rule {
         matches: matches.into(),
         action,
     }
 }
 
-fn host(address: impl Into<IpAddr>) -> IpNet {
+pub(super) fn host(address: impl Into<IpAddr>) -> IpNet {
     address.into().into()
 }
 
@@ -418,6 +418,8 @@ mod tests {
             pod: "eth0",
             pod_addresses: vec![pod.parse().unwrap()],
             tap: "tap-eth0",
+            table: "kubevirt",
+            localhost: true,
             link,
             inbound,
             others,

@@ -2,6 +2,7 @@
 //! and removed as a whole by netlink. The kernel takes all rules of a table or none.
 
 mod batch;
+mod bridge;
 mod expression;
 mod masquerade;
 mod rules;
@@ -11,21 +12,30 @@ use rustix::io::Errno;
 use tracing::trace;
 
 use self::batch::Batch;
+pub(super) use self::bridge::{Bridge, Local};
 use self::masquerade::KEPT;
-pub(super) use self::masquerade::{Link, Masquerade, TABLE};
-use self::rules::Family;
-use super::{NetworkError, Port, link};
+pub(super) use self::masquerade::{Link, Masquerade};
+use self::rules::{Family, Table};
+use super::{DEFAULT_INTERFACE, NetworkError, Port, link};
 
-/// Puts the rules into the calling thread's network namespace, in place of those that an earlier
+const TABLE: &str = "kubevirt";
+
+/// Name of the tables that hold all our rules for the pod's interface `interface`. Other tables of
+/// the namespace are not ours to touch.
+pub(super) fn table_for(interface: &str) -> String {
+    if interface == DEFAULT_INTERFACE {
+        TABLE.to_owned()
+    } else {
+        format!("{TABLE}-{interface}")
+    }
+}
+
+/// Puts a table into the calling thread's network namespace, in place of those that an earlier
 /// machine may have left there.
-pub(super) fn install(
-    netlink: &mut NetlinkSocket,
-    wanted: &Masquerade<'_>,
-) -> Result<(), NetworkError> {
-    let table = wanted.table();
+pub(super) fn install(netlink: &mut NetlinkSocket, table: &Table) -> Result<(), NetworkError> {
     trace!(%table, "installing nftables rules");
     let mut batch = Batch::new(table.family, &table.name);
-    batch.replace(&table);
+    batch.replace(table);
     batch
         .send(netlink)
         .map_err(|source| failed("install", table.family, &table.name, source))

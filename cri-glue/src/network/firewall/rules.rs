@@ -1,26 +1,32 @@
 //! Firewall rules as plain data: tables, chains, matches and actions in the words of nft(8).
 //! Printed, they read as `nft list table` prints them.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnet::IpNet;
 
-use crate::network::Port;
+use crate::network::{MacAddress, Port};
 
 /// Which packets a table is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::network) enum Family {
     Ip,
     Ip6,
+    /// Frames, as they come in by an interface.
+    Netdev,
 }
 
 impl Family {
-    pub(in crate::network) const ALL: [Self; 2] = [Self::Ip, Self::Ip6];
+    pub(in crate::network) const ALL: [Self; 3] = [Self::Ip, Self::Ip6, Self::Netdev];
 }
 
 /// A table with all that it holds.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
+pub(in crate::network) struct Table {
     pub(super) family: Family,
     pub(super) name: String,
     pub(super) sets: Vec<PortSet>,
@@ -44,7 +50,7 @@ pub(super) struct Chain {
 }
 
 /// Packets that no rule decides on go on their way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Hook {
     pub(super) kind: Kind,
     pub(super) point: Point,
@@ -59,8 +65,10 @@ pub(super) enum Kind {
 }
 
 /// A place of a packet's way through the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Point {
+    /// Where frames come in by this interface, before anybody else sees them.
+    Ingress(String),
     Prerouting,
     Forward,
     Output,
@@ -76,6 +84,11 @@ pub(super) struct Rule {
 
 #[derive(Clone, Debug)]
 pub(super) enum Match {
+    /// The protocol that an Ethernet frame carries.
+    Carries(Carried),
+    FrameIsNotFrom(MacAddress),
+    ArpSourceIs(Ipv4Addr),
+    ArpTargetIs(Ipv4Addr),
     /// A name that ends in `*` stands for all that begin so.
     InputIs(String),
     InputIsNot(String),
@@ -111,9 +124,28 @@ pub(super) enum Icmp6 {
     Redirect,
 }
 
+/// Protocols over Ethernet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carried {
+    Ip,
+    Ip6,
+    Arp,
+}
+
+/// An interface to send frames out by.
+#[derive(Clone, Debug)]
+pub(super) struct Device {
+    pub(super) name: String,
+    pub(super) index: u32,
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Action {
     Accept,
+    /// For the frame's own host, whoever it is addressed to.
+    TakeIn,
+    /// On to the wire, past the host.
+    Pass(Device),
     Drop,
     Return,
     Jump(&'static str),
@@ -162,6 +194,7 @@ impl fmt::Display for Family {
         f.write_str(match self {
             Self::Ip => "ip",
             Self::Ip6 => "ip6",
+            Self::Netdev => "netdev",
         })
     }
 }
@@ -169,7 +202,7 @@ impl fmt::Display for Family {
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\tchain {} {{", self.name)?;
-        if let Some(hook) = self.hook {
+        if let Some(hook) = &self.hook {
             writeln!(f, "\t\t{hook}")?;
         }
         for rule in &self.rules {
@@ -181,13 +214,14 @@ impl fmt::Display for Chain {
 
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let point = match self.point {
+        let point = match &self.point {
+            Point::Ingress(_) => "ingress",
             Point::Prerouting => "prerouting",
             Point::Forward => "forward",
             Point::Output => "output",
             Point::Postrouting => "postrouting",
         };
-        let priority = match (self.kind, self.point) {
+        let priority = match (self.kind, &self.point) {
             (Kind::Raw, _) => "raw",
             (Kind::Filter, _) => "filter",
             (Kind::Nat, Point::Postrouting) => "srcnat",
@@ -199,9 +233,13 @@ impl fmt::Display for Hook {
         } else {
             "filter"
         };
+        let device = match &self.point {
+            Point::Ingress(name) => format!(" device \"{name}\""),
+            _ => String::new(),
+        };
         write!(
             f,
-            "type {kind} hook {point} priority {priority}; policy accept;"
+            "type {kind} hook {point}{device} priority {priority}; policy accept;"
         )
     }
 }
@@ -218,6 +256,12 @@ impl fmt::Display for Rule {
 impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Carries(Carried::Ip) => f.write_str("meta protocol ip"),
+            Self::Carries(Carried::Ip6) => f.write_str("meta protocol ip6"),
+            Self::Carries(Carried::Arp) => f.write_str("meta protocol arp"),
+            Self::FrameIsNotFrom(mac) => write!(f, "ether saddr != {mac}"),
+            Self::ArpSourceIs(address) => write!(f, "arp saddr ip {address}"),
+            Self::ArpTargetIs(address) => write!(f, "arp daddr ip {address}"),
             Self::InputIs(name) => write!(f, "iifname \"{name}\""),
             Self::InputIsNot(name) => write!(f, "iifname != \"{name}\""),
             Self::OutputIs(name) => write!(f, "oifname \"{name}\""),
@@ -249,6 +293,8 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Accept => f.write_str("accept"),
+            Self::TakeIn => f.write_str("meta pkttype set host accept"),
+            Self::Pass(device) => write!(f, "fwd to \"{}\"", device.name),
             Self::Drop => f.write_str("drop"),
             Self::Return => f.write_str("return"),
             Self::Jump(chain) => write!(f, "jump {chain}"),

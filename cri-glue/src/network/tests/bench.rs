@@ -23,8 +23,8 @@ use rustix::{
 use tokio::sync::oneshot;
 
 use crate::network::{
-    DEFAULT_INTERFACE, Dns, Inbound, Network, NetworkError, NetworkUndo, Port, Protocol, Request,
-    derive_mac, namespace::Namespace, set_up, tap, undo,
+    Binding, DEFAULT_INTERFACE, Dns, Inbound, Network, NetworkError, NetworkUndo, Port, Protocol,
+    Request, derive_mac, namespace::Namespace, set_up, tap, undo,
 };
 
 pub(super) const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 7);
@@ -207,7 +207,10 @@ impl Bench {
         Request {
             namespace: self.pod.path(),
             interface: DEFAULT_INTERFACE.into(),
-            mac: derive_mac("test"),
+            binding: Binding::Masquerade,
+            mac: Some(derive_mac("test")),
+            queues: 1,
+            localhost: true,
             guest_network: None,
             guest_network6: None,
             inbound: Inbound::All,
@@ -281,11 +284,12 @@ pub(super) struct Machine {
 impl Machine {
     fn start(network: Network) -> Self {
         let guest = Netns::new("guest");
-        let nic = guest.within(|| tap::create("eth0")).unwrap();
+        let nic = guest.within(|| tap::create("eth0", 1)).unwrap().remove(0);
         guest.run(&format!("ip link set eth0 address {} up", network.mac));
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let ends = [network.tap, nic];
+        let tap = network.tap.into_iter().next().unwrap();
+        let ends = [tap, nic];
         let (stop_services, services_stopped) = oneshot::channel();
         let services = network.services;
         let serving = thread::spawn(move || {

@@ -16,7 +16,7 @@ fi
 "#;
 
 /// The guest's lease, as `name=value` lines.
-fn lease(machine: &Machine, directory: &Path) -> String {
+pub(super) fn lease(machine: &Machine, directory: &Path) -> String {
     let script = directory.join("script");
     fs::write(&script, SCRIPT).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
@@ -27,7 +27,7 @@ fn lease(machine: &Machine, directory: &Path) -> String {
     fs::read_to_string(directory.join("lease")).unwrap()
 }
 
-fn assert_says(lease: &str, name: &str, value: &str) {
+pub(super) fn assert_says(lease: &str, name: &str, value: &str) {
     let line = format!("{name}={value}");
     assert!(
         lease.lines().any(|given| given.trim() == line),

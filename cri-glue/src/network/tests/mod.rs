@@ -4,6 +4,7 @@
 //! These tests need root. Without it they fail, unless `KUBEVIRT_TESTS_WITHOUT_ROOT=skip` is set.
 
 mod bench;
+mod bridge;
 mod hostile;
 mod hostile6;
 mod lease;

@@ -341,7 +341,7 @@ fn a_guest_network_of_ones_own_choice_works() {
     let bench = Bench::new();
     let machine = bench.machine_without_lease(|request| {
         request.guest_network = Some("192.0.2.64/29".parse().unwrap());
-        request.mac = "02:00:00:00:00:07".parse::<MacAddress>().unwrap();
+        request.mac = Some("02:00:00:00:00:07".parse::<MacAddress>().unwrap());
     });
     machine.guest.run("ip addr add 192.0.2.66/29 dev eth0");
     machine.guest.run("ip route add default via 192.0.2.65");
