@@ -1,9 +1,11 @@
-//! The machine's network interface: the spec's wish, the pod's network, and the two joined.
+//! The machine's network interfaces: the spec's wishes, the pod's networks, and the two joined.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use qemu_driver::machine::{MachineError, Name, Nic, NicModel};
+use qemu_driver::machine::{Accelerator, MAX_QUEUES, MachineError, Name, Nic, NicModel};
 use rustix::fs::OFlags;
 use vm_api::field::FieldError;
 use vm_api::machine::{self, Binding, InterfaceModel, MachineInterface};
@@ -21,6 +23,9 @@ use crate::record::{Record, Step};
 /// The most bytes of a `resolv.conf` that are read.
 const MAX_RESOLV_CONF_BYTES: u64 = 64 << 10;
 
+/// What the kernel's mover of packets between a tap and a guest is opened by.
+const VHOST_DEVICE: &str = "/dev/vhost-net";
+
 /// Why the machine has no network.
 #[derive(Debug, thiserror::Error)]
 #[expect(
@@ -34,8 +39,6 @@ pub enum NicError {
         "interface {name}: model {model} is not supported: use virtio, e1000e, e1000 or rtl8139"
     )]
     Model { name: String, model: &'static str },
-    #[error("interface {second}: a machine has one interface, and {first} is it")]
-    TwoInterfaces { first: String, second: String },
     #[error("interface {name}: vmNetworkCIDR {text:?} is not an IPv4 network such as 10.0.2.0/24")]
     GuestNetwork { name: String, text: String },
     #[error(
@@ -68,6 +71,10 @@ pub struct PodNetwork<'a> {
     pub others: Vec<Port>,
     /// Names of the machine.
     pub names: &'a Names,
+    /// Queues of each interface that can have several.
+    pub queues: usize,
+    /// What runs the guest's instructions.
+    pub accelerator: Accelerator,
 }
 
 /// An interface of the machine with what serves it.
@@ -81,42 +88,87 @@ pub struct Attached {
     pub undo: NetworkUndo,
 }
 
-/// Sets up the interface that `spec` wishes; `None` if it wishes none.
+/// Sets up the interfaces that `spec` wishes.
 pub fn attach(
     spec: &VirtualMachineInstanceSpec,
-    pod: PodNetwork<'_>,
+    pod: &PodNetwork<'_>,
     record: &mut Record,
-) -> Result<Option<Attached>, NicError> {
+) -> Result<Vec<Attached>, NicError> {
     let interfaces = machine::interfaces(spec).map_err(NicError::Fields)?;
-    let interface = match interfaces.as_slice() {
-        [] => return Ok(None),
-        [interface] => interface,
-        [first, second, ..] => {
-            return Err(NicError::TwoInterfaces {
-                first: first.name.to_owned(),
-                second: second.name.to_owned(),
-            });
-        }
+    let dns = match pod.resolv_conf {
+        Some(path) if !interfaces.is_empty() => read_dns(path, pod.identity)?,
+        _ => Dns::default(),
     };
-    let model = model(interface)?;
-    let request = request(interface, pod)?;
-    let network = set_up(&request, &mut |undo| {
+    // The one that is the pod's own, wherever it stands; else the first.
+    let own = |interface: &MachineInterface<'_>| {
+        machine::pod_interfaces(spec, interface.name) == [DEFAULT_INTERFACE]
+    };
+    let primary = interfaces.iter().position(own).unwrap_or(0);
+    let attach = |(index, interface): (usize, &MachineInterface<'_>)| {
+        let model = model(interface)?;
+        let request = Request {
+            interfaces: machine::pod_interfaces(spec, interface.name),
+            primary: index == primary,
+            queues: if model == NicModel::Virtio {
+                pod.queues.clamp(1, MAX_QUEUES)
+            } else {
+                1
+            },
+            dns: dns.clone(),
+            ..request(interface, pod)?
+        };
+        attach_one(interface, model, &request, pod, record)
+    };
+    interfaces.iter().enumerate().map(attach).collect()
+}
+
+fn attach_one(
+    interface: &MachineInterface<'_>,
+    model: NicModel,
+    request: &Request,
+    pod: &PodNetwork<'_>,
+    record: &mut Record,
+) -> Result<Attached, NicError> {
+    let network = set_up(request, &mut |undo| {
         record.note(&Step::Network { undo: undo.clone() })
     })?;
     let name = Name::new("interface", interface.name)?;
+    let queues = network.tap.len();
     let mut nic = Nic::new(name, network.tap, network.mac, model)?;
     if model == NicModel::Virtio {
         nic = nic.with_mtu(network.mtu)?;
+        let vhost = match pod.accelerator {
+            Accelerator::Kvm => open_vhost(Path::new(VHOST_DEVICE), queues),
+            Accelerator::Tcg => vec![],
+        };
+        if !vhost.is_empty() {
+            nic = nic.with_vhost(vhost)?;
+        }
     }
     if let Some(index) = interface.boot_order {
         nic = nic.with_boot_index(index);
     }
     let (services, undo) = (network.services, network.undo);
-    Ok(Some(Attached {
+    Ok(Attached {
         nic,
         services,
         undo,
-    }))
+    })
+}
+
+/// A descriptor of the kernel's mover of packets for each of `queues`; none if the node has none, or
+/// does not let it be opened: QEMU moves them then.
+fn open_vhost(path: &Path, queues: usize) -> Vec<OwnedFd> {
+    let open = |_| File::options().read(true).write(true).open(path);
+    let opened: io::Result<Vec<_>> = (0..queues).map(open).collect();
+    match opened {
+        Ok(files) => files.into_iter().map(OwnedFd::from).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => vec![],
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "QEMU moves the packets itself");
+            vec![]
+        }
+    }
 }
 
 fn model(interface: &MachineInterface<'_>) -> Result<NicModel, NicError> {
@@ -132,7 +184,8 @@ fn model(interface: &MachineInterface<'_>) -> Result<NicModel, NicError> {
     }
 }
 
-fn request(interface: &MachineInterface<'_>, pod: PodNetwork<'_>) -> Result<Request, NicError> {
+/// What follows from the interface alone.
+fn request(interface: &MachineInterface<'_>, pod: &PodNetwork<'_>) -> Result<Request, NicError> {
     let name = || interface.name.to_owned();
     let binding = match interface.binding {
         Binding::Masquerade => network::Binding::Masquerade,
@@ -171,19 +224,16 @@ fn request(interface: &MachineInterface<'_>, pod: PodNetwork<'_>) -> Result<Requ
     };
     Ok(Request {
         namespace: pod.namespace.to_owned(),
-        interface: DEFAULT_INTERFACE.to_owned(),
+        interfaces: vec![],
         binding,
         mac,
         queues: 1,
-        localhost: true,
+        primary: false,
         guest_network: guest_network.transpose()?,
         guest_network6: guest_network6.transpose()?,
         inbound,
-        others: pod.others,
-        dns: match pod.resolv_conf {
-            Some(path) => read_dns(path, pod.identity)?,
-            None => Dns::default(),
-        },
+        others: pod.others.clone(),
+        dns: Dns::default(),
         hostname: pod.names.hostname.clone(),
     })
 }
@@ -214,4 +264,18 @@ fn read_dns(path: &Path, identity: &Identity) -> Result<Dns, NicError> {
         source,
     })?;
     Ok(Dns::parse(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::open_vhost;
+
+    #[test]
+    fn packets_are_moved_by_the_kernel_where_it_can() {
+        assert_eq!(open_vhost(Path::new("/dev/null"), 3).len(), 3);
+        assert_eq!(open_vhost(Path::new("/dev/nothing-like-it"), 3).len(), 0);
+        assert_eq!(open_vhost(Path::new("/"), 3).len(), 0);
+    }
 }

@@ -79,7 +79,7 @@ pub struct Launched {
     pub qmp: Qmp,
     /// Its events, from the first on.
     pub events: broadcast::Receiver<Event>,
-    /// The machine's network, if it has one. Dropping it ends what serves it.
+    /// The machine's networks, if it has any. Dropping it ends what serves it.
     pub network: Option<MachineNetwork>,
     /// QEMU's control group, if the runtime gave it one.
     pub cgroup: Option<Cgroup>,
@@ -117,35 +117,50 @@ impl Size {
     }
 }
 
-/// The network of a running machine.
+/// The networks of a running machine.
 #[derive(Debug)]
 pub struct MachineNetwork {
-    /// What further changes need.
-    pub undo: NetworkUndo,
-    services: tokio::task::JoinHandle<()>,
+    undos: Vec<NetworkUndo>,
+    services: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Drop for MachineNetwork {
     fn drop(&mut self) {
-        self.services.abort();
+        self.services
+            .iter()
+            .for_each(tokio::task::JoinHandle::abort);
     }
 }
 
 impl MachineNetwork {
     /// Keeps ports of a container that was created after the machine from the guest, from now on.
-    /// Blocks for about a millisecond.
+    /// Blocks for about a millisecond for each of the machine's interfaces.
     pub fn reserve(&self, ports: &[Port]) -> Result<(), NetworkError> {
-        network::reserve(&self.undo, ports)
+        let mut undos = self.undos.iter();
+        undos.try_for_each(|undo| network::reserve(undo, ports))
     }
 
-    fn serve((services, undo): (Services, NetworkUndo)) -> Self {
-        let services = tokio::spawn(async move {
-            match services.serve().await {
-                Ok(never) => match never {},
-                Err(error) => tracing::info!(%error, "the guest's network is not served any more"),
-            }
-        });
-        Self { undo, services }
+    /// None if there is nothing to serve.
+    fn serve(networks: Vec<(Services, NetworkUndo)>) -> Option<Self> {
+        let serve = |services: Services| {
+            tokio::spawn(async move {
+                match services.serve().await {
+                    Ok(never) => match never {},
+                    Err(error) => {
+                        tracing::info!(%error, "the guest's network is not served any more");
+                    }
+                }
+            })
+        };
+        let mut served = Self {
+            undos: vec![],
+            services: vec![],
+        };
+        for (services, undo) in networks {
+            served.undos.push(undo);
+            served.services.push(serve(services));
+        }
+        (!served.undos.is_empty()).then_some(served)
     }
 }
 
@@ -191,7 +206,7 @@ async fn launch(
         container,
         output,
         channels,
-        network,
+        networks,
         accelerator,
         termination_log,
         size,
@@ -200,7 +215,7 @@ async fn launch(
     let cgroups_path = request.bundle.cgroups_path();
     let runtime = Runtime::new(&request.node, &request.namespace, cgroups_path);
     start(runtime, container, pid).await?;
-    let network = network.map(MachineNetwork::serve);
+    let network = MachineNetwork::serve(networks);
     let (qmp, events) = match Qmp::connect(channels.qmp, QMP_BOUND).await {
         Ok(connected) => connected,
         Err(error) => {

@@ -44,7 +44,7 @@ pub(super) struct Prepared {
     pub(super) container: Container,
     pub(super) output: OwnedFd,
     pub(super) channels: Channels,
-    pub(super) network: Option<(Services, NetworkUndo)>,
+    pub(super) networks: Vec<(Services, NetworkUndo)>,
     pub(super) accelerator: Accelerator,
     pub(super) termination_log: Option<TerminationLog>,
     pub(super) size: Size,
@@ -109,6 +109,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     let mut machine = machine.with_firmware(firmware);
     let network = attach_network(&spec, request, &mounts, &names, &mut machine, &mut record)?;
     let size = Size::of(&machine);
+    let networks = attach_networks(&spec, request, &mounts, &names, &mut machine, &mut record)?;
     let (command_line, channels) = CommandLine::new(machine).map_err(LaunchError::Sockets)?;
 
     let jail = bundle.dir().join(jail::DIRECTORY);
@@ -155,7 +156,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         },
         output: output.into(),
         channels,
-        network,
+        networks,
         accelerator,
         termination_log: mounts.termination_log().map(TerminationLog::new),
         size,
@@ -344,24 +345,31 @@ fn firmware(
     )?))
 }
 
-fn attach_network(
+fn attach_networks(
     spec: &VirtualMachineInstanceSpec,
     request: &Request,
     mounts: &PodMounts,
     names: &Names,
     machine: &mut Machine,
     record: &mut Record,
-) -> Result<Option<(Services, NetworkUndo)>, LaunchError> {
+) -> Result<Vec<(Services, NetworkUndo)>, LaunchError> {
     let pod = PodNetwork {
         namespace: &request.sandbox.network_namespace,
         resolv_conf: mounts.resolv_conf(),
         identity: &request.bundle.identity(),
         others: request.reserved_ports.clone(),
         names,
+        queues: if spec.domain.devices.network_interface_multiqueue == Some(true) {
+            usize::try_from(machine.cpu().vcpus()).unwrap_or(usize::MAX)
+        } else {
+            1
+        },
+        accelerator: machine.accelerator(),
     };
-    let Some(attached) = nic::attach(spec, pod, record)? else {
-        return Ok(None);
-    };
-    machine.add_nic(attached.nic)?;
-    Ok(Some((attached.services, attached.undo)))
+    let mut networks = vec![];
+    for attached in nic::attach(spec, &pod, record)? {
+        machine.add_nic(attached.nic)?;
+        networks.push((attached.services, attached.undo));
+    }
+    Ok(networks)
 }

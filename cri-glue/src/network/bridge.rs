@@ -80,7 +80,7 @@ impl<'a> Plan<'a> {
                 pod: POD,
                 guest: net.addr(),
             }),
-            localhost: site.request.localhost,
+            localhost: site.request.primary,
             others: &site.request.others,
         };
         for table in rules.tables() {

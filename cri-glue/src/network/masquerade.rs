@@ -1,7 +1,7 @@
 //! A machine behind its pod's address: a network of its own between guest and pod, and translation
 //! of addresses.
 
-use std::os::fd::OwnedFd;
+use std::{net::Ipv4Addr, os::fd::OwnedFd};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_socket2::NetlinkSocket;
@@ -17,7 +17,7 @@ use super::{
     link,
     pod::PodInterface,
     relay::Relay,
-    router::Router,
+    router::{Advertised, Router},
     setup::Site,
     sysctl::Sysctl,
     tap,
@@ -77,14 +77,17 @@ impl<'a> Plan<'a> {
             firewall::install(netlink, &self.masquerade(Link::V4(guest)).table())?;
         }
         if let Some(guest) = self.guest6 {
-            let relay = Relay::open(self.site.namespace, guest.address)?;
+            let relay = match self.site.request.primary {
+                true => Some(Relay::open(self.site.namespace, guest.address)?),
+                false => None,
+            };
             let link = Link::V6 {
                 guest,
-                relay: relay.port()?,
+                relay: relay.as_ref().map(Relay::port).transpose()?,
                 forwards_for_guest: self.forwarding6.is_some(),
             };
             firewall::install(netlink, &self.masquerade(link).table())?;
-            services.relay = Some(relay);
+            services.relay = relay;
         }
         let tap = tap::create(&self.site.tap, self.site.request.queues)?;
         self.tap_behaviour()?;
@@ -115,7 +118,7 @@ impl<'a> Plan<'a> {
             pod_addresses: of_family.map(IpNet::addr).collect(),
             tap: &self.site.tap,
             table: &self.table,
-            localhost: self.site.request.localhost,
+            localhost: self.site.request.primary,
             link,
             inbound: &self.site.request.inbound,
             others: &self.site.request.others,
@@ -128,8 +131,8 @@ impl<'a> Plan<'a> {
             let lease = Lease {
                 mac,
                 guest,
-                router: Some(guest.gateway),
-                routes: vec![],
+                router: self.site.request.primary.then_some(guest.gateway),
+                routes: self.further_routes(guest.gateway),
                 mtu: self.site.mtu,
                 dns: dns.clone(),
                 hostname: self.site.request.hostname.clone(),
@@ -137,7 +140,14 @@ impl<'a> Plan<'a> {
             services.dhcp = Some(DhcpServer::open(&self.site.tap, lease)?);
         }
         if let Some(guest) = self.guest6 {
-            let router = Router::open(&self.site.tap, index, &guest, self.site.mtu, dns)?;
+            let advertised = Advertised {
+                guest,
+                mtu: self.site.mtu,
+                servers: dns.servers6.clone(),
+                // All there is, or what the pod reaches by this interface.
+                routes: (!self.site.request.primary).then(|| self.site.pod.ways6().collect()),
+            };
+            let router = Router::open(&self.site.tap, index, &advertised)?;
             let lease = Lease6 {
                 mac,
                 guest,
@@ -147,6 +157,17 @@ impl<'a> Plan<'a> {
             services.router = Some(router);
         }
         Ok(())
+    }
+
+    /// By a further interface, the guest reaches what the pod does, and no more: its default route
+    /// is another one.
+    fn further_routes(&self, gateway: Ipv4Addr) -> Vec<(Ipv4Net, Ipv4Addr)> {
+        if self.site.request.primary {
+            return vec![];
+        }
+        let ways = self.site.pod.ways.iter();
+        let routes = ways.filter(|way| way.destination.prefix_len() > 0);
+        routes.map(|way| (way.destination, gateway)).collect()
     }
 
     /// Packets from the pod's network may be forwarded. The parameter of the one interface will do;

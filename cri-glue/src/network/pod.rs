@@ -3,6 +3,7 @@
 
 use std::{
     ffi::CString,
+    io,
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -38,6 +39,8 @@ pub(super) struct PodInterface {
     pub(super) routes: Vec<IpNet>,
     /// Routes of IPv4 by this interface, the default route among them.
     pub(super) ways: Vec<Way>,
+    /// Destinations of IPv6 by this interface, other than its link and the default route.
+    ways6: Vec<Ipv6Net>,
 }
 
 /// A route.
@@ -49,30 +52,53 @@ pub(super) struct Way {
 }
 
 impl PodInterface {
-    /// Reads the interface called `name` in the calling thread's network namespace.
-    pub(super) fn read(netlink: &mut NetlinkSocket, name: &str) -> Result<Self, NetworkError> {
-        let link = Link::find(netlink, name).map_err(|error| NetworkError::NoInterface {
-            interface: name.to_owned(),
-            source: error.into(),
-        })?;
+    /// Reads the first of the interfaces called `names` that is in the calling thread's network
+    /// namespace.
+    pub(super) fn read(
+        netlink: &mut NetlinkSocket,
+        names: &[String],
+    ) -> Result<Self, NetworkError> {
+        let mut missing = io::Error::from(io::ErrorKind::NotFound);
+        let mut found = None;
+        for name in names {
+            match Link::find(netlink, name) {
+                Ok(link) => {
+                    found = Some((name, link));
+                    break;
+                }
+                Err(error) => missing = error.into(),
+            }
+        }
+        let Some((name, link)) = found else {
+            return Err(NetworkError::NoInterface {
+                interface: names.join(" or "),
+                source: missing,
+            });
+        };
         let addresses = addresses(netlink, link.index).map_err(|source| NetworkError::Link {
             action: format!("read the addresses of the pod's interface {name}"),
             source,
         })?;
-        let (routes, ways) =
+        let routes =
             routes(netlink, link.index.cast_unsigned()).map_err(|source| NetworkError::Link {
                 action: "read the pod's routes".into(),
                 source,
             })?;
         Ok(Self {
-            name: name.to_owned(),
+            name: name.clone(),
             mtu: link.mtu,
             index: link.index.cast_unsigned(),
             mac: link.mac,
             addresses,
-            routes,
-            ways,
+            routes: routes.destinations,
+            ways: routes.ways,
+            ways6: routes.ways6,
         })
+    }
+
+    /// Destinations of IPv6 by this interface, other than the default route.
+    pub(super) fn ways6(&self) -> impl Iterator<Item = Ipv6Net> {
+        self.ways6.iter().copied()
     }
 
     /// The interface's hardware address.
@@ -158,9 +184,18 @@ fn addresses(netlink: &mut NetlinkSocket, index: i32) -> Result<Vec<IpNet>, Repl
     Ok(found)
 }
 
-/// Destinations of all routes, and the IPv4 routes by the interface with the number `index`.
-fn routes(netlink: &mut NetlinkSocket, index: u32) -> Result<(Vec<IpNet>, Vec<Way>), ReplyError> {
-    let (mut found, mut ways) = (Vec::new(), Vec::new());
+/// Routes of the pod.
+#[derive(Default)]
+struct Routes {
+    /// Of all, other than default routes.
+    destinations: Vec<IpNet>,
+    ways: Vec<Way>,
+    ways6: Vec<Ipv6Net>,
+}
+
+/// The routes of the pod; the ways are those by the interface with the number `index`.
+fn routes(netlink: &mut NetlinkSocket, index: u32) -> Result<Routes, ReplyError> {
+    let mut routes = Routes::default();
     for family in [IPV4, IPV6] {
         let request = rt_route::Request::new().op_getroute_dump(&Rtmsg {
             rtm_family: family,
@@ -172,27 +207,35 @@ fn routes(netlink: &mut NetlinkSocket, index: u32) -> Result<(Vec<IpNet>, Vec<Wa
             if header.rtm_family != family || header.rtm_table != MAIN_TABLE {
                 continue;
             }
+            let ours = attributes.get_oif() == Ok(index);
+            let size = header.rtm_dst_len;
             // The default route has no destination.
-            let destination = attributes.get_dst();
-            if let Ok(destination) = destination {
-                found.extend(IpNet::new(destination, header.rtm_dst_len));
+            match attributes.get_dst().ok() {
+                Some(IpAddr::V6(address)) if ours && !address.is_unicast_link_local() => {
+                    routes.ways6.extend(Ipv6Net::new(address, size));
+                }
+                Some(IpAddr::V6(_)) => {}
+                destination if ours && family == IPV4 => {
+                    let gateway = match attributes.get_gateway() {
+                        Ok(IpAddr::V4(gateway)) => Some(gateway),
+                        _ => None,
+                    };
+                    let address = match destination {
+                        Some(IpAddr::V4(address)) => address,
+                        _ => Ipv4Addr::UNSPECIFIED,
+                    };
+                    let ways = Ipv4Net::new(address, size).map(|destination| Way {
+                        destination,
+                        gateway,
+                    });
+                    routes.ways.extend(ways);
+                }
+                _ => {}
             }
-            let destination = destination.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-            if let IpAddr::V4(destination) = destination
-                && family == IPV4
-                && attributes.get_oif() == Ok(index)
-                && let Ok(destination) = Ipv4Net::new(destination, header.rtm_dst_len)
-            {
-                let gateway = match attributes.get_gateway() {
-                    Ok(IpAddr::V4(gateway)) => Some(gateway),
-                    _ => None,
-                };
-                ways.push(Way {
-                    destination,
-                    gateway,
-                });
+            if let Ok(destination) = attributes.get_dst() {
+                routes.destinations.extend(IpNet::new(destination, size));
             }
         }
     }
-    Ok((found, ways))
+    Ok(routes)
 }

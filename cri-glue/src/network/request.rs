@@ -15,16 +15,17 @@ pub const DEFAULT_INTERFACE: &str = "eth0";
 pub struct Request {
     /// The pod's network namespace, from `linux.namespaces` of the OCI spec.
     pub namespace: PathBuf,
-    /// The pod's interface that the machine shares, as a rule [`DEFAULT_INTERFACE`].
-    pub interface: String,
+    /// Names of the pod's interface that the machine shares: the first one that is there.
+    pub interfaces: Vec<String>,
     /// How the machine is bound to it.
     pub binding: Binding,
     /// The address of the machine's network interface; by default, that of the pod's.
     pub mac: Option<MacAddress>,
     /// Queues of the tap, at least one.
     pub queues: usize,
-    /// Whether the pod's localhost is the guest's, by this interface.
-    pub localhost: bool,
+    /// Whether the machine's other interfaces, if there are any, are further ones: by this one, the
+    /// guest has its way out, and the pod's localhost is the guest's.
+    pub primary: bool,
     /// The network between guest and gateway, if the user wants a certain one; else one that
     /// nothing in the pod uses.
     pub guest_network: Option<Ipv4Net>,

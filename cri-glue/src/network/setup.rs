@@ -70,7 +70,7 @@ pub fn set_up(request: &Request, record: &mut Record<'_>) -> Result<Network, Net
             undo,
         })
     })?;
-    debug!(interface = request.interface, mac = %network.mac, mtu = network.mtu, elapsed = ?started.elapsed(), "set up the machine's network");
+    debug!(interfaces = ?request.interfaces, mac = %network.mac, mtu = network.mtu, elapsed = ?started.elapsed(), "set up the machine's network");
     Ok(network)
 }
 
@@ -90,7 +90,7 @@ impl<'a> Site<'a> {
         request: &'a Request,
         namespace: &'a Namespace,
     ) -> Result<Self, NetworkError> {
-        let pod = PodInterface::read(netlink, &request.interface)?;
+        let pod = PodInterface::read(netlink, &request.interfaces)?;
         let tap = tap::name_for(&pod.name);
         if link::exists(netlink, &tap)? {
             return Err(NetworkError::TapExists { tap });

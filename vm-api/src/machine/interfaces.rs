@@ -1,6 +1,9 @@
 //! Which network interfaces a machine has, and how each is bound to its network.
 
+use std::fmt::Write;
 use std::num::{NonZeroU16, NonZeroU32};
+
+use sha2::{Digest, Sha256};
 
 use super::mac::MacAddress;
 use crate::field::{FieldError, word};
@@ -9,6 +12,13 @@ use crate::words::words;
 
 /// Name of the interface and network of a machine whose spec lists none.
 pub const DEFAULT_NETWORK: &str = "default";
+
+/// The pod's own interface, as containerd names it.
+const POD_INTERFACE: &str = "eth0";
+
+/// Digits of a network's digest in the name of its interface: KubeVirt's, which leaves the name
+/// short enough for what is derived from it.
+const DIGEST_DIGITS: usize = 11;
 
 words! {
     /// How an interface is bound to its network.
@@ -134,6 +144,30 @@ pub fn interfaces(
     } else {
         Err(errors)
     }
+}
+
+/// Names that the pod's interface to the network `name` may have, the best first: the one that the
+/// controller asks Multus for, then the one that Multus gives by itself.
+pub fn pod_interfaces(spec: &VirtualMachineInstanceSpec, name: &str) -> Vec<String> {
+    let further = |network: &&crate::v1::Network| {
+        let multus = network.multus.as_ref();
+        multus.is_some_and(|multus| multus.default != Some(true))
+    };
+    let place = spec.networks.iter().filter(further);
+    match place.map(|network| &network.name).position(|it| it == name) {
+        Some(place) => vec![digested(name), format!("net{}", place + 1)],
+        None => vec![POD_INTERFACE.to_owned()],
+    }
+}
+
+fn digested(name: &str) -> String {
+    let mut text = String::from("pod");
+    for octet in Sha256::digest(name.as_bytes()) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{octet:02x}");
+    }
+    text.truncate("pod".len() + DIGEST_DIGITS);
+    text
 }
 
 fn default_interface() -> MachineInterface<'static> {
@@ -267,4 +301,31 @@ fn read_port(port: &Port, path: &str) -> Result<MachinePort, FieldError> {
         protocol: protocol.unwrap_or(Protocol::Tcp),
         number,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::pod_interfaces;
+
+    #[test]
+    fn interfaces_of_the_pod_are_found_by_their_networks() {
+        let spec = serde_json::from_value(json!({ "domain": {}, "networks": [
+            { "name": "default", "pod": {} },
+            { "name": "blue", "multus": { "networkName": "a" } },
+            { "name": "main", "multus": { "networkName": "b", "default": true } },
+            { "name": "red", "multus": { "networkName": "c" } },
+        ] }));
+        let spec = spec.unwrap();
+        for (name, expected) in [
+            ("default", &["eth0"][..]),
+            // As KubeVirt names it.
+            ("blue", &["pod16477688c0e", "net1"]),
+            ("main", &["eth0"]),
+            ("red", &["podb1f51a511f1", "net2"]),
+        ] {
+            assert_eq!(pod_interfaces(&spec, name), expected);
+        }
+    }
 }

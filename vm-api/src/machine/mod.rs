@@ -15,7 +15,7 @@ pub use disks::{Cache, DiskBus, DiskKind, Io, MachineDisk, disks};
 pub use firmware::{Bootloader, bootloader};
 pub use interfaces::{
     Binding, DEFAULT_NETWORK, Inbound, InterfaceModel, MachineInterface, MachinePort, Protocol,
-    interfaces,
+    interfaces, pod_interfaces,
 };
 pub use mac::{MacAddress, MacError};
 pub use memory::{guest_memory_bytes, max_guest_memory_bytes};

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::names::{Form, wrong};
 use crate::field::FieldError;
-use crate::machine::{Binding, DiskBus, DiskKind, MachineDisk, VolumeSource, disks, interfaces};
+use crate::machine::{DiskBus, DiskKind, MachineDisk, VolumeSource, disks, interfaces};
 use crate::v1::{Network, VirtualMachineInstanceSpec};
 
 pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
@@ -18,31 +18,12 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
         ),
         Err(wrong) => errors.extend(wrong),
     }
-    match interfaces(spec) {
-        Ok(interfaces) => {
-            for (index, interface) in interfaces.iter().enumerate() {
-                if interface.binding == Binding::Masquerade && !is_pod_network(spec, interface.name)
-                {
-                    let message = "masquerade works with the pod network alone";
-                    errors.push(FieldError::new(
-                        format!("domain.devices.interfaces[{index}].name"),
-                        message,
-                    ));
-                }
-            }
-        }
-        Err(wrong) => errors.extend(wrong),
-    }
+    errors.extend(interfaces(spec).err().unwrap_or_default());
     errors.extend(names(spec));
     errors.extend(boot_orders(spec));
     errors.extend(ports(spec));
     errors.extend(networks(spec));
     errors
-}
-
-fn is_pod_network(spec: &VirtualMachineInstanceSpec, name: &str) -> bool {
-    let network = spec.networks.iter().find(|network| network.name == name);
-    network.is_none_or(|network| network.pod.is_some())
 }
 
 /// Buses that a kind of disk can be on, and volumes that it can have.
@@ -191,15 +172,19 @@ fn networks(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
         }
         errors.extend(network_source(network, path));
     }
+    let takes_its_place = |network: &Network| {
+        let multus = network.multus.as_ref();
+        multus.is_some_and(|multus| multus.default == Some(true))
+    };
     let pod = spec
         .networks
         .iter()
-        .filter(|network| network.pod.is_some())
+        .filter(|network| network.pod.is_some() || takes_its_place(network))
         .count();
     if pod > 1 {
         errors.push(FieldError::new(
             "networks",
-            "the pod network is there more than once",
+            "the pod network, or a network of Multus in its place, is there more than once",
         ));
     }
     errors

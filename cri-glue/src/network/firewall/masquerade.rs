@@ -54,8 +54,8 @@ pub(in crate::network) enum Link {
     V4(GuestNetwork),
     V6 {
         guest: GuestNetwork6,
-        /// Port of the relay of the pod's localhost.
-        relay: u16,
+        /// Port of the relay of the pod's localhost, if that is the guest's.
+        relay: Option<u16>,
         /// Whether the pod forwards packets for the guest's sake alone.
         forwards_for_guest: bool,
     },
@@ -82,7 +82,8 @@ impl Masquerade<'_> {
         match self.link {
             Link::V4(_) => chains.push(self.antispoof()),
             Link::V6 { relay, .. } => {
-                chains.push(self.hand_over(TO_RELAY, Action::RedirectToPort(relay)));
+                let relay = relay.map(Action::RedirectToPort);
+                chains.extend(relay.map(|action| self.hand_over(TO_RELAY, action)));
                 chains.push(self.antispoof6());
                 chains.push(self.without_redirects());
             }
@@ -407,7 +408,7 @@ mod tests {
     fn printed6(inbound: &Inbound, others: &[Port], forwards_for_guest: bool) -> String {
         let link = Link::V6 {
             guest: GuestNetwork6::choose(None, &[]).unwrap(),
-            relay: 41234,
+            relay: Some(41234),
             forwards_for_guest,
         };
         printed_for(link, "fd00:10:244:1::7", inbound, others)

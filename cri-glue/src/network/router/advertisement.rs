@@ -1,8 +1,8 @@
 //! Router advertisements as octets (RFC 4861, 4.2), and solicitations recognised.
 
-use std::net::Ipv6Addr;
+use ipnet::Ipv6Net;
 
-use super::super::GuestNetwork6;
+use super::Advertised;
 
 /// Types of ICMPv6 messages (RFC 4861, 4.1 and 4.2).
 pub(super) const SOLICITATION: u8 = 133;
@@ -25,24 +25,37 @@ const FOR_EVER: u32 = u32::MAX;
 const PREFIX: u8 = 3;
 const MTU: u8 = 5;
 const NAME_SERVERS: u8 = 25;
+/// (RFC 4191, 2.3.)
+const ROUTE: u8 = 24;
 
 /// Name servers that are told of. Resolvers use three.
 const MOST_NAME_SERVERS: usize = 8;
+
+/// Routes that are told of, so that the message fits the smallest MTU of IPv6.
+const MOST_ROUTES: usize = 32;
 
 /// Whether the guest asks for an advertisement. What options it brings does not matter.
 pub(super) fn is_solicitation(octets: &[u8]) -> bool {
     octets.len() >= SMALLEST_SOLICITATION && octets[..2] == [SOLICITATION, 0]
 }
 
-/// The advertisement of `guest`'s network; the kernel fills the checksum in.
-pub(super) fn advertisement(guest: &GuestNetwork6, mtu: u16, servers: &[Ipv6Addr]) -> Vec<u8> {
+/// The advertisement as octets; the kernel fills the checksum in.
+pub(super) fn advertisement(advertised: &Advertised) -> Vec<u8> {
+    let Advertised {
+        guest,
+        mtu,
+        servers,
+        routes,
+    } = advertised;
+    // Without one, this is no default router.
+    let lifetime = if routes.is_none() { ROUTE_LIFETIME } else { 0 };
     let mut octets = vec![ADVERTISEMENT, 0, 0, 0, HOP_LIMIT, MANAGED];
-    octets.extend(ROUTE_LIFETIME.to_be_bytes());
+    octets.extend(lifetime.to_be_bytes());
     // Times of neighbour discovery: hosts choose.
     octets.extend([0; 8]);
     option(&mut octets, MTU, |octets| {
         octets.extend([0; 2]);
-        octets.extend(u32::from(mtu).to_be_bytes());
+        octets.extend(u32::from(*mtu).to_be_bytes());
     });
     option(&mut octets, PREFIX, |octets| {
         octets.extend([guest.network.prefix_len(), ON_LINK]);
@@ -51,6 +64,11 @@ pub(super) fn advertisement(guest: &GuestNetwork6, mtu: u16, servers: &[Ipv6Addr
         octets.extend([0; 4]);
         octets.extend(guest.network.network().octets());
     });
+    for route in routes.iter().flatten().take(MOST_ROUTES) {
+        option(&mut octets, ROUTE, |octets| {
+            route_information(octets, *route)
+        });
+    }
     if !servers.is_empty() {
         option(&mut octets, NAME_SERVERS, |octets| {
             octets.extend([0; 2]);
@@ -61,6 +79,13 @@ pub(super) fn advertisement(guest: &GuestNetwork6, mtu: u16, servers: &[Ipv6Addr
         });
     }
     octets
+}
+
+fn route_information(octets: &mut Vec<u8>, route: Ipv6Net) {
+    const MEDIUM_PREFERENCE: u8 = 0;
+    octets.extend([route.prefix_len(), MEDIUM_PREFERENCE]);
+    octets.extend(u32::from(ROUTE_LIFETIME).to_be_bytes());
+    octets.extend(route.network().octets());
 }
 
 /// Appends an option; its content, with the two octets before it, fills units of eight.
@@ -78,18 +103,30 @@ fn option(octets: &mut Vec<u8>, kind: u8, content: impl FnOnce(&mut Vec<u8>)) {
 mod tests {
     use std::net::Ipv6Addr;
 
-    use super::{MOST_NAME_SERVERS, advertisement, is_solicitation};
+    use super::{Advertised, MOST_NAME_SERVERS, MOST_ROUTES, advertisement, is_solicitation};
     use crate::network::GuestNetwork6;
+
+    fn advertised(mtu: u16, servers: Vec<Ipv6Addr>) -> Advertised {
+        let guest = GuestNetwork6::choose(None, &[]).unwrap();
+        Advertised {
+            guest,
+            mtu,
+            servers,
+            routes: None,
+        }
+    }
+
+    fn hex(octets: &[u8]) -> String {
+        let unit = |unit: &[u8]| unit.iter().map(|octet| format!("{octet:02x}")).collect();
+        let units: Vec<String> = octets.chunks(8).map(unit).collect();
+        units.join("\n")
+    }
 
     #[test]
     fn an_advertisement_says_it_all() {
-        let guest = GuestNetwork6::choose(None, &[]).unwrap();
-        let octets = advertisement(&guest, 1450, &["fd00:10:96::a".parse().unwrap()]);
-        let hex: Vec<String> = octets
-            .chunks(8)
-            .map(|unit| unit.iter().map(|octet| format!("{octet:02x}")).collect())
-            .collect();
-        insta::assert_snapshot!(hex.join("\n"), @r"
+        let server = "fd00:10:96::a".parse().unwrap();
+        let octets = advertisement(&advertised(1450, vec![server]));
+        insta::assert_snapshot!(hex(&octets), @r"
         8600000040c02328
         0000000000000000
         05010000000005aa
@@ -105,9 +142,33 @@ mod tests {
 
     #[test]
     fn the_most_name_servers_fit() {
-        let guest = GuestNetwork6::choose(None, &[]).unwrap();
-        let octets = advertisement(&guest, 1280, &[Ipv6Addr::LOCALHOST; 300]);
+        let octets = advertisement(&advertised(1280, vec![Ipv6Addr::LOCALHOST; 300]));
         assert_eq!(octets.len(), 16 + 8 + 32 + 8 + 16 * MOST_NAME_SERVERS);
+    }
+
+    #[test]
+    fn a_further_interface_is_the_way_to_its_own_network_alone() {
+        let route = "fd00:8::/64".parse().unwrap();
+        let further = |routes| Advertised {
+            routes: Some(routes),
+            ..advertised(1500, vec![])
+        };
+        let octets = advertisement(&further(vec![route]));
+        insta::assert_snapshot!(hex(&octets), @r"
+        8600000040c00000
+        0000000000000000
+        05010000000005dc
+        03047880ffffffff
+        ffffffff00000000
+        fd10000000020000
+        0000000000000000
+        1803400000002328
+        fd00000800000000
+        0000000000000000
+        ");
+        let most = advertisement(&further(vec![route; 300]));
+        assert_eq!(most.len(), 16 + 8 + 32 + 24 * MOST_ROUTES);
+        assert!(most.len() < 1280 - 40);
     }
 
     #[test]

@@ -11,12 +11,13 @@ use std::{
     time::Duration,
 };
 
+use ipnet::Ipv6Net;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use self::advertisement::{SOLICITATION, advertisement, is_solicitation};
-use super::{Dns, GuestNetwork6, NetworkError, pace::Pace};
+use super::{GuestNetwork6, NetworkError, pace::Pace};
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
@@ -45,6 +46,17 @@ const SOLICITATIONS: [SockFilter; 4] = [
     SockFilter::new(0x06, 0, 0, 0),
 ];
 
+/// What the guest is told.
+#[derive(Clone, Debug)]
+pub(super) struct Advertised {
+    pub(super) guest: GuestNetwork6,
+    pub(super) mtu: u16,
+    /// Name servers.
+    pub(super) servers: Vec<Ipv6Addr>,
+    /// Where the router leads to; none if it leads everywhere.
+    pub(super) routes: Option<Vec<Ipv6Net>>,
+}
+
 /// The router, listening already.
 #[derive(Debug)]
 pub(super) struct Router {
@@ -59,9 +71,7 @@ impl Router {
     pub(super) fn open(
         tap: &str,
         index: u32,
-        guest: &GuestNetwork6,
-        mtu: u16,
-        dns: &Dns,
+        advertised: &Advertised,
     ) -> Result<Self, NetworkError> {
         let listen = || -> io::Result<UdpSocket> {
             let kind = Type::RAW.nonblocking().cloexec();
@@ -82,7 +92,7 @@ impl Router {
         Ok(Self {
             socket,
             to: SocketAddrV6::new(ALL_NODES, 0, 0, index),
-            advertisement: advertisement(guest, mtu, &dns.servers6),
+            advertisement: advertisement(advertised),
         })
     }
 

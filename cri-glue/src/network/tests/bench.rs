@@ -206,11 +206,11 @@ impl Bench {
     pub(super) fn request(&self) -> Request {
         Request {
             namespace: self.pod.path(),
-            interface: DEFAULT_INTERFACE.into(),
+            interfaces: vec![DEFAULT_INTERFACE.into()],
             binding: Binding::Masquerade,
             mac: Some(derive_mac("test")),
             queues: 1,
-            localhost: true,
+            primary: true,
             guest_network: None,
             guest_network6: None,
             inbound: Inbound::All,

@@ -5,6 +5,7 @@
 
 mod bench;
 mod bridge;
+mod further;
 mod hostile;
 mod hostile6;
 mod lease;

@@ -177,7 +177,7 @@ fn pods_that_cannot_hold_a_machine_are_refused() {
     insta::assert_snapshot!(refused(&|request| request.namespace = "/etc/passwd".into()), @"/etc/passwd is no namespace; the pod's network may be gone already");
     insta::assert_snapshot!(refused(&|request| request.namespace = "/run/netns/none".into()), @"cannot open the pod's network namespace /run/netns/none: No such file or directory (os error 2)");
     insta::assert_snapshot!(refused(&|request| request.namespace = "/proc/self/ns/mnt".into()), @"cannot enter the pod's network namespace /proc/self/ns/mnt: Invalid argument (os error 22)");
-    insta::assert_snapshot!(refused(&|request| request.interface = "net1".into()), @"the pod has no network interface net1 (No such device (os error 19)); look whether the cluster's network plugin set the pod up");
+    insta::assert_snapshot!(refused(&|request| request.interfaces = vec!["net1".into()]), @"the pod has no network interface net1 (No such device (os error 19)); look whether the cluster's network plugin set the pod up");
     insta::assert_snapshot!(
         refused(&|request| request.guest_network = Some("10.244.0.0/16".parse().unwrap())),
         @"the guest network 10.244.0.0/16 overlaps with 10.244.1.7/24, which the pod uses itself: choose another vmNetworkCIDR"
