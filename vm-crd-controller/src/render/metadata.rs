@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
+use serde_json::{Value, json};
 use vm_api::Quantity;
 use vm_api::contract::{
     DOMAIN_ANNOTATION, MACHINE_CONTAINER, MACHINE_CONTAINER_ANNOTATION, VMI_SPEC_ANNOTATION,
     VOLUME_SIZES_ANNOTATION, labels,
 };
+use vm_api::machine::pod_interfaces;
 use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
 
 use super::RenderError;
@@ -16,6 +18,12 @@ use crate::machine::digest;
 
 /// The container that kubectl means when none is named.
 const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
+
+/// Annotations by which Multus is asked for further networks, and for one in place of the pod's own
+/// (Kubernetes Network Plumbing Working Group, Multi-Network Specification, 4.1; Multus,
+/// docs/configuration.md).
+const FURTHER_NETWORKS_ANNOTATION: &str = "k8s.v1.cni.cncf.io/networks";
+const DEFAULT_NETWORK_ANNOTATION: &str = "v1.multus-cni.io/default-network";
 
 /// Annotations of the instance that mean nothing on a pod.
 const NOT_FOR_PODS: [&str; 1] = ["kubectl.kubernetes.io/last-applied-configuration"];
@@ -65,6 +73,9 @@ pub(super) fn of(
             json(serde_json::to_string(sizes))?,
         );
     }
+    for (key, value) in networks(spec, &instance.namespace().unwrap_or_default()) {
+        annotations.insert(key.to_owned(), value);
+    }
     let mut pod_labels = instance.labels().clone();
     pod_labels.insert(labels::APP.to_owned(), labels::APP_VALUE.to_owned());
     pod_labels.insert(
@@ -80,6 +91,38 @@ pub(super) fn of(
         owner_references: Some(vec![owner(instance)]),
         ..ObjectMeta::default()
     })
+}
+
+/// What Multus is asked for, by annotation.
+fn networks(spec: &VirtualMachineInstanceSpec, namespace: &str) -> Vec<(&'static str, String)> {
+    let (mut further, mut asked) = (vec![], vec![]);
+    for network in &spec.networks {
+        let Some(multus) = &network.multus else {
+            continue;
+        };
+        let (namespace, name) = multus
+            .network_name
+            .split_once('/')
+            .unwrap_or((namespace, &multus.network_name));
+        if multus.default == Some(true) {
+            asked.push((DEFAULT_NETWORK_ANNOTATION, format!("{namespace}/{name}")));
+            continue;
+        }
+        let interface = pod_interfaces(spec, &network.name).swap_remove(0);
+        let mut wish = json!({ "name": name, "namespace": namespace, "interface": interface });
+        let mut interfaces = spec.domain.devices.interfaces.iter();
+        let bridged = interfaces.find(|it| it.name == network.name && it.bridge.is_some());
+        // Behind a bridge, the network sees the guest's address.
+        if let Some(mac) = bridged.and_then(|interface| interface.mac_address.as_ref()) {
+            wish["mac"] = mac.as_str().into();
+        }
+        further.push(wish);
+    }
+    if !further.is_empty() {
+        let further = Value::from(further).to_string();
+        asked.push((FURTHER_NETWORKS_ANNOTATION, further));
+    }
+    asked
 }
 
 fn owner(instance: &VirtualMachineInstance) -> OwnerReference {

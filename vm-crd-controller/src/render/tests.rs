@@ -98,6 +98,37 @@ fn a_machine_with_everything() {
     insta::assert_yaml_snapshot!(spread(&render(spec, &claims).unwrap()));
 }
 
+#[test]
+fn further_networks_are_asked_of_multus() {
+    let mut spec = minimal();
+    spec["domain"]["devices"]["interfaces"] = json!([
+        { "name": "main", "masquerade": {} },
+        { "name": "blue", "bridge": {} },
+        { "name": "red", "bridge": {}, "macAddress": "02:00:00:00:00:01" },
+    ]);
+    spec["networks"] = json!([
+        { "name": "main", "multus": { "networkName": "uplink", "default": true } },
+        { "name": "blue", "multus": { "networkName": "vlan10" } },
+        { "name": "red", "multus": { "networkName": "shared/vlan20" } },
+    ]);
+    let pod = render(spec, &Claims::new()).unwrap();
+    let annotations = pod.metadata.annotations.unwrap();
+    let namespace = pod.metadata.namespace.unwrap();
+    assert_eq!(
+        annotations["v1.multus-cni.io/default-network"],
+        format!("{namespace}/uplink")
+    );
+    let further: Value = serde_json::from_str(&annotations["k8s.v1.cni.cncf.io/networks"]).unwrap();
+    assert_eq!(
+        further,
+        json!([
+            { "name": "vlan10", "namespace": namespace, "interface": "pod16477688c0e" },
+            { "name": "vlan20", "namespace": "shared", "interface": "podb1f51a511f1",
+              "mac": "02:00:00:00:00:01" },
+        ])
+    );
+}
+
 /// The shim reads the annotation strictly: what is rendered must pass.
 #[test]
 fn the_shim_reads_what_is_rendered() {

@@ -3,9 +3,12 @@
 //! What the new status does not mention is gone; what an ended guest leaves behind (its node, its
 //! error) is carried over from the old status.
 
+use std::net::Ipv4Addr;
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use vm_api::machine as reading;
 use vm_api::v1::{
     InterfaceStatus, Machine, MemoryStatus, Phase, PhaseTransitionTimestamp,
     VirtualMachineInstanceSpec, VirtualMachineInstanceStatus,
@@ -117,24 +120,45 @@ fn interfaces(observed: &Observed<'_>, phase: Phase) -> Vec<InterfaceStatus> {
     } else {
         Vec::new()
     };
+    let spec = &observed.instance.spec;
+    let queues = match spec.domain.devices.network_interface_multiqueue {
+        Some(true) => reading::topology(spec, None).map_or(1, |topology| {
+            i32::try_from(topology.vcpus()).unwrap_or(i32::MAX)
+        }),
+        _ => 1,
+    };
     machine::interfaces(observed.instance)
         .into_iter()
-        .enumerate()
-        .map(|(index, (name, mac))| {
-            let first = index == 0;
+        .map(|(name, mac)| {
+            let pod_interface = reading::pod_interfaces(spec, &name).swap_remove(0);
+            // Of further networks, the pod's status knows nothing.
+            let addresses = if pod_interface == POD_INTERFACE {
+                guests(spec, &name, &addresses)
+            } else {
+                Vec::new()
+            };
             InterfaceStatus {
                 name: Some(name),
-                pod_interface_name: first.then(|| POD_INTERFACE.to_owned()),
+                pod_interface_name: Some(pod_interface),
                 mac: running.then_some(mac).filter(|mac| !mac.is_empty()),
-                ip_address: addresses.first().filter(|_| first).cloned(),
-                ip_addresses: if first { addresses.clone() } else { Vec::new() },
+                ip_address: addresses.first().cloned(),
+                ip_addresses: addresses,
                 info_source: running.then(|| "domain".to_owned()),
                 link_state: running.then(|| "up".to_owned()),
-                queue_count: running.then_some(1),
+                queue_count: running.then_some(queues),
                 ..InterfaceStatus::default()
             }
         })
         .collect()
+}
+
+/// Those of the pod's addresses that the guest has by its interface `name`: on a bridge, it is told of
+/// IPv4 alone.
+fn guests(spec: &VirtualMachineInstanceSpec, name: &str, addresses: &[String]) -> Vec<String> {
+    let mut interfaces = spec.domain.devices.interfaces.iter();
+    let bridged = interfaces.any(|interface| interface.name == name && interface.bridge.is_some());
+    let told = |address: &&String| !bridged || address.parse::<Ipv4Addr>().is_ok();
+    addresses.iter().filter(told).cloned().collect()
 }
 
 fn without_addresses(interface: InterfaceStatus) -> InterfaceStatus {
