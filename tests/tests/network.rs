@@ -12,6 +12,8 @@ on_both_nodes!(
     is_reached_by_port_forward,
     reaches_out,
     listens_on_listed_ports_only,
+    has_the_pods_address_on_a_bridge,
+    has_a_queue_for_each_processor,
 );
 
 fn service(name: &str) -> Manifest {
@@ -46,6 +48,12 @@ fn is_reached_by_port_forward(node: Node) {
     let namespace = TestNamespace::new("forward");
     namespace.apply(&Manifest::machine_pod("vm", image::TINY, node));
     namespace.wait_for_log("vm", "machine", image::TINY_READY);
+    let page = forwarded(&namespace);
+    assert!(page.trim_end().ends_with("vm"), "{page}");
+}
+
+/// The page that the pod `vm` serves at its port 80, by way of the API server.
+fn forwarded(namespace: &TestNamespace) -> String {
     let mut forward = kubectl_spawn(&["-n", namespace.name(), "port-forward", "pod/vm", ":80"]);
     let mut lines = BufReader::new(forward.stdout.take().expect("a pipe")).lines();
     // "Forwarding from 127.0.0.1:41234 -> 80"
@@ -75,7 +83,7 @@ fn is_reached_by_port_forward(node: Node) {
     });
     forward.kill().expect("kubectl runs");
     forward.wait().expect("kubectl ends");
-    assert!(page.trim_end().ends_with("vm"), "{page}");
+    page
 }
 
 fn reaches_out(node: Node) {
@@ -142,4 +150,65 @@ fn listens_on_listed_ports_only(node: Node) {
         }
     });
     assert!(namespace.fetch("client", "main", &address, 80).is_err());
+}
+
+fn has_the_pods_address_on_a_bridge(node: Node) {
+    let namespace = TestNamespace::new("bridge");
+    let script = "#!/bin/sh\nip -4 -o addr\ncat /sys/class/net/e*/address\n";
+    let spec = json!({
+        "domain": { "devices": {
+            "interfaces": [{ "name": "default", "bridge": {} }],
+            "disks": [
+                { "name": "root", "disk": { "bus": "virtio" } },
+                { "name": "seed", "disk": { "bus": "virtio" } },
+            ],
+        } },
+        "networks": [{ "name": "default", "pod": {} }],
+        "volumes": [
+            { "name": "root", "containerDisk": { "image": image::TINY } },
+            { "name": "seed", "cloudInitNoCloud": { "userData": script } },
+        ],
+    });
+    namespace.apply(&Manifest::machine_pod("vm", image::TINY, node).with(
+        "/metadata/annotations",
+        json!({ "kubevirt.io/vmi-spec": spec.to_string() }),
+    ));
+    namespace.apply(&Manifest::shell_pod("client", "sleep 3600", node.other()));
+    let log = namespace.wait_for_log("vm", "machine", "tiny guest user-data ended");
+    let pod = namespace.get("pod", "vm").expect("the pod is there");
+    let address = pod["status"]["podIP"]
+        .as_str()
+        .expect("the pod has an address");
+    assert!(log.contains(&format!("inet {address}/")), "{log}");
+    let page = eventually(SOON, || namespace.fetch("client", "main", address, 80));
+    assert_eq!(page.trim(), "vm");
+    let page = forwarded(&namespace);
+    assert!(page.trim_end().ends_with("vm"), "{page}");
+}
+
+fn has_a_queue_for_each_processor(node: Node) {
+    let namespace = TestNamespace::new("queues");
+    let script = "#!/bin/sh\nls -d /sys/class/net/e*/queues/rx-*\n";
+    let spec = json!({
+        "domain": {
+            "cpu": { "cores": 2 },
+            "devices": {
+                "networkInterfaceMultiqueue": true,
+                "disks": [
+                    { "name": "root", "disk": { "bus": "virtio" } },
+                    { "name": "seed", "disk": { "bus": "virtio" } },
+                ],
+            },
+        },
+        "volumes": [
+            { "name": "root", "containerDisk": { "image": image::TINY } },
+            { "name": "seed", "cloudInitNoCloud": { "userData": script } },
+        ],
+    });
+    namespace.apply(&Manifest::machine_pod("vm", image::TINY, node).with(
+        "/metadata/annotations",
+        json!({ "kubevirt.io/vmi-spec": spec.to_string() }),
+    ));
+    let log = namespace.wait_for_log("vm", "machine", "tiny guest user-data ended");
+    assert!(log.contains("queues/rx-1"), "{log}");
 }
