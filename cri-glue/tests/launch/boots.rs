@@ -129,6 +129,57 @@ async fn a_plain_pod_boots_in_a_jail_and_leaves_nothing() {
     record::undo(&pod.bundle()).unwrap();
 }
 
+/// With one of each binding, and addresses of both families.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_has_all_of_its_interfaces_and_queues() {
+    let mut pod = Pod::new();
+    pod.wish(&json!({
+        "domain": {
+            "cpu": { "cores": 2 },
+            "devices": {
+                "networkInterfaceMultiqueue": true,
+                "interfaces": [
+                    { "name": "default", "masquerade": {} },
+                    { "name": "blue", "bridge": {} },
+                    { "name": "red", "bridge": {}, "model": "e1000e" },
+                ],
+            },
+        },
+        "networks": [
+            { "name": "default", "pod": {} },
+            { "name": "blue", "multus": { "networkName": "blue" } },
+            { "name": "red", "multus": { "networkName": "red" } },
+        ],
+    }));
+    guest::write_disk(&pod.disk("disk.img"), Then::Halt);
+    pod.inside("ip addr add fd00:9::2/64 dev eth0 nodad");
+    for (interface, last) in [("pod16477688c0e", 7), ("net2", 8)] {
+        pod.inside(&format!(
+            "ip link add {interface} type veth peer name far{last}"
+        ));
+        pod.inside(&format!("ip addr add 192.0.2.{last}/24 dev {interface}"));
+        pod.inside(&format!("ip link set {interface} up"));
+    }
+    let before = pod.leftovers();
+    let launched = pod.launch().await.unwrap();
+    // Queues beyond the first wait until the guest's driver takes them.
+    for (tap, waiting) in [
+        ("tap-eth0", true),
+        ("tap-pod16477688", true),
+        ("tap-net2", false),
+    ] {
+        let link = pod.inside(&format!("ip -d -o link show {tap}"));
+        assert_eq!(link.contains("numdisabled 1"), waiting, "{link}");
+    }
+    launched.qmp.cont().await.unwrap();
+    assert!(read_until(&launched.console, GREETING).contains(GREETING));
+    kill(&launched);
+    wait(&launched);
+    drop(launched);
+    tokio::task::block_in_place(|| record::undo(&pod.bundle())).unwrap();
+    assert_eq!(pod.leftovers(), before);
+}
+
 /// Containerd is a unit that tells systemd when it is ready, and the shim has its variables. A
 /// process of its own, since no other test shall have the variable.
 #[test]

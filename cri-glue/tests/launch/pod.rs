@@ -181,6 +181,16 @@ impl Pod {
         assert_eq!(self.leftovers(), before);
     }
 
+    /// What a command prints in the pod's network namespace.
+    pub(crate) fn inside(&self, command: &str) -> String {
+        let exec = ["netns", "exec", &self.name];
+        output_of(
+            Command::new("ip")
+                .args(exec)
+                .args(command.split_whitespace()),
+        )
+    }
+
     /// The names of all that a machine of this pod may leave behind, for comparison.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -211,15 +221,9 @@ impl Pod {
                 .map(|entry| entry.unwrap().path().display().to_string())
                 .filter(|path| path.contains(&self.name)),
         );
-        let inside = |command: &[&str]| {
-            output_of(
-                Command::new("ip")
-                    .args(["netns", "exec", &self.name])
-                    .args(command),
-            )
-        };
-        found.push(inside(&["ip", "-o", "link"]).lines().count().to_string());
-        found.push(inside(&["nft", "list", "ruleset"]));
+        found.push(self.inside("ip -o link").lines().count().to_string());
+        found.push(self.inside("nft list ruleset"));
+        found.push(self.inside("ip -4 route show table all"));
         found.push(mounts_of(self.directory.path()));
         found
     }
