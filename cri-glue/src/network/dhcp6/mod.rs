@@ -19,7 +19,7 @@ use socket2::{Domain, Socket, Type};
 use tracing::{debug, warn};
 
 use self::request::Dhcp6Request;
-use super::{Dns, GuestNetwork6, MacAddress, NetworkError, pace::Pace};
+use super::{Dns, GuestNetwork6, MacAddress, NetworkError, derive_mac, pace::Pace};
 
 /// Where clients look for servers: `All_DHCP_Relay_Agents_and_Servers` (RFC 8415, 7.1).
 const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
@@ -41,14 +41,15 @@ pub(super) struct Lease6 {
 
 impl Lease6 {
     /// The server's identifier (RFC 8415, 11.4): the same whenever this guest runs, wherever it is.
-    /// A client that was restored finds the server that it chose.
+    /// A client that was restored finds the server that it chose. It is made of another address than
+    /// the guest's, by which the client may name itself.
     fn server_id(&self) -> Vec<u8> {
         const LINK_LAYER_ADDRESS: u16 = 3;
         const ETHERNET: u16 = 1;
         let mut id = [LINK_LAYER_ADDRESS, ETHERNET]
             .map(u16::to_be_bytes)
             .concat();
-        id.extend(self.mac.bytes());
+        id.extend(derive_mac(&format!("server of {}", self.mac)).bytes());
         id
     }
 
