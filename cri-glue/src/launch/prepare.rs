@@ -107,9 +107,8 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     }
     let firmware = firmware(&spec, request, &user, &mut record)?;
     let mut machine = machine.with_firmware(firmware);
-    let network = attach_network(&spec, request, &mounts, &names, &mut machine, &mut record)?;
-    let size = Size::of(&machine);
     let networks = attach_networks(&spec, request, &mounts, &names, &mut machine, &mut record)?;
+    let size = Size::of(&machine);
     let (command_line, channels) = CommandLine::new(machine).map_err(LaunchError::Sockets)?;
 
     let jail = bundle.dir().join(jail::DIRECTORY);
