@@ -145,7 +145,7 @@ impl Execs {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             patient: context.timeout_nano == 0,
         };
-        tokio::spawn(run.to_its_end(client));
+        tokio::spawn(run.run_to_its_end(client));
         Ok(StartResponse {
             pid,
             ..StartResponse::default()

@@ -139,7 +139,7 @@ pub(super) struct Run {
 
 impl Run {
     /// Runs it, and tells containerd its end.
-    pub(super) async fn to_its_end(self, mut client: Client) {
+    pub(super) async fn run_to_its_end(self, mut client: Client) {
         let args = &self.process.args;
         let status = match args.first().and_then(|name| name.strip_prefix(VERB)) {
             Some(name) => verb::run(&self, name, &mut client).await,
