@@ -28,7 +28,7 @@ use cri_glue::bundle::Bundle;
 use cri_glue::launch::{self, Launched, MachineNetwork};
 use qemu_driver::agent::Agent;
 use qemu_driver::exec::{Room, User};
-use qemu_driver::qmp::{Qmp, RunState};
+use qemu_driver::qmp::Qmp;
 use rustix::process::Signal;
 use vm_api::contract::GUEST_USER_ANNOTATION;
 
@@ -264,10 +264,6 @@ impl Machine {
     /// Presses the power button; what follows is the guest's matter.
     async fn power_button(&self) -> Result<(), Fault> {
         tracing::info!("pressing the power button");
-        // A guest that was paused by a verb could not follow it.
-        if matches!(self.qmp.state().await, Ok(RunState::paused)) {
-            self.qmp.cont().await.map_err(Fault::failed)?;
-        }
         let pressed = self.button.press(&self.member).await;
         pressed.map_err(|error| {
             Fault::failed(format!("cannot press the machine's power button: {error}"))

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use qemu_driver::agent::GuestShutdownMode;
-use qemu_driver::qmp::{Qmp, QmpError};
+use qemu_driver::qmp::{Qmp, QmpError, RunState};
 use tokio::time::{sleep, timeout};
 
 use super::agent::GuestAgent;
@@ -39,7 +39,14 @@ impl PowerButton {
 
     /// Presses the button, and keeps doing so until `member` ends.
     pub(super) async fn press(self: &Arc<Self>, member: &Arc<Member>) -> Result<(), QmpError> {
-        match timeout(PRESS_BOUND, self.qmp.system_powerdown()).await {
+        let press = async {
+            // A guest that was paused could not follow it.
+            if self.qmp.state().await? == RunState::paused {
+                self.qmp.cont().await?;
+            }
+            self.qmp.system_powerdown().await
+        };
+        match timeout(PRESS_BOUND, press).await {
             // It is ending already.
             Ok(Ok(()) | Err(QmpError::Closed { .. })) => {}
             Ok(Err(error)) => return Err(error),

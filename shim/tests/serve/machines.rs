@@ -3,10 +3,14 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use containerd_shim::api::{ExecProcessRequest, PauseRequest, ResumeRequest, StatsRequest, Status};
+use containerd_shim::api::{
+    DeleteRequest, ExecProcessRequest, PauseRequest, ResumeRequest, StartRequest, StatsRequest,
+    Status, WaitRequest,
+};
 use containerd_shim::protos::cgroups::metrics::Metrics;
 use containerd_shim::protos::protobuf::Message;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 
 use crate::guest::{GREETING, Then};
 use crate::pod::{Pod, Task, bound, fifo, read};
@@ -108,18 +112,20 @@ async fn it_is_paused_measured_and_killed() {
         );
     }
 
-    let exec = ExecProcessRequest {
-        id: id.clone(),
-        exec_id: "e".into(),
-        ..Default::default()
-    };
-    let error = vm
-        .client
-        .exec(bound(), &exec)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("guest agent"), "{error}");
+    // A verb is done, and what is none, or needs an agent that is not there, says so by its status.
+    for (index, (words, status)) in [
+        (&["vm:pause", "-o", "json"][..], 0),
+        (&["true"], 126),
+        (&["vm:resume"], 0),
+        (&["vm:explode"], 2),
+        (&["vm:agent"], 1),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let ended = process(&vm, &id, &format!("exec-{index}"), words).await;
+        assert_eq!(ended, *status, "{words:?}");
+    }
 
     let pause = PauseRequest {
         id: id.clone(),
@@ -250,4 +256,38 @@ async fn a_missing_fifo_is_an_error_of_create() {
     assert_eq!(pod.leftovers(), before);
     sandbox.finish().await;
     pod.assert_clean().await;
+}
+
+/// Runs a process beside the machine; its exit status.
+async fn process(vm: &Task, id: &str, exec_id: &str, words: &[&str]) -> u32 {
+    let spec = json!({
+        "terminal": false, "user": { "uid": 0, "gid": 0 }, "args": words, "cwd": "/",
+    });
+    let mut exec = ExecProcessRequest {
+        id: id.to_owned(),
+        exec_id: exec_id.to_owned(),
+        ..Default::default()
+    };
+    exec.spec.mut_or_insert_default().value = spec.to_string().into_bytes();
+    vm.client.exec(bound(), &exec).await.unwrap();
+    let start = StartRequest {
+        id: id.to_owned(),
+        exec_id: exec_id.to_owned(),
+        ..Default::default()
+    };
+    vm.client.start(bound(), &start).await.unwrap();
+    let wait = WaitRequest {
+        id: id.to_owned(),
+        exec_id: exec_id.to_owned(),
+        ..Default::default()
+    };
+    let ended = vm.client.wait(bound(), &wait).await.unwrap();
+    let delete = DeleteRequest {
+        id: id.to_owned(),
+        exec_id: exec_id.to_owned(),
+        ..Default::default()
+    };
+    let deleted = vm.client.delete(bound(), &delete).await.unwrap();
+    assert_eq!(deleted.exit_status, ended.exit_status);
+    ended.exit_status
 }
