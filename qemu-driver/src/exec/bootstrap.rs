@@ -63,7 +63,8 @@ exec 0<> "$port" 1>&0 2>&0
 export SHELL=/bin/sh
 if has script; then exec script -qec "$3" /dev/null; fi
 exec python3 -c 'import os, pty, sys
-sys.exit(os.waitstatus_to_exitcode(pty.spawn(["/bin/sh", "-c", sys.argv[1]])))' "$3"
+end = pty.spawn(["/bin/sh", "-c", sys.argv[1]])
+sys.exit(128 + os.WTERMSIG(end) if os.WIFSIGNALED(end) else os.WEXITSTATUS(end))' "$3"
 "#;
 
 /// The beginning of the shell's command line in the terminal: tells its device and lets it be like
@@ -80,7 +81,13 @@ shift 2
 
 /// The end of both: becomes the command.
 const BECOME: &str = r#"
-entry() { getent passwd "$1" 2>/dev/null || grep "^$1:" /etc/passwd; }
+entry() {
+    getent passwd "$1" 2>/dev/null && return
+    while IFS= read -r line; do
+        case $line in "$1:"*) echo "$line"; return ;; esac
+    done < /etc/passwd
+    return 1
+}
 if ! entry=$(entry "${user:-root}") && [ -n "$user" ]; then
     echo "the guest has no user $user" >&2
     exit 126
@@ -90,7 +97,7 @@ rest=${rest#*:} gid=${rest%%:*}
 rest=${rest#*:*:} home=${rest%%:*}
 export HOME="${home:-/}"
 if [ -n "$user" ]; then
-    set -- env HOME="$HOME" USER="$user" LOGNAME="$user" "$@"
+    set -- env -- HOME="$HOME" USER="$user" LOGNAME="$user" "$@"
     if setpriv --help 2>/dev/null | grep -q -e --reuid; then
         set -- setpriv --reuid "$uid" --regid "$gid" --init-groups -- "$@"
     else
@@ -139,7 +146,7 @@ pub(super) fn command(command: &Command, number: u64) -> qga::guest_exec {
 fn words(command: &Command) -> Vec<String> {
     let mut words = Vec::new();
     if !command.env.is_empty() {
-        words.push("env".to_owned());
+        words.extend(["env".to_owned(), "--".to_owned()]);
         words.extend(
             command
                 .env
@@ -195,6 +202,7 @@ mod tests {
             user: None,
             stdin: false,
             terminal: false,
+            urgent: false,
         }
     }
 

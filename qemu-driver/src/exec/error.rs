@@ -11,7 +11,7 @@ pub enum ExecError {
     /// Too many at a time.
     #[error(
         "{} commands run in the machine already: wait for one to end",
-        super::MOST
+        super::MOST - super::KEPT
     )]
     Full,
 

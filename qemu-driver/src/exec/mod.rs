@@ -41,6 +41,9 @@ pub struct Command {
     pub stdin: bool,
     /// Whether it has a terminal, which then is all of its streams.
     pub terminal: bool,
+    /// Whether it may take one of the last places: what watches over the machine must not fail for
+    /// what others run in it.
+    pub urgent: bool,
 }
 
 /// The name of a user of the guest: a letter or `_`, then letters, digits, `_`, `.` or `-`.
@@ -112,6 +115,19 @@ pub struct Room {
     next: AtomicU64,
 }
 
+/// Places that are kept for urgent commands.
+const KEPT: usize = 4;
+
+impl Room {
+    fn enter(&self, urgent: bool) -> Result<OwnedSemaphorePermit, ExecError> {
+        if !urgent && self.places.available_permits() <= KEPT {
+            return Err(ExecError::Full);
+        }
+        let place = self.places.clone().try_acquire_owned();
+        place.map_err(|_| ExecError::Full)
+    }
+}
+
 impl Default for Room {
     fn default() -> Self {
         Self {
@@ -126,7 +142,7 @@ impl Default for Room {
 struct Ports {
     qmp: Qmp,
     names: Vec<String>,
-    _place: OwnedSemaphorePermit,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Ports {
@@ -134,21 +150,27 @@ impl Ports {
     async fn add(&mut self, number: u64, role: &str) -> Result<UnixStream, ExecError> {
         let (ours, qemus) = UnixStream::pair().map_err(ExecError::Sockets)?;
         let name = port_name(number, role);
+        // An error does not mean that it is not there.
+        self.names.push(name.clone());
         self.qmp.add_port(&name, qemus.into()).await?;
-        self.names.push(name);
         Ok(ours)
     }
+}
 
+impl Drop for Ports {
     /// Takes the ports out, behind the caller's back: QEMU lets go of them only after a while.
-    fn remove(self) {
+    fn drop(&mut self) {
+        let (qmp, names) = (self.qmp.clone(), std::mem::take(&mut self.names));
+        let place = self.place.take();
         tokio::spawn(async move {
-            for name in &self.names {
-                match self.qmp.remove_port(name).await {
+            for name in &names {
+                match qmp.remove_port(name).await {
                     // The machine has ended, which takes its ports along.
                     Ok(()) | Err(QmpError::Closed { .. }) => {}
                     Err(error) => tracing::warn!(name, %error, "a port was not taken out"),
                 }
             }
+            drop(place);
         });
     }
 }
@@ -164,24 +186,17 @@ impl Command {
     /// When the guest has no agent that does it, or the machine has no port left; the command was
     /// not started then.
     pub async fn start(self, guest: Guest<'_>) -> Result<(Running, Streams), ExecError> {
-        let place = guest.room.places.clone().try_acquire_owned();
+        let place = guest.room.enter(self.urgent)?;
         let number = guest.room.next.fetch_add(1, Ordering::Relaxed);
         let events = guest.qmp.events();
         let mut ports = Ports {
             qmp: guest.qmp.clone(),
             names: Vec::new(),
-            _place: place.map_err(|_| ExecError::Full)?,
+            place: Some(place),
         };
-        match self.start_with(guest, number, &mut ports).await {
-            Ok((pid, streams, control)) => {
-                let running = Running::new(pid, ports, &streams, control, events);
-                Ok((running.map_err(ExecError::Sockets)?, streams))
-            }
-            Err(error) => {
-                ports.remove();
-                Err(error)
-            }
-        }
+        let (pid, streams, control) = self.start_with(guest, number, &mut ports).await?;
+        let running = Running::new(pid, ports, &streams, control, events);
+        Ok((running.map_err(ExecError::Sockets)?, streams))
     }
 
     async fn start_with(

@@ -53,6 +53,8 @@ pub struct Running {
     /// Copies of the host's ends of what the command writes.
     written: Vec<OwnedFd>,
     handle: Handle,
+    /// Whether the guest began anew, in which the command is no more.
+    reset: bool,
 }
 
 /// What can be done to a command while it runs. Clones are for the same command.
@@ -104,6 +106,7 @@ impl Running {
             events,
             written,
             handle: Handle { pid, terminal },
+            reset: false,
         })
     }
 
@@ -120,7 +123,10 @@ impl Running {
         loop {
             tokio::select! {
                 () = sleep(pause) => {}
-                () = Self::closes(&mut self.events, &mut self.open) => {
+                () = Self::closes(&mut self.events, &mut self.open, &mut self.reset) => {
+                    if self.reset {
+                        return Ended::Lost("the guest was reset");
+                    }
                     pause = POLL.0;
                     if !self.open.is_empty() {
                         continue;
@@ -135,8 +141,10 @@ impl Running {
                 Ok(status) if status.exited => return ended(status),
                 Ok(_) => away_since = None,
                 Err(AgentError::Closed) => return Ended::Lost("the machine ended"),
-                // QEMU's words: "PID 1234 does not exist".
-                Err(AgentError::Refused { reason, .. }) if reason.contains("PID") => {
+                // QEMU's words: "PID 1234 does not exist", before 8.2 "Invalid parameter 'pid'".
+                Err(AgentError::Refused { reason, .. })
+                    if reason.to_ascii_lowercase().contains("pid") =>
+                {
                     return Ended::Lost("the guest's agent was started anew");
                 }
                 Err(error) => {
@@ -169,19 +177,26 @@ impl Running {
                 sleep(DRAIN_POLL).await;
             }
         };
-        // Else some process of the guest goes on without its streams.
-        drop(timeout(LINGER, all_closed).await);
-        let mut quiet = 0;
-        while quiet < QUIET_TRIPS {
-            if self.written.iter().any(has_bytes) {
-                quiet = 0;
-                sleep(DRAIN_POLL).await;
-            } else {
-                quiet += 1;
+        let lingers = timeout(LINGER, all_closed).await.is_err();
+        let read = async {
+            let mut quiet = 0;
+            while quiet < QUIET_TRIPS {
+                if self.written.iter().any(has_bytes) {
+                    quiet = 0;
+                    sleep(DRAIN_POLL).await;
+                } else {
+                    quiet += 1;
+                }
+                if ports.qmp.state().await.is_err() {
+                    break;
+                }
             }
-            if self.ports.qmp.state().await.is_err() {
-                break;
-            }
+        };
+        if lingers {
+            // Some process of the guest goes on without its streams.
+            drop(timeout(LINGER, read).await);
+        } else {
+            read.await;
         }
     }
 
@@ -195,14 +210,21 @@ impl Running {
             // Whoever reads it sees the end now, not when QEMU has let go of it.
             let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
         }
-        self.ports.remove();
     }
 
-    /// Returns when a port of ours was closed in the guest.
-    async fn closes(events: &mut broadcast::Receiver<Event>, open: &mut BTreeSet<String>) {
+    /// Returns when a port of ours was closed in the guest, or the guest was reset.
+    async fn closes(
+        events: &mut broadcast::Receiver<Event>,
+        open: &mut BTreeSet<String>,
+        reset: &mut bool,
+    ) {
         loop {
             match events.recv().await {
                 Ok(Event::Port { id, open: false }) if open.remove(&id) => return,
+                Ok(Event::Reset { .. }) => {
+                    *reset = true;
+                    return;
+                }
                 Ok(_) => {}
                 // What was missed may be just that: the agent knows.
                 Err(RecvError::Lagged(_)) => {
@@ -245,7 +267,7 @@ impl Handle {
         run(agent, script, &[&device, &rows, &columns]).await
     }
 
-    /// The terminal's device, once the guest has told it. Dropping the future loses nothing.
+    /// The terminal's device, once the guest has told it.
     async fn device(&self) -> Option<String> {
         let mut terminal = self.terminal.lock().await;
         if let Terminal::Awaited(control) = &*terminal {

@@ -167,7 +167,14 @@ impl Connection {
                 Some(descriptor) => send_with(writer.as_ref(), line, descriptor).await,
                 None => Ok(0),
             };
-            let sent = sent.map_err(|_| closed())?;
+            let sent = match sent {
+                Ok(sent) => sent,
+                // Nothing of the line was sent: the next one can be.
+                Err(error) => {
+                    *place = Some(writer);
+                    return Err(QmpError::Socket(error));
+                }
+            };
             writer
                 .write_all(&line[sent..])
                 .await

@@ -18,6 +18,9 @@ use crate::args::SERIAL_PORTS;
 /// Serial ports that can be plugged in at once, beside the agent's.
 pub const PORTS: usize = SERIAL_PORTS as usize - 2;
 
+/// The most bytes of a picture: more than any display has.
+const MAX_PICTURE: u64 = 32 << 20;
+
 /// Longest pause before a backend that is still in use is tried again.
 const BUSY: Duration = Duration::from_secs(1);
 
@@ -106,8 +109,8 @@ impl Qmp {
         let port = qmp::device_del {
             id: name.to_owned(),
         };
-        self.execute(&port).await?;
-        self.remove_backend(name).await
+        let removed = self.execute(&port).await;
+        self.remove_backend(name).await.and(removed.map(drop))
     }
 
     /// The serial ports that somebody in the guest has open, by their names.
@@ -186,6 +189,6 @@ fn read_all(file: OwnedFd) -> io::Result<Vec<u8>> {
     let mut file = std::fs::File::from(file);
     let mut bytes = Vec::new();
     file.rewind()?;
-    file.read_to_end(&mut bytes)?;
+    file.take(MAX_PICTURE).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
