@@ -133,6 +133,9 @@ fn has_a_terminal(node: Node) {
     assert_eq!(code, Some(5));
 }
 
+/// What is left of the command below.
+const LEFT: &str = "ps | grep 'sleep 424[2]' || echo none";
+
 fn ends_with_its_client(node: Node) {
     let namespace = machine("exec-gone", node);
     let mut client = kubectl_spawn(&[
@@ -152,12 +155,13 @@ fn ends_with_its_client(node: Node) {
         .expect("a pipe")
         .read_exact(&mut begun)
         .expect("it begins");
+    let there = guest(&namespace, LEFT).expect_success();
+    assert!(there.contains("sleep 4242"), "{there}");
     client.kill().expect("the client can be killed");
     client.wait().expect("the client ends");
-    // A probe that takes too long is ended by the same way.
     eventually(SOON, || {
-        let left = guest(&namespace, "pgrep -fl 'sleep 424[2]'").text();
-        if left.is_empty() { Ok(()) } else { Err(left) }
+        let left = guest(&namespace, LEFT).expect_success();
+        if left == "none\n" { Ok(()) } else { Err(left) }
     });
 }
 

@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UdpSocket};
-use tokio::task::spawn_blocking;
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::time::timeout;
 
 use super::Protocol;
 use crate::network::{NetworkError, in_namespace};
@@ -52,54 +53,54 @@ pub(super) async fn open(
     protocol: Protocol,
     port: u16,
 ) -> Result<Connection, ConnectError> {
-    let namespace = namespace.to_owned();
-    let work = move || in_namespace(&namespace, || connect(protocol, port));
-    let socket = spawn_blocking(work)
-        .await
-        .map_err(|error| ConnectError::Refused {
-            port,
-            source: io::Error::other(error),
-        })??;
-    let refused = |source| ConnectError::Refused { port, source };
-    match socket.map_err(refused)? {
-        Socket::Tcp(stream) => TcpStream::from_std(stream)
-            .map(Connection::Tcp)
-            .map_err(refused),
-        Socket::Udp(socket) => UdpSocket::from_std(socket)
-            .map(Connection::Udp)
-            .map_err(refused),
-    }
-}
-
-enum Socket {
-    Tcp(std::net::TcpStream),
-    Udp(std::net::UdpSocket),
-}
-
-fn connect(protocol: Protocol, port: u16) -> io::Result<Socket> {
     let mut refused = None;
     for address in LOOPBACK {
-        match connect_to(protocol, SocketAddr::new(address, port)) {
-            Ok(socket) => return Ok(socket),
+        let address = SocketAddr::new(address, port);
+        match timeout(BOUND, connect(namespace, protocol, address)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(ConnectError::Network(error))) => return Err(error.into()),
             // The first one's reason is the better one: the second family may not be there at all.
-            Err(error) => refused = refused.or(Some(error)),
+            Ok(Err(error)) => refused = refused.or(Some(error)),
+            Err(_) => {
+                let source = io::ErrorKind::TimedOut.into();
+                return Err(ConnectError::Refused { port, source });
+            }
         }
     }
-    Err(refused.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
+    Err(refused.unwrap_or_else(|| ConnectError::Refused {
+        port,
+        source: io::ErrorKind::AddrNotAvailable.into(),
+    }))
 }
 
-fn connect_to(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
+/// Makes a socket in the namespace, and connects it from here: the kernel keeps to where it was made.
+async fn connect(
+    namespace: &Path,
+    protocol: Protocol,
+    address: SocketAddr,
+) -> Result<Connection, ConnectError> {
+    let refused = |source| ConnectError::Refused {
+        port: address.port(),
+        source,
+    };
+    let kind = match protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
+    };
+    let socket = in_namespace(namespace, || {
+        Socket::new(Domain::for_address(address), kind.nonblocking(), None)
+    })?;
+    let socket = socket.map_err(refused)?;
     match protocol {
-        Protocol::Tcp => {
-            let stream = std::net::TcpStream::connect_timeout(&address, BOUND)?;
-            stream.set_nonblocking(true)?;
-            Ok(Socket::Tcp(stream))
-        }
+        Protocol::Tcp => TcpSocket::from_std_stream(socket.into())
+            .connect(address)
+            .await
+            .map(Connection::Tcp)
+            .map_err(refused),
         Protocol::Udp => {
-            let socket = std::net::UdpSocket::bind(SocketAddr::new(address.ip(), 0))?;
-            socket.connect(address)?;
-            socket.set_nonblocking(true)?;
-            Ok(Socket::Udp(socket))
+            let socket = UdpSocket::from_std(socket.into()).map_err(refused)?;
+            socket.connect(address).await.map_err(refused)?;
+            Ok(Connection::Udp(socket))
         }
     }
 }

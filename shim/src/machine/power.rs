@@ -37,16 +37,30 @@ impl PowerButton {
         })
     }
 
+    /// Presses the button once, and asks the agent once.
+    pub(super) async fn press_once(self: &Arc<Self>) -> Result<(), QmpError> {
+        self.push().await?;
+        let button = self.clone();
+        tokio::spawn(async move {
+            if let Some(agent) = button.guest.now() {
+                // The button was pressed in any case.
+                drop(agent.shutdown(GuestShutdownMode::Powerdown).await);
+            }
+        });
+        Ok(())
+    }
+
+    async fn push(&self) -> Result<(), QmpError> {
+        // A guest that was paused could not follow it.
+        if self.qmp.state().await? == RunState::paused {
+            self.qmp.cont().await?;
+        }
+        self.qmp.system_powerdown().await
+    }
+
     /// Presses the button, and keeps doing so until `member` ends.
     pub(super) async fn press(self: &Arc<Self>, member: &Arc<Member>) -> Result<(), QmpError> {
-        let press = async {
-            // A guest that was paused could not follow it.
-            if self.qmp.state().await? == RunState::paused {
-                self.qmp.cont().await?;
-            }
-            self.qmp.system_powerdown().await
-        };
-        match timeout(PRESS_BOUND, press).await {
+        match timeout(PRESS_BOUND, self.push()).await {
             // It is ending already.
             Ok(Ok(()) | Err(QmpError::Closed { .. })) => {}
             Ok(Err(error)) => return Err(error),

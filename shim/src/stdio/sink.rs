@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
 use tokio::time::sleep;
 
@@ -12,6 +12,9 @@ use super::logger::{Logger, Owner};
 
 /// How often a fifo is looked at for whether it was read empty.
 const EMPTY_POLL: Duration = Duration::from_millis(10);
+
+/// How often a fifo without a reader is tried again.
+const READER_TRIES: u32 = 200;
 
 /// One end for output.
 pub(crate) enum Sink {
@@ -56,17 +59,45 @@ impl Sink {
         }
     }
 
-    /// Opens a process's end for output: a fifo's path, or nothing.
-    pub(crate) fn open_for_process(stream: &'static str, path: &str) -> Result<Self, StdioError> {
+    /// Opens a process's end for output: a fifo's path, or nothing. Unlike a container's, it breaks
+    /// when its reader leaves: nobody comes back for it.
+    pub(crate) async fn open_for_process(
+        stream: &'static str,
+        path: &str,
+    ) -> Result<Self, StdioError> {
         if path.is_empty() {
             return Ok(Self::Nowhere);
         }
-        let fifo = open_fifo(path).map_err(|source| StdioError::Open {
-            stream,
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Self::Fifo(fifo))
+        let no_reader = rustix::io::Errno::NXIO.raw_os_error();
+        let mut tries = READER_TRIES;
+        loop {
+            match pipe::OpenOptions::new().open_sender(path) {
+                Ok(fifo) => return Ok(Self::Fifo(fifo)),
+                // Containerd opens its end at about the same time.
+                Err(error) if error.raw_os_error() == Some(no_reader) && tries > 0 => {
+                    tries -= 1;
+                    sleep(EMPTY_POLL).await;
+                }
+                Err(source) => {
+                    return Err(StdioError::Open {
+                        stream,
+                        path: path.to_owned(),
+                        source,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Waits until nobody can read it any more.
+    pub(crate) async fn broken(&self) {
+        match self {
+            Self::Fifo(fifo) => {
+                // An error of the waiting itself is as good.
+                drop(fifo.ready(Interest::ERROR).await);
+            }
+            Self::File(_) | Self::Logger(_) | Self::Nowhere => std::future::pending().await,
+        }
     }
 
     /// Writes all of `bytes`, waiting for the reader if need be.

@@ -33,13 +33,16 @@ impl Client {
             "" => None,
             path => Some(Input::open(path).map_err(Fault::failed)?),
         };
-        let sink = |stream, path| Sink::open_for_process(stream, path);
+        let open = |stream, path| async move {
+            let sink = Sink::open_for_process(stream, path).await;
+            sink.map_err(Fault::failed)
+        };
         Ok(Self {
             stdin,
-            stdout: sink("stdout", &paths.stdout).map_err(Fault::failed)?,
+            stdout: open("stdout", &paths.stdout).await?,
             stderr: match paths.terminal {
                 true => Sink::Nowhere,
-                false => sink("stderr", &paths.stderr).map_err(Fault::failed)?,
+                false => open("stderr", &paths.stderr).await?,
             },
             terminal: paths.terminal,
         })
@@ -98,11 +101,24 @@ pub(super) async fn feed(
     }
 }
 
-/// Moves what comes from `source` to `sink`, until `source` ends; the sink again.
-pub(super) async fn carry(mut source: impl AsyncRead + Unpin, mut sink: Sink) -> Sink {
+/// Moves what comes from `source` to `sink`, until `source` ends; the sink again. If the client
+/// leaves, `gone` is called, and the rest of the source is dropped.
+pub(super) async fn carry(
+    mut source: impl AsyncRead + Unpin,
+    mut sink: Sink,
+    gone: impl Fn(),
+) -> Sink {
     let mut chunk = vec![0; CHUNK];
     loop {
-        let count = match source.read(&mut chunk).await {
+        let read = tokio::select! {
+            read = source.read(&mut chunk) => read,
+            () = sink.broken() => {
+                gone();
+                sink = Sink::Nowhere;
+                continue;
+            }
+        };
+        let count = match read {
             Ok(0) => return sink,
             Ok(count) => count,
             // QEMU left something unread when it ended.
@@ -114,6 +130,7 @@ pub(super) async fn carry(mut source: impl AsyncRead + Unpin, mut sink: Sink) ->
         };
         if let Err(error) = sink.write_all(&chunk[..count]).await {
             tracing::debug!(%error, "a process's output is lost from here on");
+            gone();
             sink = Sink::Nowhere;
         }
     }

@@ -55,6 +55,7 @@ pub(super) async fn run(run: &Run, client: &mut Client) -> u32 {
         user: run.target.user.clone(),
         stdin: client.stdin.is_some(),
         terminal: run.process.life.stdio.terminal,
+        urgent: !run.patient,
     };
     match command.start(Guest { qmp, agent, room }).await {
         Ok((running, streams)) => match accompany(run, client, running, streams).await {
@@ -126,8 +127,15 @@ async fn accompany(
         tokio::spawn(feed_command(stdin, closed, input, terminal)).abort_handle()
     });
     let take = |sink: &mut Sink| std::mem::replace(sink, Sink::Nowhere);
-    let out = tokio::spawn(carry(out, take(&mut client.stdout)));
-    let errors = errors.map(|errors| tokio::spawn(carry(errors, take(&mut client.stderr))));
+    let gone = {
+        let process = process.clone();
+        move || process.hang_up()
+    };
+    let out = tokio::spawn(carry(out, take(&mut client.stdout), gone.clone()));
+    let errors = errors.map(|errors| {
+        let sink = take(&mut client.stderr);
+        tokio::spawn(carry(errors, sink, gone))
+    });
 
     let handle = running.handle();
     let ended = tokio::select! {
@@ -214,10 +222,17 @@ async fn attend(process: &Process, target: &Target, handle: &Handle) {
         }
         sent += new.len();
         if let Some(wanted) = wanted.filter(|wanted| sized != Some(*wanted)) {
-            if let Err(error) = handle.resize(agent, wanted).await {
-                tracing::debug!(%error, "a terminal was not resized");
+            tokio::select! {
+                resized = handle.resize(agent, wanted) => {
+                    if let Err(error) = resized {
+                        tracing::debug!(%error, "a terminal was not resized");
+                    }
+                    sized = Some(wanted);
+                }
+                // It may wait for the guest, which must hold up no signal.
+                _ = signals.changed() => {}
             }
-            sized = Some(wanted);
+            continue;
         }
         tokio::select! {
             _ = signals.changed() => {}

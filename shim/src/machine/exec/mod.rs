@@ -29,6 +29,9 @@ use crate::stdio::Console;
 use crate::task::{Exit, Fault, Happening, Life, Member, Phase, StdioPaths};
 pub(super) use process::Process;
 
+/// Processes that one machine can have, verbs included: each may hold some memory of the shim.
+const MOST: usize = 64;
+
 /// What processes run on.
 pub(super) struct Target {
     pub(super) member: Arc<Member>,
@@ -106,6 +109,11 @@ impl Execs {
             if all.contains_key(&request.exec_id) {
                 return Err(Fault::Exists(request.exec_id.clone()));
             }
+            if all.len() >= MOST {
+                return Err(Fault::Precondition(format!(
+                    "{MOST} processes run beside the machine already: wait for one to end"
+                )));
+            }
             all.insert(request.exec_id.clone(), process);
         }
         self.target.member.pod.events.publish(&TaskExecAdded {
@@ -154,8 +162,22 @@ impl Execs {
 
     /// `Kill` of a process.
     pub(super) fn kill(&self, request: &KillRequest) -> Result<(), Fault> {
-        self.get(&request.exec_id)?.kill(request.signal);
-        Ok(())
+        let process = self.get(&request.exec_id)?;
+        match process.life.phase() {
+            // Whoever deletes it kills it first, and would wait for an end that never comes.
+            Phase::Created => Err(Fault::Precondition(format!(
+                "process {} has not been started",
+                request.exec_id
+            ))),
+            Phase::Stopped | Phase::Deleted => Err(Fault::NotFound(format!(
+                "process {}, which has ended,",
+                request.exec_id
+            ))),
+            Phase::Running | Phase::Paused => {
+                process.kill(request.signal);
+                Ok(())
+            }
+        }
     }
 
     /// `ResizePty` of a process.

@@ -23,7 +23,11 @@ const GUESTS_OWN: [&str; 2] = ["PATH", "HOSTNAME"];
 /// Signals of Linux that end no process by themselves.
 const HARMLESS: [u32; 4] = [17, 18, 23, 28];
 
+const SIGHUP: u32 = 1;
 pub(super) const SIGKILL: u32 = 9;
+
+/// How long a process whose client has left may take to end by itself.
+const HANG_UP: Duration = Duration::from_secs(5);
 
 /// How long the output of a killed process is waited for.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -67,6 +71,16 @@ impl Process {
     /// Sends it a signal.
     pub(super) fn kill(&self, signal: u32) {
         self.signals.send_modify(|signals| signals.push(signal));
+    }
+
+    /// Its client has left: it is asked to end, and a while later ended.
+    pub(super) fn hang_up(self: &Arc<Self>) {
+        self.kill(SIGHUP);
+        let process = self.clone();
+        tokio::spawn(async move {
+            sleep(HANG_UP).await;
+            process.kill(SIGKILL);
+        });
     }
 
     /// Its terminal has a new size.

@@ -34,6 +34,7 @@ pub(super) async fn run(run: &Run, name: &str, client: &mut Client) -> u32 {
     };
     tokio::select! {
         status = run.process.ended_by_signal() => status,
+        _ = run.target.member.life.ended() => FAILED,
         status = do_it(run, verb, client) => status,
     }
 }
@@ -54,7 +55,7 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
     let done = match outcome {
         Outcome::Bytes(bytes) => return say_all(client, &bytes).await,
         Outcome::PowerButton(said) => {
-            if let Err(error) = run.target.button.press(&run.target.member).await {
+            if let Err(error) = run.target.button.press_once().await {
                 client.say(&error.to_string()).await;
                 return FAILED;
             }
@@ -112,7 +113,7 @@ async fn both_ways(
     let sink = std::mem::replace(&mut client.stdout, Sink::Nowhere);
     tokio::select! {
         () = inwards => {}
-        sink = carry(read, sink) => client.stdout = sink,
+        sink = carry(read, sink, || run.process.hang_up()) => client.stdout = sink,
     }
     Ok(())
 }
