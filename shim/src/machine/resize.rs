@@ -67,8 +67,11 @@ impl Resize {
         let target = self.start.target(cpu, memory);
         let target = target.map_err(|refusal| Fault::Invalid(refusal.to_string()))?;
         let before = self.memory().await?;
-        if let Some(size) = target.memory {
-            self.shrink(before, size).await?;
+        if let Some(size) = target.memory
+            && let Err(fault) = self.shrink(before, size).await
+        {
+            self.restore(before).await?;
+            return Err(fault);
         }
         let limited = async {
             if let Some(vcpus) = target.vcpus {
@@ -110,14 +113,13 @@ impl Resize {
             request.map_err(fault)?;
             memory = self.settle(|now| now.plugged <= size.plugged).await?;
         }
-        if memory.held() > size.total() && tells {
-            // Also what could not be unplugged: the balloon takes memory from anywhere.
-            let base = size.total().saturating_sub(memory.plugged);
+        // Also what could not be unplugged: the balloon takes memory from anywhere.
+        let base = size.total().saturating_sub(memory.plugged);
+        if memory.held() > size.total() && tells && base > 0 {
             self.qmp.balloon(base).await.map_err(fault)?;
             memory = self.settle(|now| now.held() <= size.total()).await?;
         }
         if memory.held() > size.total() {
-            self.restore(before).await?;
             return Err(still_held(memory.held(), size));
         }
         Ok(())
