@@ -3,6 +3,7 @@
 //! its `localhost`.
 
 use std::{
+    cmp::Reverse,
     net::{IpAddr, Ipv4Addr},
     os::fd::OwnedFd,
 };
@@ -129,7 +130,10 @@ impl<'a> Plan<'a> {
             let others = ways.iter().filter(|way| way.destination != net.trunc());
             let gateway = |gateway: Option<Ipv4Addr>| gateway.unwrap_or(Ipv4Addr::UNSPECIFIED);
             let routes = others.map(|way| (way.destination, gateway(way.gateway)));
-            routes.collect()
+            let mut routes: Vec<_> = routes.collect();
+            // Clients take them in this order: the way to a gateway comes before what goes by it.
+            routes.sort_by_key(|(destination, _)| Reverse(destination.prefix_len()));
+            routes
         };
         Lease {
             mac: self.site.mac,

@@ -8,7 +8,7 @@ use dhcproto::{
     v4::{CLIENT_PORT, DhcpOption, Flags, MIN_PACKET_SIZE, Message, MessageType, Opcode},
 };
 use ipnet::Ipv4Net;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Lease, request::DhcpRequest};
 
@@ -90,7 +90,7 @@ fn decide(lease: &Lease, request: &DhcpRequest) -> Option<MessageType> {
         }
         MessageType::Inform => Some(MessageType::Ack),
         MessageType::Decline => {
-            warn!(address = %lease.guest.address, "the guest says that its address is in use: look whether it gave the address to two of its interfaces");
+            debug!(address = %lease.guest.address, "the guest says that its address is in use: look whether it gave the address to two of its interfaces");
             None
         }
         _ => None,

@@ -10,7 +10,7 @@ use dhcproto::{
         StatusCode, UnknownOption,
     },
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     Lease6,
@@ -47,7 +47,7 @@ pub(super) fn answer(lease: &Lease6, request: &Dhcp6Request) -> Option<Reply> {
         }
         MessageType::Release => options.insert(status(Status::Success)),
         MessageType::Decline => {
-            warn!(address = %lease.guest.address, "the guest says that its IPv6 address is in use: look whether it gave the address to two of its interfaces");
+            debug!(address = %lease.guest.address, "the guest says that its IPv6 address is in use: look whether it gave the address to two of its interfaces");
             options.insert(status(Status::Success));
         }
         _ => {

@@ -4,16 +4,18 @@
 //! No bridge device is needed for it, and so nothing that the network plugin made changes its place:
 //! the kernel hands each frame on where it comes in.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
-    masquerade::{KEPT, LINK_LOCAL, LOOPBACK, LOOPBACK_NET, RAW, TO_GUEST, host, rule},
+    masquerade::{KEPT, LOOPBACK, LOOPBACK_NET, RAW, TO_GUEST, host, rule},
     rules::{
-        Action, Carried, Chain, Device, Family, Hook, Icmp6, Kind, Match, Point, PortSet, Rule,
-        Table,
+        Action, Carried, Chain, Device, Family, Hook, Kind, Match, Point, PortSet, Rule, Table,
     },
 };
 use crate::network::{MacAddress, Port};
+
+/// Protocols of VLAN tags (IEEE 802.1Q and 802.1ad): a pod's wire may carry others' networks too.
+const VLAN_TAGS: [u16; 2] = [0x8100, 0x88a8];
 
 /// What the rules depend on.
 pub(in crate::network) struct Bridge<'a> {
@@ -151,7 +153,10 @@ impl Bridge<'_> {
         if self.addresses.is_empty() {
             rules.push(rule([], pass(self.pod)));
         } else {
-            rules.insert(0, rule([Match::FrameIsNotFrom(self.mac)], Action::Drop));
+            let strange = [Match::FrameIsNotFrom(self.mac)]
+                .into_iter()
+                .chain(VLAN_TAGS.map(Match::IsTagged));
+            rules.splice(0..0, strange.map(|frame| rule([frame], Action::Drop)));
             rules.extend(self.own_speech());
         }
         Chain {
@@ -187,30 +192,16 @@ impl Bridge<'_> {
         ]
     }
 
+    /// IPv6 is not among it: who may say which address is where, nobody checks on such a wire.
     fn own_speech(&self) -> Vec<Rule> {
-        let ip6 = || Match::Carries(Carried::Ip6);
         let arp = |address| [Match::Carries(Carried::Arp), Match::ArpSourceIs(address)];
-        let mut rules = vec![
-            // Looking whether an address is free.
-            rule(arp(Ipv4Addr::UNSPECIFIED), pass(self.pod)),
-            rule(
-                [ip6(), Match::Icmp6Is(Icmp6::RouterAdvertisement)],
-                Action::Drop,
-            ),
-            rule(
-                [ip6(), Match::SourceIn(host(Ipv6Addr::UNSPECIFIED))],
-                pass(self.pod),
-            ),
-            rule([ip6(), Match::SourceIn(LINK_LOCAL.into())], pass(self.pod)),
-        ];
+        // Looking whether an address is free.
+        let mut rules = vec![rule(arp(Ipv4Addr::UNSPECIFIED), pass(self.pod))];
         for address in self.addresses {
             let source = Match::SourceIn(host(*address));
-            match address {
-                IpAddr::V4(address) => {
-                    rules.push(rule(arp(*address), pass(self.pod)));
-                    rules.push(rule([Match::Carries(Carried::Ip), source], pass(self.pod)));
-                }
-                IpAddr::V6(_) => rules.push(rule([ip6(), source], pass(self.pod))),
+            if let IpAddr::V4(address) = address {
+                rules.push(rule(arp(*address), pass(self.pod)));
+                rules.push(rule([Match::Carries(Carried::Ip), source], pass(self.pod)));
             }
         }
         rules.push(rule([], Action::Drop));

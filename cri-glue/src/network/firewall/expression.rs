@@ -27,6 +27,8 @@ const DESTINATION_PORT_OFFSET: u32 = 2;
 const TCP_FLAGS_OFFSET: u32 = 13;
 /// Offset of the sender in an Ethernet header, and its size (IEEE 802.3).
 const FRAME_SOURCE: (u32, u32) = (6, 6);
+/// Where a frame says what it carries.
+const FRAME_TYPE_OFFSET: u32 = 12;
 /// Offsets of the addresses in an ARP packet over Ethernet (RFC 826).
 const ARP_SOURCE_OFFSET: u32 = 14;
 const ARP_TARGET_OFFSET: u32 = 24;
@@ -70,6 +72,11 @@ fn push_match<P: Pusher>(list: List<P>, condition: &Match) -> List<P> {
         Match::FrameIsNotFrom(mac) => {
             let list = payload(list, LinkLayerHeader, FRAME_SOURCE.0, FRAME_SOURCE.1);
             compare(list, CmpOps::Neq, &mac.bytes())
+        }
+        Match::IsTagged(protocol) => {
+            // The kernel has taken the tag off by now, but shows it to whoever looks at the frame.
+            let list = payload(list, LinkLayerHeader, FRAME_TYPE_OFFSET, 2);
+            compare(list, CmpOps::Eq, &protocol.to_be_bytes())
         }
         Match::ArpSourceIs(address) => {
             let list = payload(list, NetworkHeader, ARP_SOURCE_OFFSET, 4);
@@ -384,7 +391,6 @@ fn interface(name: &str) -> Vec<u8> {
 fn ether_type(carried: Carried) -> u16 {
     match carried {
         Carried::Ip => 0x0800,
-        Carried::Ip6 => 0x86dd,
         Carried::Arp => 0x0806,
     }
 }

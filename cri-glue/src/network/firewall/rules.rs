@@ -87,6 +87,8 @@ pub(super) enum Match {
     /// The protocol that an Ethernet frame carries.
     Carries(Carried),
     FrameIsNotFrom(MacAddress),
+    /// A frame with a VLAN's tag of this protocol.
+    IsTagged(u16),
     ArpSourceIs(Ipv4Addr),
     ArpTargetIs(Ipv4Addr),
     /// A name that ends in `*` stands for all that begin so.
@@ -128,7 +130,6 @@ pub(super) enum Icmp6 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Carried {
     Ip,
-    Ip6,
     Arp,
 }
 
@@ -257,8 +258,8 @@ impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Carries(Carried::Ip) => f.write_str("meta protocol ip"),
-            Self::Carries(Carried::Ip6) => f.write_str("meta protocol ip6"),
             Self::Carries(Carried::Arp) => f.write_str("meta protocol arp"),
+            Self::IsTagged(protocol) => write!(f, "ether type {protocol:#06x}"),
             Self::FrameIsNotFrom(mac) => write!(f, "ether saddr != {mac}"),
             Self::ArpSourceIs(address) => write!(f, "arp saddr ip {address}"),
             Self::ArpTargetIs(address) => write!(f, "arp daddr ip {address}"),
