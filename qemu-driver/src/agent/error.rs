@@ -37,7 +37,11 @@ pub enum AgentError {
     },
 
     /// The answer has not the form that the agent's documentation gives it.
-    #[error("the guest agent's answer to {command} is not understood: {source}")]
+    // Not what serde says: it repeats the guest's words, which may be long.
+    #[error(
+        "the guest agent's answer to {command} is not understood from its byte {} on",
+        source.column()
+    )]
     Answer {
         /// The command.
         command: &'static str,

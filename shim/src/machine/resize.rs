@@ -36,8 +36,16 @@ pub(super) struct Resize {
     limits: Limits,
     start: Start,
     emulated: bool,
-    /// The vCPUs that the machine was last asked to have; held while it is resized.
-    vcpus: Mutex<u32>,
+    /// Held while the machine is resized.
+    ordered: Mutex<Ordered>,
+}
+
+/// What the machine was last asked to be. What it is may differ for a while, after a reboot say.
+#[derive(Clone, Copy, Debug)]
+struct Ordered {
+    vcpus: u32,
+    /// What the balloon leaves of the memory that it started with, in bytes.
+    base: u64,
 }
 
 impl Resize {
@@ -56,13 +64,16 @@ impl Resize {
             limits,
             start,
             emulated,
-            vcpus: Mutex::new(start.size.vcpus),
+            ordered: Mutex::new(Ordered {
+                vcpus: start.size.vcpus,
+                base: start.size.memory_bytes,
+            }),
         }
     }
 
     /// Sets the limits of the container to `wanted`.
     pub(super) async fn update(&self, wanted: LinuxResources) -> Result<(), Fault> {
-        let mut last = self.vcpus.lock().await;
+        let mut last = self.ordered.lock().await;
         let (cpu, memory) = (Asked::cpu_millis(&wanted), Asked::memory_bytes(&wanted));
         let target = self.start.target(cpu, memory);
         let target = target.map_err(|refusal| Fault::Invalid(refusal.to_string()))?;
@@ -70,28 +81,33 @@ impl Resize {
         if let Some(size) = target.memory
             && let Err(fault) = self.shrink(before, size).await
         {
-            self.restore(before).await?;
+            self.restore(before, last.base).await?;
             return Err(fault);
         }
         let limited = async {
             if let Some(vcpus) = target.vcpus {
-                self.plug(*last, vcpus).await?;
+                self.plug(last.vcpus, vcpus).await?;
             }
             let limits = self.limits.clone();
             blocking(move || limits.update(&wanted)).await
         };
         if let Err(fault) = limited.await {
-            self.restore(before).await?;
+            self.restore(before, last.base).await?;
             return Err(fault);
         }
         if let Some(vcpus) = target.vcpus {
-            self.unplug(*last, vcpus).await?;
-            *last = vcpus;
+            self.unplug(last.vcpus, vcpus).await?;
+            last.vcpus = vcpus;
         }
-        match target.memory {
-            Some(size) => self.grow(before, size).await,
-            None => Ok(()),
+        let Some(size) = target.memory else {
+            return Ok(());
+        };
+        if let Err(fault) = self.grow(size).await {
+            self.restore(before, last.base).await?;
+            return Err(fault);
         }
+        last.base = size.base;
+        Ok(())
     }
 
     /// Lets the guest return what it has beyond `size`, all of it or nothing.
@@ -127,13 +143,13 @@ impl Resize {
 
     /// Lets the guest have what it had `before` a change that failed. Containerd forgets such a change:
     /// who takes it back changes nothing in its eyes, and the machine would not be asked again.
-    async fn restore(&self, before: GuestMemory) -> Result<(), Fault> {
+    async fn restore(&self, before: GuestMemory, base: u64) -> Result<(), Fault> {
         let now = self.memory().await?;
         if now.requested != before.requested {
             let request = self.qmp.request_memory(before.requested).await;
             request.map_err(fault)?;
         }
-        self.qmp.balloon(before.base).await.map_err(fault)
+        self.qmp.balloon(base).await.map_err(fault)
     }
 
     /// What memory the guest can do without now, if it tells.
@@ -153,7 +169,7 @@ impl Resize {
     }
 
     /// Gives the guest what it lacks of `size`.
-    async fn grow(&self, before: GuestMemory, size: GuestSize) -> Result<(), Fault> {
+    async fn grow(&self, size: GuestSize) -> Result<(), Fault> {
         let memory = self.memory().await?;
         if memory.held() >= size.total() {
             return Ok(());
@@ -172,7 +188,6 @@ impl Resize {
         if memory.held() >= size.total() {
             return Ok(());
         }
-        self.restore(before).await?;
         Err(Fault::Precondition(format!(
             "the guest has taken {} MiB of the {} MiB of memory that it was given: it needs the \
              drivers virtio_mem and virtio_balloon, and memory blocks that come online (with the \

@@ -7,7 +7,11 @@
 use cri_glue::launch::Size;
 use cri_glue::overhead::{cpu_limit_millis, memory_limit};
 use oci_spec::runtime::LinuxResources;
-use qemu_driver::machine::{MEMORY_BLOCK, Memory};
+use qemu_driver::machine::Memory;
+
+/// What memory is added by. QEMU could do with less, but Linux before 5.19 takes no less at a time,
+/// and would wait for the rest for ever.
+const GUESTS_BLOCK: u64 = 4 << 20;
 
 /// What an update says of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +169,7 @@ impl Start {
             let base = wanted >> 20 << 20;
             return Ok(Some(GuestSize { base, plugged: 0 }));
         };
-        let plugged = more / MEMORY_BLOCK * MEMORY_BLOCK;
+        let plugged = more / GUESTS_BLOCK * GUESTS_BLOCK;
         if base + plugged > most {
             return Err(Refusal::MoreMemory {
                 asked: wanted,
@@ -257,10 +261,12 @@ mod tests {
             (Some(256), Nothing, Ok(None)),
             (Some(256), mib(256), size(256, 0)),
             (Some(256), mib(257), size(256, 0)),
-            (Some(256), mib(259), size(256, 2)),
+            (Some(256), mib(259), size(256, 0)),
+            (Some(256), mib(263), size(256, 4)),
             (Some(256), mib(1024), size(256, 768)),
             (Some(256), mib(1025), size(256, 768)),
-            (Some(256), mib(1026), too_much(1026)),
+            (Some(256), mib(1027), size(256, 768)),
+            (Some(256), mib(1028), too_much(1028)),
             (Some(256), Limit(u64::MAX), too_much(u64::MAX / MIB - 256)),
             (Some(256), mib(100), size(100, 0)),
             (Some(256), Limit(100 * MIB - 1), size(99, 0)),

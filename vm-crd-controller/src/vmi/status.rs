@@ -25,6 +25,9 @@ use crate::{clock, machine};
 /// The interface of the pod's network namespace that the first network is bound to.
 const POD_INTERFACE: &str = "eth0";
 
+/// Queues that an interface has at most (as the node sees to it).
+const MOST_QUEUES: u32 = 64;
+
 /// The status of the observed instance in phase `phase`.
 pub(super) fn of(
     observed: &Observed<'_>,
@@ -123,7 +126,7 @@ fn interfaces(observed: &Observed<'_>, phase: Phase) -> Vec<InterfaceStatus> {
     let spec = &observed.instance.spec;
     let queues = match spec.domain.devices.network_interface_multiqueue {
         Some(true) => reading::topology(spec, None).map_or(1, |topology| {
-            i32::try_from(topology.vcpus()).unwrap_or(i32::MAX)
+            i32::try_from(topology.vcpus().min(MOST_QUEUES)).unwrap_or(1)
         }),
         _ => 1,
     };
