@@ -137,8 +137,8 @@ async fn memory_comes_with_the_limit_and_the_limit_goes_with_the_memory() {
     memory(&vm, 64 * MIB).await.unwrap();
     assert_eq!(memory_limit(&vm).await, before);
 
-    let error = memory(&vm, 130 * MIB).await.unwrap_err();
-    let expected = "130 MiB of guest memory are more than the 128 MiB";
+    let error = memory(&vm, 132 * MIB).await.unwrap_err();
+    let expected = "132 MiB of guest memory are more than the 128 MiB";
     assert!(error.contains(expected), "{error}");
     let error = update(&vm, json!({ "memory": { "limit": -1 } })).await;
     assert!(error.unwrap_err().contains("the memory limit"));
