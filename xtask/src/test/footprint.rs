@@ -79,8 +79,13 @@ fn run_once(cluster: &ClusterName, overrides: &str) -> Result<()> {
 /// Whether a line is of a kind that no pod leaves behind. Containerd removes a sandbox's mounts some
 /// time after kubelet has forgotten its pod.
 fn is_of_one_pod(line: &str) -> bool {
-    let kind = line.split_whitespace().nth(1);
-    matches!(kind, Some("process" | "mount" | "netns" | "state"))
+    let mut words = line.split_whitespace().skip(1);
+    match (words.next(), words.next()) {
+        (Some("process" | "mount" | "netns"), _) => true,
+        // Not the name of a directory that is listed.
+        (Some("state"), Some(name)) => !name.ends_with(':'),
+        _ => false,
+    }
 }
 
 /// `kubectl` with these words.
