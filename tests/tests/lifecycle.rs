@@ -3,10 +3,12 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::{
-    Manifest, Node, STARTED, TestNamespace, eventually, image, kubectl_spawn, on_both_nodes,
+    Manifest, Node, SOON, STARTED, TestNamespace, eventually, image, kubectl_spawn, on_both_nodes,
 };
 
 on_both_nodes!(
@@ -24,56 +26,81 @@ fn a_console_is_attached_to(node: Node) {
         .with("/spec/containers/0/tty", json!(true));
     namespace.apply(&pod);
     namespace.wait_for_log("vm", "machine", image::TINY_READY);
-    // From a terminal of this side's own, as a container with a terminal wants it.
-    let line = format!("kubectl -n {} attach -it vm", namespace.name());
-    let attach = || {
-        let mut terminal = Command::new("script");
-        terminal.args(["-qec", &line, "/dev/null"]);
-        terminal.stdin(Stdio::piped()).stdout(Stdio::piped());
-        terminal.spawn().expect("script is there")
-    };
-    let mut first = attach();
-    let mut second = attach();
-    // A login shell is offered at the first key.
-    type_line(&mut first, "");
-    type_line(&mut first, "echo from the $((40+2))nd");
-    read_until(&mut first, "from the 42nd");
-    read_until(&mut second, "from the 42nd");
-    end(first);
-    type_line(&mut second, "echo still $((6*7)) here");
-    read_until(&mut second, "still 42 here");
-    end(second);
+    let attach = || Terminal::new(&format!("kubectl -n {} attach -it vm", namespace.name()));
+    let (mut first, mut second) = (attach(), attach());
+    // A login shell is offered at the first key, and both see what one types.
+    first.types_until("echo from the $((40+2))nd", "from the 42nd");
+    second.types_until("echo back from $((6*7))", "back from 42");
+    eventually(SOON, || {
+        first.types("echo once more $((3*3))");
+        match second.said().contains("once more 9") {
+            true => Ok(()),
+            false => Err(second.said()),
+        }
+    });
+    drop(first);
+    second.types_until("echo still $((6*7)) here", "still 42 here");
+    drop(second);
     let log = namespace.wait_for_log("vm", "machine", "still 42 here");
     assert!(log.contains("from the 42nd"), "{log}");
-    let mut third = attach();
-    type_line(&mut third, "echo again $((50-8))");
-    read_until(&mut third, "again 42");
-    end(third);
+    attach().types_until("echo again $((50-8))", "again 42");
 }
 
-fn type_line(client: &mut Child, line: &str) {
-    let stdin = client.stdin.as_mut().expect("a pipe");
-    writeln!(stdin, "{line}").expect("it takes input");
+/// A command in a terminal of this side's own; ended with the value.
+struct Terminal {
+    child: Child,
+    said: Arc<Mutex<String>>,
 }
 
-fn read_until(client: &mut Child, text: &str) {
-    let stdout = client.stdout.as_mut().expect("a pipe");
-    let mut said = Vec::new();
-    while !String::from_utf8_lossy(&said).contains(text) {
-        let mut chunk = [0; 1024];
-        let count = stdout.read(&mut chunk).expect("it is read");
-        assert!(
-            count > 0,
-            "it ended after {:?}",
-            String::from_utf8_lossy(&said)
-        );
-        said.extend_from_slice(&chunk[..count]);
+impl Terminal {
+    fn new(line: &str) -> Self {
+        let mut terminal = Command::new("script");
+        terminal.args(["-qec", line, "/dev/null"]);
+        terminal.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = terminal.spawn().expect("script is there");
+        let mut stdout = child.stdout.take().expect("a pipe");
+        let said = Arc::new(Mutex::new(String::new()));
+        let heard = said.clone();
+        std::thread::spawn(move || {
+            let mut chunk = [0; 1024];
+            while let Ok(count) = stdout.read(&mut chunk)
+                && count > 0
+            {
+                let text = String::from_utf8_lossy(&chunk[..count]);
+                heard.lock().expect("nobody panics with it").push_str(&text);
+            }
+        });
+        Self { child, said }
+    }
+
+    fn said(&self) -> String {
+        self.said.lock().expect("nobody panics with it").clone()
+    }
+
+    fn types(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("a pipe");
+        writeln!(stdin, "{line}").expect("it takes input");
+    }
+
+    /// Types the line, again and again while it may not be connected yet, until `text` appears.
+    fn types_until(&mut self, line: &str, text: &str) {
+        eventually(SOON, || {
+            self.types(line);
+            std::thread::sleep(Duration::from_millis(300));
+            match self.said().contains(text) {
+                true => Ok(()),
+                false => Err(self.said()),
+            }
+        });
     }
 }
 
-fn end(mut client: Child) {
-    client.kill().expect("it can be ended");
-    client.wait().expect("it ends");
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn probes_ask_the_guest(node: Node) {
