@@ -43,6 +43,10 @@ pub struct Qemu {
     pub uefi_code: PathBuf,
     /// Template of the variables that belong to `uefi_code`, within `root`.
     pub uefi_vars: PathBuf,
+    /// The program that shares directories with guests, within `root`.
+    pub virtiofsd: PathBuf,
+    /// The program that is a guest's TPM, within `root`.
+    pub swtpm: PathBuf,
 }
 
 impl Default for Qemu {
@@ -54,6 +58,8 @@ impl Default for Qemu {
             accelerator: AcceleratorChoice::Auto,
             uefi_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
             uefi_vars: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
+            virtiofsd: "/usr/libexec/virtiofsd".into(),
+            swtpm: "/usr/bin/swtpm".into(),
         }
     }
 }
@@ -227,6 +233,8 @@ impl NodeConfig {
             ("qemu.path", &qemu.path),
             ("qemu.uefi-code", &qemu.uefi_code),
             ("qemu.uefi-vars", &qemu.uefi_vars),
+            ("qemu.virtiofsd", &qemu.virtiofsd),
+            ("qemu.swtpm", &qemu.swtpm),
             ("runtime.state", &self.runtime.state),
         ] {
             let plain = value

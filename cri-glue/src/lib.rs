@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod config;
 pub mod diagnostics;
 pub mod disks;
+pub mod helper;
 pub mod identity;
 pub mod jail;
 pub mod launch;

@@ -46,6 +46,8 @@ pub enum Volume {
         source: PathBuf,
         /// The pod mounts it read-only.
         read_only: bool,
+        /// All options of the mount, as mount(8) writes them.
+        options: Vec<String>,
     },
     /// A block device of the node.
     Device {
@@ -108,10 +110,12 @@ impl PodMounts {
             } else {
                 let name = volume_name(destination)
                     .ok_or_else(|| MountError::Elsewhere(destination.clone()))?;
-                let read_only = has_option(mount, "ro");
-                sorted
-                    .volumes
-                    .insert(name, Volume::Mount { source, read_only });
+                let volume = Volume::Mount {
+                    source,
+                    read_only: has_option(mount, "ro"),
+                    options: mount.options().clone().unwrap_or_default(),
+                };
+                sorted.volumes.insert(name, volume);
             }
         }
         for device in bundle.linux().devices().iter().flatten() {
@@ -262,7 +266,8 @@ mod tests {
             mounts.volume("seed").unwrap(),
             &Volume::Mount {
                 source,
-                read_only: true
+                read_only: true,
+                options: ["rbind", "rprivate", "ro"].map(str::to_owned).into(),
             }
         );
         mounts.check_referred(["seed", "root"].into_iter()).unwrap();

@@ -76,9 +76,10 @@ pub enum RuntimeError {
         runtime: PathBuf,
         verb: &'static str,
     },
-    #[error("{} create wrote no pid to {}: {source}", runtime.display(), path.display())]
+    #[error("{} {verb} wrote no pid to {}: {source}", runtime.display(), path.display())]
     PidFile {
         runtime: PathBuf,
+        verb: &'static str,
         path: PathBuf,
         source: io::Error,
     },
@@ -104,11 +105,23 @@ impl Runtime {
     ) -> Result<CreatedContainer, RuntimeError> {
         let pid_file = bundle.join("pid");
         let mut command = self.command(bundle, "create");
-        command
-            .arg("--bundle")
-            .arg(bundle)
-            .arg("--pid-file")
-            .arg(&pid_file);
+        command.arg("--bundle").arg(bundle);
+        let log = log_file(bundle);
+        self.run_with("create", command, descriptors, id, &pid_file, &log)
+    }
+
+    /// Lets `command`, which is `verb` without its last arguments, make a process with these
+    /// descriptors.
+    fn run_with(
+        &self,
+        verb: &'static str,
+        mut command: Command,
+        descriptors: Descriptors,
+        id: &str,
+        pid_file: &Path,
+        log: &Path,
+    ) -> Result<CreatedContainer, RuntimeError> {
+        command.arg("--pid-file").arg(pid_file);
         command
             .arg("--preserve-fds")
             .arg(descriptors.preserved.len().to_string())
@@ -129,14 +142,15 @@ impl Runtime {
         command
             .fd_mappings(mappings)
             .map_err(|collision| self.unrunnable(io::Error::other(collision)))?;
-        self.run("create", command, &log_file(bundle))?;
-        let pid = fs::read_to_string(&pid_file)
+        self.run(verb, command, log)?;
+        let pid = fs::read_to_string(pid_file)
             .and_then(|pid| pid.trim().parse().map_err(io::Error::other))
             .map_err(|source| {
                 let runtime = self.path.clone();
                 RuntimeError::PidFile {
                     runtime,
-                    path: pid_file,
+                    verb,
+                    path: pid_file.to_owned(),
                     source,
                 }
             })?;
@@ -148,6 +162,24 @@ impl Runtime {
         let mut command = self.command(bundle, "start");
         command.arg(id);
         self.run("start", command, &log_file(bundle))
+    }
+
+    /// Runs a further process, which the file `process` of `bundle` describes, in the container
+    /// `id`.
+    pub fn exec(
+        &self,
+        id: &str,
+        bundle: &Path,
+        process: &str,
+        descriptors: Descriptors,
+    ) -> Result<CreatedContainer, RuntimeError> {
+        let pid_file = bundle.join(process).with_extension("pid");
+        // Calls may be made at the same time.
+        let log = bundle.join(process).with_extension("log");
+        let mut command = self.global(&log);
+        command.args(["exec", "--detach", "--process"]);
+        command.arg(bundle.join(process));
+        self.run_with("exec", command, descriptors, id, &pid_file, &log)
     }
 
     /// Sets the resources of the container `id`, whose bundle is `bundle`.

@@ -137,7 +137,10 @@ mod tests {
         let error = |json| wish(json, true).unwrap_err().to_string();
         assert!(error("{").contains("not JSON"));
         assert!(error(r#"{"domain":{"cpus":1}}"#).contains("domain.cpus"));
-        assert!(error(r#"{"domain":{"devices":{"tpm":{}}}}"#).contains("domain.devices.tpm"));
+        assert!(
+            error(r#"{"domain":{"devices":{"downwardMetrics":{}}}}"#)
+                .contains("domain.devices.downwardMetrics")
+        );
         let two = r#"{"volumes":[{"name":"a","containerDisk":{"image":"x"}},{"name":"b","containerDisk":{"image":"y"}}]}"#;
         assert!(error(two).contains("a and b"));
     }

@@ -10,10 +10,11 @@
 //! | `04.0` | virtio-balloon |
 //! | `05.0` | virtio-scsi, where a disk is on SCSI |
 //! | `07.0` | virtio-mem, where memory can grow |
-//! | `06.0`, `08.0`–`0f.0` | reserved: watchdog, vsock, sound, input, TPM, file systems |
+//! | `06.0`, `08.0`–`0f.0` | reserved: watchdog, vsock, sound, input |
 //! | `10.0`–`11.7` | 16 places for interfaces: a root port, or the card itself if it is conventional PCI |
 //! | `12.0`–`15.7` | 32 root ports: virtio disks |
 //! | `16.0`–`16.7` | 8 root ports, always there and empty: hotplug |
+//! | `18.0`–`19.7` | 16 root ports: shared directories |
 //! | `1f.x` | LPC, SATA, SMBus (q35) |
 //!
 //! Root ports exist only where a device uses them, from function 0 of each slot upwards, so a guest
@@ -26,6 +27,8 @@ pub(crate) const MAX_NICS: usize = 16;
 pub(crate) const MAX_VIRTIO_DISKS: usize = 32;
 /// Targets of the virtio-scsi controller; QEMU allows 256.
 pub(crate) const MAX_SCSI_DISKS: usize = 64;
+/// Root ports for shared directories.
+pub(crate) const MAX_FILESYSTEMS: usize = 16;
 /// Empty root ports that wait for a device to be plugged in.
 pub(crate) const HOTPLUG_PORTS: usize = 8;
 
@@ -62,6 +65,12 @@ pub(crate) const HOTPLUG: Range = Range {
     first_slot: 0x16,
     places: HOTPLUG_PORTS,
     kind: "hotplug",
+};
+/// Where shared directories sit.
+pub(crate) const FILESYSTEMS: Range = Range {
+    first_slot: 0x18,
+    places: MAX_FILESYSTEMS,
+    kind: "fs",
 };
 
 /// One place of a range.
@@ -100,7 +109,7 @@ mod tests {
 
     #[test]
     fn no_two_places_are_the_same() {
-        let places: Vec<_> = [NICS, DISKS, HOTPLUG]
+        let places: Vec<_> = [NICS, DISKS, HOTPLUG, FILESYSTEMS]
             .iter()
             .flat_map(|range| (0..range.places).map(|index| range.place(index)))
             .collect();
@@ -131,6 +140,10 @@ mod tests {
         assert_eq!(
             place(HOTPLUG, 7),
             ("port-hotplug-7".into(), "16.7".into(), 56)
+        );
+        assert_eq!(
+            place(FILESYSTEMS, 15),
+            ("port-fs-15".into(), "19.7".into(), 80)
         );
     }
 }

@@ -140,9 +140,9 @@ mod tests {
             text.contains("hostname: `A`") && text.contains("volumes[0]: no source"),
             "{text}"
         );
-        let text = refused(r#"{"domain":{"devices":{"tpm":{}}}}"#);
+        let text = refused(r#"{"domain":{"devices":{"downwardMetrics":{}}}}"#);
         assert!(
-            text.ends_with("domain.devices.tpm: is not supported yet: leave it out"),
+            text.ends_with("domain.devices.downwardMetrics: is not supported yet: leave it out"),
             "{text}"
         );
         assert!(read(r#"{"domain":{"cpu":{"cores":2}}}"#).is_ok());

@@ -74,9 +74,9 @@ pub fn open(disk: &MachineDisk<'_>, sources: &mut Sources<'_>) -> Result<Disk, D
         }
         VolumeSource::PersistentVolumeClaim(_) | VolumeSource::DataVolume(_) => {
             match sources.mounts.volume(name)? {
-                Volume::Mount { source, read_only } => {
-                    claim::open(disk, source, *read_only, sources)?
-                }
+                Volume::Mount {
+                    source, read_only, ..
+                } => claim::open(disk, source, *read_only, sources)?,
                 Volume::Device {
                     major,
                     minor,

@@ -21,6 +21,7 @@ use oci_spec::runtime::{
 use qemu_driver::machine::Accelerator;
 
 use crate::bundle::Bundle;
+use crate::helper::{self, Helper};
 use crate::identity::Identity;
 use crate::sandbox::Sandbox;
 
@@ -70,6 +71,28 @@ pub struct Jail<'a> {
     pub accelerator: Accelerator,
     /// Limits of QEMU's control group.
     pub resources: LinuxResources,
+    /// Directories of the pod that are shared with the guest.
+    pub binds: &'a [Bind],
+    /// The programs beside QEMU.
+    pub helpers: &'a [Helper],
+    /// Whether one of them is a TPM.
+    pub tpm: bool,
+}
+
+/// A directory of the node in the jail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// Where it is on the node.
+    pub source: PathBuf,
+    /// Where it is in the jail.
+    pub destination: PathBuf,
+    /// Options of the mount.
+    pub options: Vec<String>,
+}
+
+/// The file in the jail's bundle that describes the process of the helper `index`.
+pub fn helper_file(index: usize) -> String {
+    format!("helper-{index}.json")
 }
 
 /// Why there is no jail.
@@ -101,10 +124,25 @@ impl Jail<'_> {
             root: self.root.to_owned(),
             source,
         })?;
-        let config = directory.join("config.json");
-        let text = serde_json::to_vec(&self.spec(&visible)?).map_err(io::Error::from);
-        text.and_then(|text| fs::write(&config, text))
-            .map_err(write(&config))
+        let own = self.binds.iter().map(|bind| bind.destination.as_path());
+        for path in own.chain(self.tpm.then_some(Path::new(helper::TPM_STATE))) {
+            let path = rootfs.join(path.strip_prefix("/").unwrap_or(path));
+            fs::create_dir_all(&path).map_err(write(&path))?;
+        }
+        write_json(&directory.join("config.json"), &self.spec(&visible)?)?;
+        for (index, helper) in self.helpers.iter().enumerate() {
+            let process = self.process(&helper.arguments, &self.helper_groups())?;
+            write_json(&directory.join(helper_file(index)), &process)?;
+        }
+        Ok(())
+    }
+
+    /// The groups by which the pod gets at its volumes. Root's comes with the user root, which no
+    /// helper is.
+    fn helper_groups(&self) -> Vec<u32> {
+        let own = self.bundle.identity();
+        let groups = own.groups.into_iter();
+        groups.filter(|gid| *gid != 0 || own.uid != 0).collect()
     }
 
     /// The spec, with `visible` paths of the root bound into the jail.
@@ -125,6 +163,19 @@ impl Jail<'_> {
                 &["bind", "ro", "nosuid", "nodev"],
             )?);
         }
+        for bind in self.binds {
+            let options: Vec<_> = bind.options.iter().map(String::as_str).collect();
+            let destination = bind.destination.to_string_lossy();
+            mounts.push(mount(&destination, "bind", &bind.source, &options)?);
+        }
+        if self.tpm {
+            let (uid, gid) = (self.user.uid, self.user.gid);
+            let owner = [format!("uid={uid}"), format!("gid={gid}")];
+            let mut options = vec!["nosuid", "noexec", "nodev", "mode=700", "size=1m"];
+            options.extend(owner.iter().map(String::as_str));
+            let state = mount(helper::TPM_STATE, "tmpfs", Path::new("tmpfs"), &options)?;
+            mounts.push(state);
+        }
         let root = RootBuilder::default()
             .path("rootfs")
             .readonly(true)
@@ -133,14 +184,15 @@ impl Jail<'_> {
             .version("1.0.2")
             .root(root)
             .mounts(mounts)
-            .process(self.process()?)
+            .process(self.process(&self.arguments, &self.user.groups)?)
             .linux(self.linux()?)
             .build()?;
         spec.set_hostname(self.sandbox.hostname.clone());
         Ok(spec)
     }
 
-    fn process(&self) -> Result<Process, OciSpecError> {
+    /// The process of a program in the jail.
+    fn process(&self, arguments: &[String], groups: &[u32]) -> Result<Process, OciSpecError> {
         let own = self.bundle.process();
         let none = LinuxCapabilitiesBuilder::default()
             .bounding([])
@@ -152,7 +204,7 @@ impl Jail<'_> {
         let user = UserBuilder::default()
             .uid(self.user.uid)
             .gid(self.user.gid)
-            .additional_gids(self.user.groups.clone())
+            .additional_gids(groups)
             .build()?;
         // A core dump would leave the guest's memory on the node.
         let no_core = PosixRlimitBuilder::default()
@@ -161,7 +213,7 @@ impl Jail<'_> {
             .soft(0u64)
             .build()?;
         let mut process = ProcessBuilder::default()
-            .args(self.arguments.clone())
+            .args(arguments)
             .cwd("/")
             .env(["PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned()])
             .user(user)
@@ -241,6 +293,15 @@ impl Jail<'_> {
     }
 }
 
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), JailError> {
+    let text = serde_json::to_vec(value).map_err(io::Error::from);
+    text.and_then(|text| fs::write(path, text))
+        .map_err(|source| JailError::Write {
+            path: path.to_owned(),
+            source,
+        })
+}
+
 fn mount(
     destination: &str,
     typ: &str,
@@ -287,6 +348,9 @@ mod tests {
             arguments: vec!["/usr/bin/qemu-system-x86_64".into(), "-S".into()],
             accelerator,
             resources: bundle.linux().resources().clone().unwrap(),
+            binds: &[],
+            helpers: &[],
+            tpm: false,
         };
         serde_json::to_value(jail.spec(&["/usr".into()]).unwrap()).unwrap()
     }

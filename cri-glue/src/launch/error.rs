@@ -10,6 +10,7 @@ use vm_api::field::FieldError;
 
 use crate::config::AcceleratorChoice;
 use crate::disks::DiskError;
+use crate::helper::{HelperError, ShareError};
 use crate::jail::JailError;
 use crate::machine::BuildError;
 use crate::mounts::MountError;
@@ -62,6 +63,8 @@ pub enum LaunchError {
     VolumeSizes(String),
     #[error("QEMU did not get ready to start its guest: {error}{}{}", if said.is_empty() { "" } else { "; it said: " }, said.join("; "))]
     Qemu { error: QmpError, said: Vec<String> },
+    #[error("{name} does not serve the machine: {}", said.join("; "))]
+    Helper { name: String, said: Vec<String> },
     #[error("cannot write the record {}: {source}", path.display())]
     Record { path: PathBuf, source: io::Error },
     #[error("cannot look into the container's root {}: {source}", rootfs.display())]
@@ -98,6 +101,10 @@ pub enum LaunchError {
     Uid(#[from] UidError),
     #[error(transparent)]
     Disk(#[from] DiskError),
+    #[error(transparent)]
+    NoHelper(#[from] HelperError),
+    #[error(transparent)]
+    Share(#[from] ShareError),
     #[error(transparent)]
     Nic(#[from] NicError),
     #[error(transparent)]

@@ -7,6 +7,7 @@
 //! what is wrong, and that nothing is left then.
 
 mod error;
+mod helpers;
 mod prepare;
 mod worker;
 
@@ -34,6 +35,7 @@ use crate::sandbox::Sandbox;
 use crate::termination::TerminationLog;
 
 pub use error::LaunchError;
+pub use helpers::RunningHelper;
 use prepare::{Container, Prepared, prepare};
 pub use worker::Worker;
 
@@ -91,6 +93,8 @@ pub struct Launched {
     pub accelerator: Accelerator,
     /// What it starts with and can grow to.
     pub size: Size,
+    /// The programs beside QEMU.
+    pub helpers: Vec<RunningHelper>,
 }
 
 /// What a machine starts with, and what it can grow to while it runs.
@@ -172,15 +176,14 @@ impl MachineNetwork {
 pub async fn create(request: Request) -> Result<Launched, LaunchError> {
     let request = Arc::new(request);
     let stop = Arc::new(Stop::default());
-    let mut started = None;
+    let mut started = Started::default();
     match launch(&request, &stop, &mut started).await {
         Ok(launched) => Ok(launched),
         Err(error) => {
             let bundle = request.bundle.dir().to_owned();
             let undo = move || {
-                if let Some(pid) = started {
-                    end(pid);
-                }
+                started.qemu.into_iter().for_each(end);
+                started.helpers.iter().for_each(|helper| end(helper.pid));
                 stop.set();
                 record::undo(&bundle)
             };
@@ -194,16 +197,24 @@ pub async fn create(request: Request) -> Result<Launched, LaunchError> {
     }
 }
 
+/// Processes of a launch that is under way.
+#[derive(Debug, Default)]
+struct Started {
+    qemu: Option<u32>,
+    helpers: Vec<RunningHelper>,
+}
+
 async fn launch(
     request: &Arc<Request>,
     stop: &Arc<Stop>,
-    pid: &mut Option<u32>,
+    started: &mut Started,
 ) -> Result<Launched, LaunchError> {
     let (preparing, stopping) = (Arc::clone(request), Arc::clone(stop));
     let prepare = move || prepare(&preparing, stopping);
     let prepared = request.worker.run(PREPARE_BOUND, prepare).await??;
     let Prepared {
         container,
+        helpers,
         output,
         channels,
         networks,
@@ -214,18 +225,22 @@ async fn launch(
     let mut diagnostics = Diagnostics::read(output).map_err(LaunchError::Pipe)?;
     let cgroups_path = request.bundle.cgroups_path();
     let runtime = Runtime::new(&request.node, &request.namespace, cgroups_path);
-    start(runtime, container, pid).await?;
+    let place = (container.id.clone(), container.jail.clone());
+    start(&runtime, container, &mut started.qemu).await?;
+    helpers::start(&runtime, place, helpers, &mut started.helpers).await?;
     let network = MachineNetwork::serve(networks);
     let (qmp, events) = match Qmp::connect(channels.qmp, QMP_BOUND).await {
         Ok(connected) => connected,
         Err(error) => {
             let said = timeout(Duration::from_secs(1), diagnostics.at_end()).await;
             let said = said.unwrap_or_else(|_| diagnostics.tail());
-            return Err(LaunchError::Qemu { error, said });
+            // QEMU only says that nobody answered it.
+            let failed = helpers::failed(&mut started.helpers).await;
+            return Err(failed.unwrap_or(LaunchError::Qemu { error, said }));
         }
     };
     Ok(Launched {
-        pid: pid.unwrap_or_default(),
+        pid: started.qemu.unwrap_or_default(),
         console: channels.console,
         agent: channels.agent,
         qmp,
@@ -236,12 +251,13 @@ async fn launch(
         termination_log,
         accelerator,
         size,
+        helpers: std::mem::take(&mut started.helpers),
     })
 }
 
 /// Creates and starts QEMU's container; `pid` is set as soon as there is a process.
 async fn start(
-    runtime: Runtime,
+    runtime: &Runtime,
     container: Container,
     pid: &mut Option<u32>,
 ) -> Result<(), LaunchError> {
@@ -253,7 +269,8 @@ async fn start(
     let (creating, created_id, created_jail) = (runtime.clone(), id.clone(), jail.clone());
     let create = move || creating.create(&created_id, &created_jail, descriptors);
     *pid = Some(spawn_blocking(create).await??.pid);
-    spawn_blocking(move || runtime.start(&id, &jail)).await??;
+    let starting = runtime.clone();
+    spawn_blocking(move || starting.start(&id, &jail)).await??;
     Ok(())
 }
 

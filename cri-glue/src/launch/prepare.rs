@@ -23,6 +23,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::config::{AcceleratorChoice, NodeConfig};
 use crate::disks::{self, Scratch, Sources};
+use crate::helper::{self, Helper};
 use crate::identity::Identity;
 use crate::jail::{self, Jail};
 use crate::machine::{Names, build};
@@ -42,6 +43,7 @@ const MAX_UEFI_VARS_BYTES: u64 = 16 << 20;
 /// All that a machine needs to be started.
 pub(super) struct Prepared {
     pub(super) container: Container,
+    pub(super) helpers: Vec<Helper>,
     pub(super) output: OwnedFd,
     pub(super) channels: Channels,
     pub(super) networks: Vec<(Services, NetworkUndo)>,
@@ -75,8 +77,10 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     if wished_disks.is_empty() && !boots_from_network(&spec) {
         return Err(LaunchError::NoDisk);
     }
+    let directories = machine::filesystems(&spec)?;
     let mounted = wished_disks.iter().filter(|disk| takes_mount(disk.source));
-    mounts.check_referred(mounted.map(|disk| disk.name))?;
+    let mounted = mounted.map(|disk| disk.name);
+    mounts.check_referred(mounted.chain(directories.iter().map(|directory| directory.name)))?;
     let capacities = capacities(bundle)?;
     let accelerator = accelerator(node.qemu.accelerator)?;
     let mut machine = build(bundle, &spec, &names, node, accelerator)?;
@@ -107,6 +111,20 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     }
     let firmware = firmware(&spec, request, &user, &mut record)?;
     let mut machine = machine.with_firmware(firmware);
+    let mut helpers = Vec::new();
+    let mut binds = Vec::new();
+    for wished in &directories {
+        let shared = helper::share(wished, &mounts, node, &user, bundle.dir())?;
+        machine.add_filesystem(shared.filesystem)?;
+        helpers.push(shared.helper);
+        binds.push(shared.bind);
+    }
+    let tpm = machine::tpm(&spec);
+    if tpm {
+        let (swtpm, control) = helper::swtpm(node)?;
+        machine = machine.with_tpm(control);
+        helpers.push(swtpm);
+    }
     let networks = attach_networks(&spec, request, &mounts, &names, &mut machine, &mut record)?;
     let size = Size::of(&machine);
     let (command_line, channels) = CommandLine::new(machine).map_err(LaunchError::Sockets)?;
@@ -128,6 +146,9 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
             .collect(),
         accelerator,
         resources,
+        binds: &binds,
+        helpers: &helpers,
+        tpm,
     }
     .make(&jail)?;
     let (id, cgroups_path) = (bundle.id().to_owned(), bundle.cgroups_path());
@@ -153,6 +174,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
             jail,
             descriptors,
         },
+        helpers,
         output: output.into(),
         channels,
         networks,

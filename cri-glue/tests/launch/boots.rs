@@ -14,7 +14,7 @@ use crate::guest::{self, GREETING, Then};
 use crate::pod::{MIB, Pod};
 
 /// Reads from the console until `words` or its end.
-fn read_until(mut console: &UnixStream, words: &str) -> String {
+pub(crate) fn read_until(mut console: &UnixStream, words: &str) -> String {
     console
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
@@ -30,7 +30,7 @@ fn read_until(mut console: &UnixStream, words: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn status_field(pid: u32, field: &str) -> String {
+pub(crate) fn status_field(pid: u32, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.unwrap_or_default()
@@ -39,13 +39,17 @@ fn status_field(pid: u32, field: &str) -> String {
         .to_owned()
 }
 
-fn kill(launched: &Launched) {
+pub(crate) fn kill(launched: &Launched) {
     let pid = Pid::from_raw(launched.pid.try_into().unwrap()).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
 }
 
-fn wait(launched: &Launched) -> WaitStatus {
-    let pid = Pid::from_raw(launched.pid.try_into().unwrap()).unwrap();
+pub(crate) fn wait(launched: &Launched) -> WaitStatus {
+    reap(launched.pid)
+}
+
+pub(crate) fn reap(pid: u32) -> WaitStatus {
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
     waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap().1
 }
 

@@ -8,5 +8,6 @@
 mod boots;
 mod failures;
 mod guest;
+mod helpers;
 mod hostile;
 mod pod;

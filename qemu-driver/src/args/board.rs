@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::Builder;
+use super::{Builder, helpers};
 use crate::machine::{Accelerator, Cpu, CpuModel, DiskBus, Firmware, Machine};
 
 /// What QEMU may no longer do once it has its descriptors: no new programs, no other user, no
@@ -25,7 +25,7 @@ pub(super) fn describe(build: &mut Builder, machine: &Machine) {
         size += &format!(",maxmem={}M", machine.max_memory_bytes() >> 20);
     }
     build.option("-m", size);
-    let ram = json!({"qom-type": "memory-backend-ram", "id": "ram", "size": memory.bytes()});
+    let ram = helpers::memory("ram", memory.bytes(), machine.shares_memory());
     build.json("-object", &ram);
     build.option("-uuid", uuid.to_string());
     if let Some(serial) = &machine.serial {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Builder;
+use super::{Builder, helpers};
 use crate::channels::QemuEnds;
 use crate::machine::MEMORY_BLOCK;
 use crate::pci::{self, HOTPLUG, HOTPLUG_PORTS, Place};
@@ -67,16 +67,13 @@ pub(super) fn display(build: &mut Builder) {
 /// QEMU reserves nothing for it, so that it costs the node some KiB of page tables. It can cost the
 /// guest: Linux that sees memory above 4 GiB, be it only possible, sets 64 MiB aside for devices that
 /// reach no further (swiotlb).
-pub(super) fn memory_room(build: &mut Builder, bytes: u64) {
+pub(super) fn memory_room(build: &mut Builder, bytes: u64, shared: bool) {
     if bytes == 0 {
         return;
     }
-    build.json(
-        "-object",
-        &json!({
-            "qom-type": "memory-backend-ram", "id": "room", "size": bytes, "reserve": false,
-        }),
-    );
+    let mut room = helpers::memory("room", bytes, shared);
+    room["reserve"] = false.into();
+    build.json("-object", &room);
     build.device(&json!({
         "driver": "virtio-mem-pci", "id": MEMORY_DEVICE, "bus": "pcie.0", "addr": pci::MEMORY,
         "memdev": "room", "block-size": MEMORY_BLOCK, "requested-size": 0,

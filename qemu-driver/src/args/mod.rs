@@ -9,6 +9,7 @@ mod board;
 mod descriptors;
 mod devices;
 mod disks;
+mod helpers;
 mod nics;
 
 use std::ffi::OsString;
@@ -48,19 +49,24 @@ impl CommandLine {
         let mut build = Builder::default();
         board::describe(&mut build, &machine);
         let scsi = machine.disks.iter().any(|disk| disk.bus() == DiskBus::Scsi);
+        let shared = machine.shares_memory();
         board::firmware(&mut build, machine.firmware);
         devices::channels(&mut build, ends);
         devices::always(&mut build);
         if machine.display {
             devices::display(&mut build);
         }
-        devices::memory_room(&mut build, machine.memory_room);
+        devices::memory_room(&mut build, machine.memory_room, shared);
         devices::hotplug_ports(&mut build);
         nics::describe(&mut build, machine.nics);
         if scsi {
             disks::scsi_controller(&mut build);
         }
         disks::describe(&mut build, machine.disks);
+        helpers::filesystems(&mut build, machine.filesystems);
+        if let Some(control) = machine.tpm {
+            helpers::tpm(&mut build, control.into());
+        }
         Ok((
             Self {
                 args: build.args,

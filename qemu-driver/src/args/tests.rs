@@ -113,6 +113,22 @@ fn a_plain_pod() {
 }
 
 #[test]
+fn programs_beside_qemu() {
+    let socket = || std::os::unix::net::UnixStream::pair().unwrap().0;
+    let mut machine = machine(Accelerator::Kvm, one_cpu())
+        .with_max_memory(2 << 30)
+        .with_tpm(socket());
+    for tag in ["settings", "data"] {
+        let filesystem = Filesystem::new(name(tag), socket()).unwrap();
+        machine.add_filesystem(filesystem).unwrap();
+    }
+    let twice = Filesystem::new(name("data"), socket()).unwrap();
+    machine.add_filesystem(twice).unwrap_err();
+    Filesystem::new(name(&"a".repeat(37)), socket()).unwrap_err();
+    insta::assert_snapshot!(rendered(machine));
+}
+
+#[test]
 fn disks_of_every_kind() {
     let block = || {
         DiskImage::BlockDevice(DiskFile::block_device_for_test(

@@ -92,6 +92,12 @@ pub enum MachineError {
     #[error("interface {name}: its MAC address {mac} is another interface's already")]
     DuplicateMac { name: Name, mac: MacAddress },
 
+    #[error("shared directory {tag}: a tag has at most {most} bytes")]
+    LongTag { tag: Name, most: usize },
+
+    #[error("shared directory {tag}: a machine has at most {most} shared directories")]
+    TooManyFilesystems { tag: Name, most: usize },
+
     #[error("{of} {name}: the machine has one of that name already")]
     Duplicate { of: &'static str, name: Name },
 

@@ -9,17 +9,20 @@ mod cpu;
 mod disk;
 mod error;
 mod file;
+mod filesystem;
 mod firmware;
 mod name;
 mod nic;
 
 use std::num::NonZeroU32;
+use std::os::unix::net::UnixStream;
 
 pub use cpu::{Cpu, CpuModel, CpuWord, MAX_VCPUS, MEMORY_BLOCK, Memory};
 pub use disk::{Cache, Disk, DiskBus, DiskDevice, DiskImage, Format, Io, MAX_SATA_DISKS};
 pub use error::MachineError;
 pub(crate) use file::Access;
 pub use file::DiskFile;
+pub use filesystem::Filesystem;
 pub use firmware::{Firmware, Uefi};
 pub(crate) use name::disk_node;
 pub use name::{MachineType, Name};
@@ -53,6 +56,8 @@ pub struct Machine {
     pub(crate) display: bool,
     pub(crate) disks: Vec<Disk>,
     pub(crate) nics: Vec<Nic>,
+    pub(crate) filesystems: Vec<Filesystem>,
+    pub(crate) tpm: Option<UnixStream>,
 }
 
 impl Machine {
@@ -80,6 +85,8 @@ impl Machine {
             display: false,
             disks: Vec::new(),
             nics: Vec::new(),
+            filesystems: Vec::new(),
+            tpm: None,
         }
     }
 
@@ -104,6 +111,13 @@ impl Machine {
     /// Gives the machine a display, a standard VGA card, which can be looked at through the monitor.
     pub fn with_display(mut self) -> Self {
         self.display = true;
+        self
+    }
+
+    /// Gives the machine a TPM 2.0. A program beside QEMU is it: swtpm, behind its control channel
+    /// `control`. QEMU waits for it when it starts.
+    pub fn with_tpm(mut self, control: UnixStream) -> Self {
+        self.tpm = Some(control);
         self
     }
 
@@ -164,6 +178,30 @@ impl Machine {
         self.check_boot_index(nic.name(), nic.boot_index())?;
         self.nics.push(nic);
         Ok(())
+    }
+
+    /// Adds a shared directory.
+    pub fn add_filesystem(&mut self, filesystem: Filesystem) -> Result<(), MachineError> {
+        let tag = filesystem.tag();
+        if self.filesystems.iter().any(|other| other.tag() == tag) {
+            return Err(MachineError::Duplicate {
+                of: "shared directory",
+                name: tag.clone(),
+            });
+        }
+        if self.filesystems.len() == pci::MAX_FILESYSTEMS {
+            return Err(MachineError::TooManyFilesystems {
+                tag: tag.clone(),
+                most: pci::MAX_FILESYSTEMS,
+            });
+        }
+        self.filesystems.push(filesystem);
+        Ok(())
+    }
+
+    /// Whether programs beside QEMU need the guest's memory.
+    pub(crate) fn shares_memory(&self) -> bool {
+        !self.filesystems.is_empty()
     }
 
     fn check_boot_index(&self, name: &Name, index: Option<NonZeroU32>) -> Result<(), MachineError> {

@@ -12,6 +12,7 @@ use qemu_driver::qmp::{Ending, Qmp};
 use tokio::time::timeout;
 use vm_api::contract::exit_code;
 
+use super::helpers::Failure;
 use crate::task::{Fault, blocking};
 
 /// Longest time for QEMU's last words; its end closes their channels.
@@ -23,6 +24,8 @@ pub(super) struct Causes {
     pub(super) cgroup: Option<Cgroup>,
     pub(super) diagnostics: Diagnostics,
     pub(super) termination_log: Option<TerminationLog>,
+    /// Why the shim itself ended QEMU, if a program beside it failed.
+    pub(super) helper_failure: Failure,
 }
 
 /// What the end was.
@@ -43,6 +46,7 @@ pub(super) async fn judge(causes: Causes, status: u32) -> Verdict {
         cgroup,
         mut diagnostics,
         termination_log,
+        helper_failure,
     } = causes;
     let ending = timeout(LAST_WORDS, qmp.ended())
         .await
@@ -57,12 +61,15 @@ pub(super) async fn judge(causes: Causes, status: u32) -> Verdict {
     .await
     .inspect_err(|error| tracing::warn!(%error, "whether memory was short is unknown"))
     .is_ok_and(|kills| kills > 0);
-    let verdict = verdict(
+    let mut verdict = verdict(
         status,
         &ending,
         killed_for_memory,
         said.last().map(String::as_str),
     );
+    if let Some(reason) = helper_failure.get().filter(|_| !verdict.out_of_memory) {
+        verdict.reason = reason;
+    }
     if let Some(log) = termination_log {
         let message = verdict.reason.clone();
         let written = blocking(move || log.write(&message).map_err(Fault::failed)).await;

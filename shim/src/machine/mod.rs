@@ -6,6 +6,7 @@
 mod agent;
 mod ending;
 mod exec;
+mod helpers;
 mod limits;
 mod power;
 mod resize;
@@ -106,8 +107,10 @@ pub(crate) async fn create(
         accelerator,
         size,
         events,
+        helpers,
         pid: _,
     } = launched;
+    let helper_failure = helpers::watch(helpers, pid, &qmp);
     let network = network.map(Arc::new);
     let attached = match &network {
         Some(network) => pod.attach(network).await,
@@ -152,6 +155,7 @@ pub(crate) async fn create(
         cgroup,
         diagnostics,
         termination_log,
+        helper_failure,
     };
     let last = {
         let (member, console) = (member.clone(), console.clone());

@@ -4,14 +4,19 @@
 //! here alone, so that both mean the same. Errors carry paths relative to the spec.
 
 mod disks;
+mod filesystems;
 mod firmware;
 mod interfaces;
 mod mac;
 mod memory;
 mod processors;
+mod tpm;
 mod volumes;
 
 pub use disks::{Cache, DiskBus, DiskKind, Io, MachineDisk, disks};
+pub use filesystems::{
+    MAXIMUM_FILESYSTEMS, MAXIMUM_TAG_BYTES, MachineFilesystem, filesystems, is_directory,
+};
 pub use firmware::{Bootloader, bootloader};
 pub use interfaces::{
     Binding, DEFAULT_NETWORK, Inbound, InterfaceModel, MachineInterface, MachinePort, Protocol,
@@ -20,4 +25,5 @@ pub use interfaces::{
 pub use mac::{MacAddress, MacError};
 pub use memory::{guest_memory_bytes, max_guest_memory_bytes};
 pub use processors::{GROWTH, Topology, max_sockets, topology};
+pub use tpm::tpm;
 pub use volumes::{Datum, NETWORK_DATA_KEY, USER_DATA_KEY, VolumeSource, cloud_init, source};

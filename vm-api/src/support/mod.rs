@@ -5,6 +5,7 @@
 //! field of the types cannot be forgotten.
 
 mod amounts;
+mod filesystems;
 mod table;
 
 use serde_json::Value;
@@ -18,6 +19,7 @@ use table::{HINTS, INSTANCE, MACHINE, Working};
 pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let mut errors = fields(&to_json(spec), INSTANCE);
     errors.extend(amounts::refused(spec));
+    errors.extend(filesystems::refused(spec));
     errors.extend(ports_of_bridges(spec));
     sorted(errors)
 }
@@ -181,7 +183,7 @@ mod tests {
                 "memory": { "guest": "256Mi" },
                 "resources": { "limits": { "example.com/gpu": 1 } },
                 "devices": {
-                    "tpm": {},
+                    "downwardMetrics": {},
                     "disks": [{ "name": "a", "disk": {} }, { "name": "b", "disk": { "bus": "usb" } }],
                     "interfaces": [
                         { "name": "default", "sriov": {} },
@@ -199,7 +201,7 @@ mod tests {
                 "domain.devices.disks[1].disk.bus",
                 "domain.devices.interfaces[0].sriov",
                 "domain.devices.interfaces[1].ports",
-                "domain.devices.tpm",
+                "domain.devices.downwardMetrics",
                 "domain.resources.limits.example.com/gpu",
                 "readinessProbe",
                 "volumes[0].sysprep",
@@ -223,7 +225,7 @@ mod tests {
         let spec = json!({
             "runStrategy": "WaitAsReceiver",
             "instancetype": { "name": "small" },
-            "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "domain": { "devices": { "tpm": {} } } } },
+            "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "domain": { "devices": { "downwardMetrics": {} } } } },
         });
         let spec = serde_json::from_value(spec).unwrap();
         let paths: Vec<_> = machine(&spec).into_iter().map(|error| error.path).collect();
@@ -232,7 +234,7 @@ mod tests {
             [
                 "instancetype",
                 "runStrategy",
-                "template.spec.domain.devices.tpm"
+                "template.spec.domain.devices.downwardMetrics"
             ]
         );
     }

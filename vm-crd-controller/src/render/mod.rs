@@ -3,6 +3,7 @@
 //! Relies on a spec that was validated. Promises that the same instance always renders to the same
 //! pod, its name included, so that making it twice finds the first.
 
+mod directory;
 mod metadata;
 mod resources;
 mod security;
@@ -86,6 +87,7 @@ pub fn pod(
         spec: Some(PodSpec {
             containers: vec![container],
             volumes: Some(volumes.volumes).filter(|volumes| !volumes.is_empty()),
+            service_account_name: volumes.service_account,
             image_pull_secrets: pull_secret.map(|name| vec![LocalObjectReference { name }]),
             ..placement(instance)
         }),

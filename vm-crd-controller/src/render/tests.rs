@@ -99,6 +99,38 @@ fn a_machine_with_everything() {
 }
 
 #[test]
+fn directories_are_volumes_of_the_pod() {
+    let mut spec = minimal();
+    let names = ["settings", "key", "account", "about", "data"];
+    let filesystems = names.map(|name| json!({ "name": name, "virtiofs": {} }));
+    spec["domain"]["devices"]["filesystems"] = json!(filesystems);
+    let label = json!({ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } });
+    let volumes = json!([
+        { "name": "settings", "configMap": { "name": "a" } },
+        { "name": "key", "secret": { "secretName": "b", "optional": true } },
+        { "name": "account", "serviceAccount": { "serviceAccountName": "c" } },
+        { "name": "about", "downwardAPI": { "fields": [label] } },
+        { "name": "data", "persistentVolumeClaim": { "claimName": "d" } },
+    ]);
+    let all = spec["volumes"].as_array_mut().unwrap();
+    all.extend(volumes.as_array().unwrap().iter().cloned());
+    let mut claims = Claims::from([("d".to_owned(), Claim::default())]);
+    let named = claim_names(&serde_json::from_value(spec.clone()).unwrap()).unwrap();
+    assert_eq!(named, [("data".to_owned(), "d".to_owned())]);
+    let pod = render(spec.clone(), &claims).unwrap().spec.unwrap();
+    let container = pod.containers[0].clone();
+    insta::assert_yaml_snapshot!(json!({
+        "account": pod.service_account_name, "volumes": pod.volumes, "mounts": container.volume_mounts,
+    }));
+    claims.get_mut("d").unwrap().block = true;
+    let error = render(spec.clone(), &claims).unwrap_err().to_string();
+    assert!(error.contains("volume mode Block"), "{error}");
+    spec["volumes"].as_array_mut().unwrap().remove(1);
+    let error = render(spec, &claims).unwrap_err().to_string();
+    assert!(error.contains("no volume is called `settings`"), "{error}");
+}
+
+#[test]
 fn further_networks_are_asked_of_multus() {
     let mut spec = minimal();
     spec["domain"]["devices"]["interfaces"] = json!([

@@ -1,5 +1,5 @@
-//! The volumes of a machine as its pod has them: claims and seeds below `/volumes`, the first
-//! containerDisk as the container's own image.
+//! The volumes of a machine as its pod has them: claims, seeds and shared directories below
+//! `/volumes`, the first containerDisk as the container's own image.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,13 @@ use k8s_openapi::api::core::v1::{
 };
 use vm_api::contract::{SEED_NETWORK_DATA_FILE, SEED_USER_DATA_FILE, volume_path};
 use vm_api::machine::{
-    Datum, MachineDisk, NETWORK_DATA_KEY, USER_DATA_KEY, VolumeSource, cloud_init, disks,
+    Datum, MachineDisk, MachineFilesystem, NETWORK_DATA_KEY, USER_DATA_KEY, VolumeSource,
+    cloud_init, disks, filesystems,
 };
 use vm_api::v1::{CloudInitSource, ContainerDiskSource, VirtualMachineInstanceSpec};
 use vm_api::{FieldError, Quantity};
+
+use super::directory;
 
 /// Claims by name, as they were looked up.
 pub type Claims = BTreeMap<String, Claim>;
@@ -75,16 +78,21 @@ pub(super) struct Volumes {
     /// Sizes of claims of volume mode Filesystem, by volume.
     pub(super) sizes: BTreeMap<String, Quantity>,
     pub(super) image: Option<Image>,
+    /// The service account whose token is shared.
+    pub(super) service_account: Option<String>,
 }
 
 /// The claims that the spec's volumes refer to, each with the name of its volume.
 pub fn claim_names(
     spec: &VirtualMachineInstanceSpec,
 ) -> Result<Vec<(String, String)>, Vec<FieldError>> {
-    let named = |disk: MachineDisk<'_>| {
-        claim_name(disk.source).map(|claim| (disk.name.to_owned(), claim.to_owned()))
-    };
-    Ok(disks(spec)?.into_iter().filter_map(named).collect())
+    let disks = disks(spec)?
+        .into_iter()
+        .map(|disk| (disk.name, disk.source));
+    let shared = filesystems(spec)?.into_iter();
+    let shared = shared.filter_map(|shared| Some((shared.name, shared.source?)));
+    let named = |(name, source): (&str, _)| Some((name.to_owned(), claim_name(source)?.to_owned()));
+    Ok(disks.chain(shared).filter_map(named).collect())
 }
 
 fn claim_name(source: VolumeSource<'_>) -> Option<&str> {
@@ -103,6 +111,11 @@ pub(super) fn render(
     let mut errors = Vec::new();
     for disk in disks(spec)? {
         if let Err(error) = rendered.add(spec, &disk, claims) {
+            errors.push(error);
+        }
+    }
+    for shared in filesystems(spec)? {
+        if let Err(error) = rendered.add_directory(spec, &shared, claims) {
             errors.push(error);
         }
     }
@@ -130,9 +143,7 @@ impl Volumes {
             }
             source => match claim_name(source) {
                 Some(name) => {
-                    let claim = claims.get(name).ok_or_else(|| {
-                        FieldError::new(path(), format!("the claim `{name}` was not looked up"))
-                    })?;
+                    let claim = look_up(claims, name, &path())?;
                     self.add_claim(disk.name, name, claim, disk.read_only);
                     Ok(())
                 }
@@ -143,6 +154,38 @@ impl Volumes {
                 )),
             },
         }
+    }
+
+    fn add_directory(
+        &mut self,
+        spec: &VirtualMachineInstanceSpec,
+        shared: &MachineFilesystem<'_>,
+        claims: &Claims,
+    ) -> Result<(), FieldError> {
+        let Some(source) = shared.source else {
+            let message = format!(
+                "no volume is called `{}`: add it to volumes, or leave the file system out",
+                shared.name
+            );
+            return Err(FieldError::new("domain.devices.filesystems", message));
+        };
+        if let Some(name) = claim_name(source) {
+            let path = path_of(spec, shared.name);
+            if look_up(claims, name, &path)?.block {
+                let message = format!(
+                    "the claim `{name}` is of volume mode Block and holds no directory: make it a \
+                     disk, or use a claim of volume mode Filesystem"
+                );
+                let path = format!("{path}.persistentVolumeClaim.claimName");
+                return Err(FieldError::new(path, message));
+            }
+        }
+        self.volumes.push(directory::volume(shared.name, source));
+        self.mount(shared.name, shared.read_only);
+        if let VolumeSource::ServiceAccount(account) = source {
+            self.service_account = account.service_account_name.clone();
+        }
+        Ok(())
     }
 
     fn set_image(&mut self, image: &ContainerDiskSource, path: &str) -> Result<(), FieldError> {
@@ -219,6 +262,11 @@ impl Volumes {
             ..VolumeMount::default()
         });
     }
+}
+
+fn look_up<'a>(claims: &'a Claims, name: &str, path: &str) -> Result<&'a Claim, FieldError> {
+    let missing = || FieldError::new(path, format!("the claim `{name}` was not looked up"));
+    claims.get(name).ok_or_else(missing)
 }
 
 /// User data of one Secret and network data of another in one directory.

@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn the_machine_is_checked_here_and_its_template_is_not() {
-        let template = json!({ "spec": { "domain": { "devices": { "tpm": {} } } } });
+        let template = json!({ "spec": { "domain": { "devices": { "downwardMetrics": {} } } } });
         let sound = json!({ "running": true, "template": template });
         assert_eq!(check(sound), Ok(RunStrategy::Always));
         let both = json!({ "running": true, "runStrategy": "Always", "template": template });

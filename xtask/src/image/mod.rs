@@ -4,6 +4,7 @@
 
 mod programs;
 pub(crate) mod qemu;
+mod virtiofsd;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -11,27 +11,37 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
+use super::virtiofsd;
 use crate::cache::{self, Key};
 use crate::command;
 use crate::elf::{self, Files};
 use crate::packages::Packages;
 use crate::progress::Step;
 
-const PACKAGES: [&str; 5] = [
+const PACKAGES: [&str; 8] = [
     "ipxe-qemu",
+    "libcap-ng0",
+    "libseccomp2",
     "ovmf",
     "qemu-system-x86",
     "seabios",
     "libgcc-s1",
+    "swtpm",
 ];
 
 /// The program, as a path of the tree.
 const QEMU: &str = "usr/bin/qemu-system-x86_64";
 
+/// Where the programs beside it are in the tree.
+const VIRTIOFSD: &str = "usr/libexec/virtiofsd";
+const SWTPM: &str = "usr/bin/swtpm";
+
 /// What needs libraries besides the program. Modules are named, never taken by pattern: most of
 /// them serve screens and sound of a desktop. The last is opened by glibc when a thread ends early.
-const OBJECTS: [&str; 7] = [
+const OBJECTS: [&str; 9] = [
     QEMU,
+    VIRTIOFSD,
+    SWTPM,
     "usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so",
     "usr/lib/x86_64-linux-gnu/qemu/accel-tcg-i386.so",
     "usr/lib/x86_64-linux-gnu/qemu/hw-display-virtio-gpu.so",
@@ -69,14 +79,16 @@ const MOUNT_POINTS: [&str; 6] = ["dev", "etc", "proc", "run", "sys", "tmp"];
 /// The directory with the tree, built unless it is there.
 pub(crate) fn tree() -> Result<PathBuf> {
     let packages = Packages::resolve(&PACKAGES)?;
+    let virtiofsd = virtiofsd::build()?;
     let key = Key::default()
         .add(packages.fingerprint())
+        .add(virtiofsd.as_os_str().as_encoded_bytes())
         .add(include_str!("qemu.rs"))
         .add(include_str!("../elf.rs"));
     let dir = cache::entry("qemu", "tree", key, |dir| {
         let step = Step::begin("Building the self-contained QEMU");
         let unpacked = tempfile::tempdir_in(dir)?;
-        assemble(&packages, unpacked.path(), &dir.join("root"))?;
+        assemble(&packages, &virtiofsd, unpacked.path(), &dir.join("root"))?;
         step.done();
         Ok(())
     })?;
@@ -103,8 +115,11 @@ pub(crate) fn on_this_machine() -> Result<Command> {
     Ok(qemu)
 }
 
-fn assemble(packages: &Packages, unpacked: &Path, tree: &Path) -> Result<()> {
+fn assemble(packages: &Packages, virtiofsd: &Path, unpacked: &Path, tree: &Path) -> Result<()> {
     packages.unpack(unpacked)?;
+    let program = unpacked.join(VIRTIOFSD);
+    std::fs::create_dir_all(program.parent().context("it has a directory")?)?;
+    std::fs::copy(virtiofsd.join("bin/virtiofsd"), &program)?;
     let mut files = elf::closure(unpacked, &OBJECTS)?;
     for path in DATA {
         add_data(unpacked, path, &mut files)?;
@@ -115,6 +130,14 @@ fn assemble(packages: &Packages, unpacked: &Path, tree: &Path) -> Result<()> {
         let source = elf::resolve(unpacked, &path)
             .with_context(|| format!("the package {package} tells no licence"))?;
         files.insert(path, source);
+    }
+    for entry in std::fs::read_dir(virtiofsd)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            files.insert(format!("usr/share/doc/virtiofsd/{name}"), entry.path());
+        }
     }
     elf::copy(&files, tree)?;
     for dir in MOUNT_POINTS {
@@ -198,8 +221,10 @@ fn manifest(
         }
     }
     let mut lines = format!(
-        "qemu {version}\ndigest sha256:{}\n",
-        hex::encode(hash.finalize())
+        "qemu {version}\ndigest sha256:{}\ncrate {} {}\n",
+        hex::encode(hash.finalize()),
+        virtiofsd::CRATE.0,
+        virtiofsd::CRATE.1
     );
     for package in packages
         .all()

@@ -17,6 +17,7 @@ use clap::ValueEnum;
 use crate::cluster::{self, ClusterName};
 use crate::distribution;
 use crate::guest::{self, Guest};
+use crate::image;
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -113,7 +114,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if wanted(Part::Guests) {
         distribution::ensure(&PACKAGES)?;
         stage("guests", || {
-            cargo(&["test", "-p", "xtask", "--", "--ignored"], &HashMap::new())
+            cargo(&["test", "-p", "xtask", "--", "--ignored"], &HashMap::new())?;
+            // What needs programs that the distribution does not have.
+            let tree = image::qemu::tree()?.display().to_string();
+            let environment = HashMap::from([("KUBEVIRT_TEST_QEMU_ROOT".to_owned(), tree)]);
+            let launch = ["test", "-p", "cri-glue", "--test", "launch"];
+            cargo(&[&launch[..], &["--", "--ignored"]].concat(), &environment)
         })?;
     }
     if wanted(Part::E2e) {

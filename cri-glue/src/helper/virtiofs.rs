@@ -1,0 +1,181 @@
+//! virtiofsd: serves one directory of the pod to the guest.
+//!
+//! It cannot be anybody but the machine's user, so whatever user the guest has, files are read and
+//! written with that user's rights and are that user's; the guest sees them as root's. Where the
+//! pod's rights end, the guest gets `EACCES`.
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+use qemu_driver::machine::{Filesystem, MachineError, Name};
+use vm_api::contract::volume_path;
+use vm_api::machine::MachineFilesystem;
+
+use super::{Helper, HelperError, Program};
+use crate::config::NodeConfig;
+use crate::identity::Identity;
+use crate::jail::Bind;
+use crate::mounts::{PodMounts, Volume};
+
+/// All uids or gids but the last, which means "unchanged" to the kernel.
+const ALL_IDS: u32 = u32::MAX;
+
+/// A directory that is shared.
+#[derive(Debug)]
+pub struct Shared {
+    /// What the guest sees.
+    pub filesystem: Filesystem,
+    /// What serves it.
+    pub helper: Helper,
+    /// The directory as the jail has it.
+    pub bind: Bind,
+}
+
+/// Why a directory is not shared.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum ShareError {
+    #[error(transparent)]
+    Helper(#[from] HelperError),
+    #[error(transparent)]
+    Mount(#[from] crate::mounts::MountError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+}
+
+/// Shares a directory of the pod with the guest. The socket is made in `directory`, which is nobody
+/// else's, and has no name there when this returns; `user` is the machine's.
+pub fn share(
+    wished: &MachineFilesystem<'_>,
+    mounts: &PodMounts,
+    node: &NodeConfig,
+    user: &Identity,
+    directory: &Path,
+) -> Result<Shared, ShareError> {
+    let name = wished.name.to_owned();
+    let Volume::Mount {
+        source,
+        read_only,
+        options,
+    } = mounts.volume(wished.name)?
+    else {
+        return Err(HelperError::NotADirectory { name }.into());
+    };
+    if !fs::metadata(source).is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(HelperError::NotADirectory { name }.into());
+    }
+    let program = Program {
+        root: &node.qemu.root,
+        path: &node.qemu.virtiofsd,
+        name: "virtiofsd",
+        key: "qemu.virtiofsd",
+    };
+    let program = program.argument(|| format!("the directory {name}"))?;
+    let helper_name = format!("virtiofsd of {name}");
+    let (listener, backend) = connected(directory).map_err(|source| HelperError::Socket {
+        name: helper_name.clone(),
+        source,
+    })?;
+    let destination = volume_path(&name);
+    let mut arguments = vec![
+        program,
+        "--fd=3".to_owned(),
+        format!("--shared-dir={destination}"),
+        // The jail is its sandbox.
+        "--sandbox=none".to_owned(),
+        "--inode-file-handles=never".to_owned(),
+        "--log-level=warn".to_owned(),
+        format!("--translate-uid=squash-guest:0:{}:{ALL_IDS}", user.uid),
+        format!("--translate-uid=host:{}:0:1", user.uid),
+        format!("--translate-gid=squash-guest:0:{}:{ALL_IDS}", user.gid),
+        format!("--translate-gid=host:{}:0:1", user.gid),
+    ];
+    let read_only = *read_only || wished.read_only;
+    if read_only {
+        arguments.push("--readonly".to_owned());
+    }
+    Ok(Shared {
+        filesystem: Filesystem::new(Name::new("shared directory", name)?, backend)?,
+        helper: Helper {
+            name: helper_name,
+            arguments,
+            descriptors: vec![listener.into()],
+        },
+        bind: Bind {
+            source: source.clone(),
+            destination: destination.into(),
+            options: bind_options(options, read_only),
+        },
+    })
+}
+
+/// A listening socket and the one connection to it: virtiofsd takes nothing but a socket that
+/// listens.
+fn connected(directory: &Path) -> std::io::Result<(UnixListener, UnixStream)> {
+    let opened = File::open(directory)?;
+    // A bundle's path is longer than a socket's may be.
+    let path = format!("/proc/self/fd/{}/virtiofs", opened.as_raw_fd());
+    let listener = UnixListener::bind(&path)?;
+    let stream = UnixStream::connect(&path);
+    fs::remove_file(&path)?;
+    Ok((listener, stream?))
+}
+
+/// The pod's own options of the mount, less what nobody needs who only passes bytes on.
+fn bind_options(pods: &[String], read_only: bool) -> Vec<String> {
+    let kept = |option: &&String| {
+        matches!(
+            option.as_str(),
+            "bind" | "rbind" | "ro" | "rro" | "private" | "rprivate" | "slave" | "rslave"
+        )
+    };
+    let mut options: Vec<_> = pods.iter().filter(kept).cloned().collect();
+    if !options.iter().any(|option| option.ends_with("bind")) {
+        options.push("rbind".to_owned());
+    }
+    if read_only && !options.iter().any(|option| option == "ro") {
+        options.push("ro".to_owned());
+    }
+    for option in ["nosuid", "nodev", "noexec"] {
+        options.push(option.to_owned());
+    }
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn the_socket_has_no_name_and_one_connection() {
+        let directory = tempfile::tempdir().unwrap();
+        let (listener, mut backend) = connected(directory.path()).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        let (mut served, _) = listener.accept().unwrap();
+        backend.write_all(b"a").unwrap();
+        served.read_exact(&mut [0]).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err());
+    }
+
+    #[test]
+    fn a_mount_keeps_its_rights_and_loses_the_rest() {
+        let of = |options: &[&str], read_only| {
+            let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
+            bind_options(&options, read_only).join(",")
+        };
+        assert_eq!(
+            of(&["rbind", "rslave", "rw", "suid", "dev"], false),
+            "rbind,rslave,nosuid,nodev,noexec"
+        );
+        assert_eq!(
+            of(&["bind", "ro", "rro"], true),
+            "bind,ro,rro,nosuid,nodev,noexec"
+        );
+        assert_eq!(of(&[], true), "rbind,ro,nosuid,nodev,noexec");
+    }
+}

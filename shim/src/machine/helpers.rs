@@ -1,0 +1,104 @@
+//! The programs beside QEMU. A guest whose directories or TPM answer no more hangs without a word,
+//! so the end of one of them is the machine's end, with the reason told.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cri_glue::launch::RunningHelper;
+use qemu_driver::qmp::Qmp;
+use rustix::process::Signal;
+use tokio::time::timeout;
+
+use crate::task::{Exit, Process};
+
+/// How long QEMU may take to end after a program beside it: they end because it does.
+const QEMUS_OWN_END: Duration = Duration::from_secs(1);
+
+/// Longest time for a program's last words once it has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why the machine was ended for want of a program beside QEMU, if it was.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Failure(Arc<Mutex<Option<String>>>);
+
+impl Failure {
+    /// The sentence.
+    pub(super) fn get(&self) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, sentence: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sentence);
+    }
+}
+
+/// Watches and reaps `helpers` from now on, and ends QEMU, the process `pid`, after any of them.
+pub(super) fn watch(helpers: Vec<RunningHelper>, pid: u32, qmp: &Qmp) -> Failure {
+    let failure = Failure::default();
+    for helper in helpers {
+        let (qmp, failure) = (qmp.clone(), failure.clone());
+        // Both are opened before anybody can have reaped them.
+        match (Process::open(helper.pid), Process::open(pid)) {
+            (Ok(process), Ok(qemu)) => {
+                tokio::spawn(watch_one(helper, process, qemu, qmp, failure));
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(helper = helper.name, %error, "a program beside QEMU is not watched");
+            }
+        }
+    }
+    failure
+}
+
+async fn watch_one(
+    mut helper: RunningHelper,
+    process: Process,
+    qemu: Process,
+    qmp: Qmp,
+    failure: Failure,
+) {
+    let exit = process.exited().await;
+    let ends = timeout(QEMUS_OWN_END, qmp.ended()).await.is_ok();
+    let ending = qmp.ending();
+    if ends || ending.panicked || ending.shutdown.is_some() {
+        return;
+    }
+    let said = timeout(LAST_WORDS, helper.diagnostics.at_end()).await;
+    let said = said.unwrap_or_else(|_| helper.diagnostics.tail());
+    let sentence = sentence(&helper.name, exit, said.last().map(String::as_str));
+    tracing::error!("{sentence}");
+    failure.set(sentence);
+    if let Err(error) = qemu.signal(Signal::KILL) {
+        tracing::error!(%error, "QEMU cannot be ended");
+    }
+}
+
+fn sentence(name: &str, exit: Exit, said: Option<&str>) -> String {
+    let how = match exit
+        .status
+        .checked_sub(vm_api::contract::exit_code::SIGNAL_BASE)
+    {
+        Some(signal) if signal > 0 => format!("signal {signal}"),
+        _ => format!("status {}", exit.status),
+    };
+    let words = said.map_or_else(String::new, |said| format!("; its last message: {said}"));
+    format!("the machine was ended because {name}, which served it, ended with {how}{words}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentence_names_program_and_end() {
+        let of = |status, said| sentence("virtiofsd of data", Exit::now(status), said);
+        assert!(
+            of(137, None)
+                .ends_with("because virtiofsd of data, which served it, ended with signal 9")
+        );
+        assert!(of(1, Some("boom")).ends_with("status 1; its last message: boom"));
+    }
+}
