@@ -1,0 +1,182 @@
+//! cgroup v2 and the systemd cgroup driver, which the test cluster's nodes do not have: a machine
+//! that is itself a node, with the programs of the node below it, runs a machine.
+//!
+//! The inner machine is emulated by an emulated processor: everything in it takes minutes.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tests::{Manifest, Node, TestNamespace, eventually, image};
+
+/// Debian boots in about a minute of emulation on cores of its own.
+const BOOTED: Duration = Duration::from_secs(600);
+
+/// An emulated node starts a machine in about two.
+const NESTED: Duration = Duration::from_secs(900);
+
+const START: &str = include_str!("../nested/start");
+
+/// What the guest mounts: tag and directory of the node below it.
+const SHARED: [(&str, &str); 2] = [("usr", "/usr"), ("kubevirt", "/opt/kubevirt")];
+
+struct Nested {
+    namespace: TestNamespace,
+    directory: String,
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        let remove = format!("rm -rf {}", self.directory);
+        let _ = std::panic::catch_unwind(|| Node::Two.shell(&remove));
+    }
+}
+
+impl Nested {
+    /// A Debian guest that is a node.
+    fn new() -> Self {
+        let namespace = TestNamespace::new("nested");
+        let directory = format!("/var/lib/kubevirt-tests/{}", namespace.name());
+        let nested = Self {
+            namespace,
+            directory,
+        };
+        let directory = &nested.directory;
+        for (file, reference) in [
+            ("pause", "kubevirt.local/bench/pause:1"),
+            ("guest", image::BOOT_SECTOR),
+        ] {
+            let export = format!(
+                "mkdir -p {directory} && ctr -n k8s.io images export {directory}/{file}.tar {reference} \
+                 && chmod a+rX -R {directory}"
+            );
+            Node::Two.shell(&export).expect_success();
+        }
+        let shared: Vec<_> = SHARED
+            .into_iter()
+            .chain([("images", directory.as_str())])
+            .collect();
+        let filesystems: Vec<_> = shared
+            .iter()
+            .map(|(name, _)| json!({ "name": name, "virtiofs": {} }))
+            .collect();
+        let volumes: Vec<_> = shared
+            .iter()
+            .map(|(name, path)| json!({ "name": name, "hostPath": { "path": path } }))
+            .collect();
+        let mounts: Vec<_> = shared
+            .iter()
+            .map(|(name, _)| json!({ "name": name, "mountPath": format!("/volumes/{name}"), "readOnly": true }))
+            .collect();
+        let spec = json!({ "domain": { "devices": { "filesystems": filesystems } } });
+        nested.namespace.apply(
+            &Manifest::machine_pod("node", image::DEBIAN, Node::Two)
+                .with(
+                    "/metadata/annotations",
+                    json!({ "kubevirt.io/vmi-spec": spec.to_string() }),
+                )
+                .with(
+                    "/spec/containers/0/resources/limits",
+                    json!({ "cpu": "2", "memory": "1Gi" }),
+                )
+                .with("/spec/containers/0/volumeMounts", json!(mounts))
+                .with("/spec/volumes", json!(volumes)),
+        );
+        eventually(BOOTED, || {
+            match nested.try_shell("systemctl is-system-running --wait; true") {
+                Ok(state) if !state.trim().is_empty() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        assert_eq!(nested.shell(START), "started\n");
+        nested
+    }
+
+    fn try_shell(&self, script: &str) -> Result<String, String> {
+        let output = self
+            .namespace
+            .kubectl(&["exec", "node", "--", "sh", "-c", script]);
+        match output.code {
+            Some(0) => Ok(output.text()),
+            _ => Err(format!("{output:?}")),
+        }
+    }
+
+    #[track_caller]
+    fn shell(&self, script: &str) -> String {
+        self.try_shell(script)
+            .unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+
+    /// Waits until the script prints something.
+    #[track_caller]
+    fn wait(&self, script: &str) -> String {
+        eventually(NESTED, || match self.try_shell(script) {
+            Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+            other => Err(format!(
+                "{script}: {other:?}\n{:?}",
+                self.try_shell("journalctl --no-pager -n 60 -u containerd -u kubelet")
+            )),
+        })
+    }
+}
+
+/// A pod that kubelet reads from a file. Its overhead is what the RuntimeClass would give it.
+fn static_pod() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "vm", "namespace": "default" },
+        "spec": {
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+            "overhead": { "memory": "208Mi", "cpu": "100m" },
+            "containers": [{
+                "name": "machine", "image": image::BOOT_SECTOR, "imagePullPolicy": "Never",
+                "command": ["vm"], "resources": { "limits": { "cpu": "1", "memory": "32Mi" } },
+            }],
+        },
+    })
+}
+
+#[test]
+fn a_machine_runs_under_systemds_groups_and_leaves_none() {
+    let node = Nested::new();
+    let before = node.shell("mount | wc -l; ls /run/netns /run/kubevirt 2>/dev/null | wc -l");
+    node.shell(&format!(
+        "cat > /etc/pods/vm.json <<'JSON'\n{}\nJSON",
+        static_pod()
+    ));
+    node.wait("grep -h 'boot-sector guest ready' /var/log/pods/default_vm-*/machine/*.log");
+
+    let group = node.wait("cut -d: -f3 /proc/$(pidof qemu-system-x86_64)/cgroup");
+    assert!(
+        group.starts_with("/kubepods.slice/")
+            && group.contains("/cri-containerd-")
+            && group.ends_with(".scope"),
+        "{group}"
+    );
+    let file = |name: &str| {
+        node.shell(&format!("cat /sys/fs/cgroup{group}/{name}"))
+            .trim()
+            .to_owned()
+    };
+    // The guest's memory and QEMU's need in emulation; a processor and the share of QEMU's threads.
+    assert_eq!(file("memory.max"), ((32 + 80 + 96) << 20).to_string());
+    assert_eq!(file("cpu.max"), "110000 100000");
+    assert_eq!(file("cgroup.controllers").contains("memory"), true);
+    let container = group
+        .rsplit("cri-containerd-")
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(".scope");
+    let metrics = node.shell(&format!(
+        "PATH=$PATH:/node/usr/local/bin ctr -n k8s.io task metrics {container}"
+    ));
+    assert!(
+        metrics.contains("memory.usage_in_bytes") || metrics.contains("memory.usage"),
+        "{metrics}"
+    );
+
+    node.shell("rm /etc/pods/vm.json");
+    node.wait("pidof qemu-system-x86_64 containerd-shim-kubevirt-v1 > /dev/null || echo gone");
+    node.wait("find /sys/fs/cgroup/kubepods.slice -name '*.scope' | grep -q . || echo none");
+    let after = node.shell("mount | wc -l; ls /run/netns /run/kubevirt 2>/dev/null | wc -l");
+    assert_eq!(after, before);
+}
