@@ -14,6 +14,7 @@ pub mod qmp;
 pub mod version;
 
 mod args;
+mod bounded;
 mod channels;
 mod lines;
 mod pci;

@@ -134,7 +134,7 @@ impl Verb {
                     }
                 };
                 let answer = agent.any(&command, arguments).await?;
-                Ok(Outcome::Bytes(json_line(&answer)))
+                Ok(Outcome::Bytes(line(answer.get())))
             }
             Self::Connect { protocol, port } => {
                 let connection = connect::open(target.network_namespace, protocol, port).await?;
@@ -159,9 +159,11 @@ fn word(value: &Value) -> &str {
 }
 
 fn json_line(value: &Value) -> Vec<u8> {
-    let mut line = value.to_string().into_bytes();
-    line.push(b'\n');
-    line
+    line(&value.to_string())
+}
+
+fn line(text: &str) -> Vec<u8> {
+    format!("{text}\n").into_bytes()
 }
 
 /// QEMU's refusal where there is nothing to look at.

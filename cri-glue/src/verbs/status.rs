@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use qemu_driver::agent::{AgentInfo, Interface};
+use qemu_driver::agent::{AgentInfo, Interface, OsInfo};
 use qemu_driver::qmp::{DiskStats, RunState};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ pub struct GuestAgent {
     pub hostname: Option<String>,
     /// The guest's operating system, in the agent's words (`guest-get-osinfo`).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub os: Option<Value>,
+    pub os: Option<OsInfo>,
     /// The guest's network interfaces.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Value>,
@@ -99,15 +99,10 @@ impl GuestAgent {
             ..Self::default()
         };
         if knows("guest-get-host-name") {
-            let answer = agent.any("guest-get-host-name", None).await;
-            let name = answer.ok().and_then(|answer| {
-                let name = answer.get("host-name")?.as_str()?;
-                Some(name.chars().filter(|c| !c.is_control()).take(253).collect())
-            });
-            guest.hostname = name;
+            guest.hostname = agent.hostname().await.ok();
         }
         if knows("guest-get-osinfo") {
-            guest.os = agent.any("guest-get-osinfo", None).await.ok();
+            guest.os = agent.os().await.ok();
         }
         let interfaces = agent.interfaces().await.unwrap_or_default();
         guest.interfaces = interfaces.iter().map(interface).collect();

@@ -5,13 +5,16 @@
 //! byte 0xFF before it makes the agent's parser forget half a question.
 //! Source: QEMU, `qga/qapi-schema.json`, `guest-sync-delimited`.
 
+use std::borrow::Cow;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::Duration;
 
 use qapi::Command;
 use qapi::qga::guest_sync_delimited;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,7 +24,8 @@ use super::{AgentError, text};
 use crate::lines::Lines;
 
 /// The most bytes of one answer. The agent itself gives at most 16 MiB (captured output); what is
-/// asked here fits into far less.
+/// asked here fits into far less. What it holds is only ever read into the type that is expected, never
+/// into a tree: such a tree takes up to ninety times the bytes that say it.
 const MAX_ANSWER: usize = 1 << 20;
 
 /// The byte that begins anew.
@@ -46,15 +50,17 @@ pub(super) struct Conversation {
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    #[serde(rename = "return")]
-    answer: Option<Value>,
-    error: Option<Refusal>,
+struct Answer<'a> {
+    #[serde(rename = "return", borrow)]
+    answer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<Refusal<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Refusal {
-    desc: String,
+struct Refusal<'a> {
+    #[serde(borrow)]
+    desc: Cow<'a, str>,
 }
 
 impl Conversation {
@@ -75,8 +81,8 @@ impl Conversation {
         self.receive(command).await
     }
 
-    /// Sends `line`, a command, and waits for its answer.
-    pub(super) async fn any(&mut self, line: &Value) -> Result<Value, AgentError> {
+    /// Sends `line`, a command, and waits for its answer, which is passed on as it is.
+    pub(super) async fn any(&mut self, line: &Value) -> Result<Box<RawValue>, AgentError> {
         self.synchronize().await?;
         self.write_line(line.to_string().into_bytes()).await?;
         self.answer(ANY).await
@@ -91,12 +97,13 @@ impl Conversation {
 
     /// Waits for the answer to `command`.
     pub(super) async fn receive<C: Command>(&mut self, _: &C) -> Result<C::Ok, AgentError> {
-        let command = C::NAME;
-        let answer = self.answer(command).await?;
-        serde_json::from_value(answer).map_err(|source| AgentError::Answer { command, source })
+        self.answer(C::NAME).await
     }
 
-    async fn answer(&mut self, command: &'static str) -> Result<Value, AgentError> {
+    async fn answer<T: DeserializeOwned>(
+        &mut self,
+        command: &'static str,
+    ) -> Result<T, AgentError> {
         let misunderstood = |source| AgentError::Answer { command, source };
         let line = self.line().await?;
         let answer: Answer = serde_json::from_slice(&line).map_err(misunderstood)?;
@@ -106,7 +113,8 @@ impl Conversation {
                 reason: text(&refusal.desc),
             });
         }
-        Ok(answer.answer.unwrap_or_default())
+        let answer = answer.answer.unwrap_or(RawValue::NULL);
+        serde_json::from_str(answer.get()).map_err(misunderstood)
     }
 
     async fn synchronize(&mut self) -> Result<(), AgentError> {
@@ -122,7 +130,9 @@ impl Conversation {
                 continue;
             };
             let answer = serde_json::from_slice::<Answer>(&line[delimiter + 1..]);
-            let echo = answer.ok().and_then(|answer| answer.answer?.as_i64());
+            let echo = answer
+                .ok()
+                .and_then(|answer| answer.answer?.get().parse().ok());
             if echo == Some(self.number) {
                 self.asked = None;
                 return Ok(());

@@ -7,6 +7,7 @@
 
 mod conversation;
 mod error;
+mod info;
 mod network;
 mod size;
 
@@ -14,12 +15,14 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use qapi::qga;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use conversation::Conversation;
 pub use error::AgentError;
+pub use info::{AgentInfo, OsInfo};
 pub use network::{Address, Interface};
 
 /// What [`Agent::shutdown`] asks for.
@@ -36,15 +39,6 @@ const MAX_TEXT: usize = 64;
 pub struct Agent {
     conversation: Mutex<Conversation>,
     bound: Duration,
-}
-
-/// What the agent is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentInfo {
-    /// Its version, in its own words.
-    pub version: String,
-    /// The commands that it knows and that the guest's owner lets it execute.
-    pub commands: Vec<String>,
 }
 
 impl Agent {
@@ -68,12 +62,13 @@ impl Agent {
             })?
     }
 
-    /// Executes a command that is only known by name; the answer as it is.
+    /// Executes a command that is only known by name; the answer as it is, which is JSON and nothing
+    /// more.
     pub async fn any(
         &self,
         command: &str,
         arguments: Option<serde_json::Map<String, Value>>,
-    ) -> Result<Value, AgentError> {
+    ) -> Result<Box<RawValue>, AgentError> {
         let mut line = json!({"execute": command});
         if let Some(arguments) = arguments {
             line["arguments"] = arguments.into();
@@ -90,20 +85,6 @@ impl Agent {
     /// Whether the agent answers.
     pub async fn ping(&self) -> Result<(), AgentError> {
         self.execute(&qga::guest_ping {}).await.map(drop)
-    }
-
-    /// What the agent is and can do.
-    pub async fn info(&self) -> Result<AgentInfo, AgentError> {
-        let info = self.execute(&qga::guest_info {}).await?;
-        let enabled = info
-            .supported_commands
-            .into_iter()
-            .filter(|command| command.enabled);
-        let commands = enabled.map(|command| text(&command.name)).collect();
-        Ok(AgentInfo {
-            version: text(&info.version),
-            commands,
-        })
     }
 
     /// The guest's network interfaces.
@@ -134,10 +115,13 @@ impl Agent {
 
 /// Text from the guest, fit to be shown: cut, and without control characters.
 fn text(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_TEXT)
-        .collect()
+    cut(text, MAX_TEXT)
+}
+
+/// The same, of at most `most` characters.
+fn cut(text: &str, most: usize) -> String {
+    let shown = text.chars().filter(|c| !c.is_control());
+    shown.take(most).collect()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::text;
+use crate::bounded;
 use crate::machine::MacAddress;
 
 /// A network interface of the guest.
@@ -39,20 +40,26 @@ const MAX_ADDRESSES: usize = 64;
 pub(super) struct Query {}
 
 impl qapi::Command for Query {
-    type Ok = Vec<RawInterface>;
+    type Ok = RawInterfaces;
     const NAME: &'static str = "guest-network-get-interfaces";
     const ALLOW_OOB: bool = false;
 }
 
 impl qapi::qga::QgaCommand for Query {}
 
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct RawInterfaces(
+    #[serde(deserialize_with = "bounded::first::<MAX_INTERFACES, _, _>")] Vec<RawInterface>,
+);
+
 /// QEMU, `qga/qapi-schema.json`, `GuestNetworkInterface`.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct RawInterface {
+struct RawInterface {
     name: String,
     hardware_address: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::first::<MAX_ADDRESSES, _, _>")]
     ip_addresses: Vec<RawAddress>,
 }
 
@@ -63,7 +70,7 @@ struct RawAddress {
     prefix: u8,
 }
 
-pub(super) fn checked(interfaces: Vec<RawInterface>) -> Vec<Interface> {
+pub(super) fn checked(RawInterfaces(interfaces): RawInterfaces) -> Vec<Interface> {
     let address = |raw: RawAddress| {
         let address: IpAddr = raw.ip_address.parse().ok()?;
         let most = if address.is_ipv4() { 32 } else { 128 };
@@ -75,16 +82,7 @@ pub(super) fn checked(interfaces: Vec<RawInterface>) -> Vec<Interface> {
     let interface = |raw: RawInterface| Interface {
         name: text(&raw.name),
         mac: raw.hardware_address.and_then(|mac| mac.parse().ok()),
-        addresses: raw
-            .ip_addresses
-            .into_iter()
-            .filter_map(address)
-            .take(MAX_ADDRESSES)
-            .collect(),
+        addresses: raw.ip_addresses.into_iter().filter_map(address).collect(),
     };
-    interfaces
-        .into_iter()
-        .take(MAX_INTERFACES)
-        .map(interface)
-        .collect()
+    interfaces.into_iter().map(interface).collect()
 }

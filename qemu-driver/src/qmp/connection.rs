@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use qapi::Command;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -33,7 +33,7 @@ const LOGGED_LINES: u32 = 100;
 const EVENTS_KEPT: usize = 256;
 
 /// An answer: what the command returned, or QEMU's words of refusal.
-type Answer = Result<Value, String>;
+type Answer = Result<Box<RawValue>, String>;
 
 /// Calls that wait for an answer, by their number. None once the monitor is closed.
 type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>>;
@@ -54,12 +54,12 @@ pub(super) struct Connection {
 
 /// One message from QEMU; which one it is, the fields tell.
 #[derive(Deserialize)]
-struct Message {
+struct Message<'a> {
     event: Option<String>,
-    #[serde(default)]
-    data: Value,
-    #[serde(rename = "return")]
-    answer: Option<Value>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(rename = "return", borrow)]
+    answer: Option<&'a RawValue>,
     error: Option<Refusal>,
     id: Option<u64>,
 }
@@ -137,11 +137,11 @@ impl Connection {
             command: name,
             bound: self.bound,
         })??;
-        let value = answer.map_err(|reason| QmpError::Refused {
+        let answer = answer.map_err(|reason| QmpError::Refused {
             command: name,
             reason,
         })?;
-        serde_json::from_value(value).map_err(|source| QmpError::Answer {
+        serde_json::from_str(answer.get()).map_err(|source| QmpError::Answer {
             command: name,
             source,
         })
@@ -277,7 +277,7 @@ impl Reader {
             }
         };
         if let Some(name) = message.event {
-            let Some(event) = Event::parse(&name, message.data) else {
+            let Some(event) = Event::parse(&name, message.data.unwrap_or(RawValue::NULL)) else {
                 tracing::trace!(name, "event of QEMU not acted on");
                 return;
             };
@@ -294,7 +294,7 @@ impl Reader {
         });
         let answer = match (message.answer, message.error) {
             (_, Some(refusal)) => Err(refusal.desc),
-            (answer, None) => Ok(answer.unwrap_or_default()),
+            (answer, None) => Ok(answer.unwrap_or(RawValue::NULL).to_owned()),
         };
         match sender {
             // Its caller may have given up meanwhile.

@@ -1,7 +1,7 @@
 //! What QEMU reports by itself.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// What QEMU reports by itself, as far as we act on it; other events are dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ const MAX_WORD: usize = 256;
 impl Event {
     /// The event `name` with `data`; `None` for one that we do not act on, or whose data we do
     /// not understand.
-    pub(super) fn parse(name: &str, data: Value) -> Option<Self> {
+    pub(super) fn parse(name: &str, data: &RawValue) -> Option<Self> {
         #[derive(Deserialize)]
         struct Cause {
             guest: bool,
@@ -86,18 +86,18 @@ impl Event {
             "GUEST_PANICKED" => Self::Panicked,
             "GUEST_CRASHLOADED" => Self::CrashLoaded,
             "SHUTDOWN" => {
-                let Cause { guest, reason } = serde_json::from_value(data).ok()?;
+                let Cause { guest, reason } = serde_json::from_str(data.get()).ok()?;
                 Self::Shutdown {
                     guest,
                     reason: short(reason),
                 }
             }
             "RESET" => {
-                let Cause { guest, .. } = serde_json::from_value(data).ok()?;
+                let Cause { guest, .. } = serde_json::from_str(data.get()).ok()?;
                 Self::Reset { guest }
             }
             "BLOCK_IO_ERROR" => {
-                let error: DiskError = serde_json::from_value(data).ok()?;
+                let error: DiskError = serde_json::from_str(data.get()).ok()?;
                 Self::DiskError {
                     node: error.node_name.map(short),
                     operation: short(error.operation),
@@ -106,7 +106,7 @@ impl Event {
                 }
             }
             "VSERPORT_CHANGE" => {
-                let Port { id, open } = serde_json::from_value(data).ok()?;
+                let Port { id, open } = serde_json::from_str(data.get()).ok()?;
                 Self::Port {
                     id: short(id),
                     open,
@@ -160,11 +160,14 @@ impl Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    fn parse(name: &str, data: Value) -> Option<Event> {
+        Event::parse(name, &serde_json::value::to_raw_value(&data).unwrap())
+    }
 
     #[test]
     fn events_are_read() {
-        let parse = |name, data| Event::parse(name, data);
         let reason = "guest-shutdown";
         for (name, data, expected) in [
             ("POWERDOWN", Value::Null, Some(Event::PowerButton)),
@@ -216,7 +219,7 @@ mod tests {
     #[test]
     fn words_are_cut() {
         let data = json!({"guest": false, "reason": "ä".repeat(1000)});
-        let Some(Event::Shutdown { reason, .. }) = Event::parse("SHUTDOWN", data) else {
+        let Some(Event::Shutdown { reason, .. }) = parse("SHUTDOWN", data) else {
             panic!()
         };
         assert_eq!(reason, "ä".repeat(MAX_WORD / 2));
