@@ -53,8 +53,16 @@ pub struct Running {
     /// Copies of the host's ends of what the command writes.
     written: Vec<OwnedFd>,
     handle: Handle,
-    /// Whether the guest began anew, in which the command is no more.
-    reset: bool,
+}
+
+/// What was seen of the guest.
+enum Sight {
+    /// A port of the command was closed.
+    Closed,
+    /// The guest began anew, in which the command is no more.
+    Reset,
+    /// Something, but not what.
+    Missed,
 }
 
 /// What can be done to a command while it runs. Clones are for the same command.
@@ -106,7 +114,6 @@ impl Running {
             events,
             written,
             handle: Handle { pid, terminal },
-            reset: false,
         })
     }
 
@@ -123,13 +130,17 @@ impl Running {
         loop {
             tokio::select! {
                 () = sleep(pause) => {}
-                () = Self::closes(&mut self.events, &mut self.open, &mut self.reset) => {
-                    if self.reset {
-                        return Ended::Lost("the guest was reset");
-                    }
+                sight = Self::happens(&mut self.events, &mut self.open) => {
                     pause = POLL.0;
-                    if !self.open.is_empty() {
-                        continue;
+                    match sight {
+                        Sight::Reset => return Ended::Lost("the guest was reset"),
+                        // It may have been a port's closing or a reset, which closes them all.
+                        Sight::Missed => match self.ports.qmp.open_ports().await {
+                            Ok(open) => self.open.retain(|name| open.contains(name)),
+                            Err(error) => tracing::debug!(%error, "open ports are unknown"),
+                        },
+                        Sight::Closed if !self.open.is_empty() => continue,
+                        Sight::Closed => {}
                     }
                 }
             }
@@ -212,29 +223,21 @@ impl Running {
         }
     }
 
-    /// Returns when a port of ours was closed in the guest, or the guest was reset.
-    async fn closes(
+    /// Returns when something happens in the guest that may be the command's end.
+    async fn happens(
         events: &mut broadcast::Receiver<Event>,
         open: &mut BTreeSet<String>,
-        reset: &mut bool,
-    ) {
+    ) -> Sight {
         loop {
             match events.recv().await {
-                Ok(Event::Port { id, open: false }) if open.remove(&id) => return,
-                Ok(Event::Reset { .. }) => {
-                    *reset = true;
-                    return;
-                }
+                Ok(Event::Port { id, open: false }) if open.remove(&id) => return Sight::Closed,
+                Ok(Event::Reset { .. }) => return Sight::Reset,
                 Ok(_) => {}
-                // What was missed may be just that: the agent knows.
-                Err(RecvError::Lagged(_)) => {
-                    open.clear();
-                    return;
-                }
+                Err(RecvError::Lagged(_)) => return Sight::Missed,
                 Err(RecvError::Closed) if open.is_empty() => std::future::pending().await,
                 Err(RecvError::Closed) => {
                     open.clear();
-                    return;
+                    return Sight::Closed;
                 }
             }
         }

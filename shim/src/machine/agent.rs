@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qemu_driver::agent::Agent;
-use qemu_driver::qmp::Event;
+use qemu_driver::qmp::{Event, Qmp, QmpError};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// How long a guest may take from its start until its agent is there. Whoever can wait for it waits
 /// no longer than until then.
@@ -16,22 +16,27 @@ const BOOT: Duration = Duration::from_secs(300);
 /// Disk errors of one machine that are logged: a guest can cause as many as it likes.
 const LOGGED_ERRORS: u32 = 100;
 
+/// Time between two questions to a QEMU that does not tell which ports are open.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// QEMU's name of the guest agent's port.
 const AGENT_PORT: &str = "agent";
 
 /// The guest's agent, there or not.
 pub(crate) struct GuestAgent {
     agent: Agent,
+    qmp: Qmp,
     there: watch::Sender<bool>,
     /// When the guest began to run.
     started: watch::Sender<Option<Instant>>,
 }
 
 impl GuestAgent {
-    /// The agent of the machine whose events these are, from the first on.
-    pub(super) fn new(agent: Agent, events: broadcast::Receiver<Event>) -> Arc<Self> {
+    /// The agent of the machine behind `qmp`, whose events these are, from the first on.
+    pub(super) fn new(agent: Agent, qmp: Qmp, events: broadcast::Receiver<Event>) -> Arc<Self> {
         let guest = Arc::new(Self {
             agent,
+            qmp,
             there: watch::Sender::new(false),
             started: watch::Sender::new(None),
         });
@@ -80,9 +85,27 @@ impl GuestAgent {
                         tracing::warn!("further errors of disks are not logged");
                     }
                 }
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Ok(_) => {}
+                // What was missed may be the agent's coming or going. What is told from here on is
+                // newer than what was missed, and ends with what is true.
+                Err(RecvError::Lagged(_)) => self.look().await,
                 Err(RecvError::Closed) => return,
             }
+        }
+    }
+
+    /// Asks QEMU whether the agent is there.
+    async fn look(&self) {
+        loop {
+            match self.qmp.open_ports().await {
+                Ok(open) => {
+                    self.there.send_replace(open.contains(AGENT_PORT));
+                    return;
+                }
+                Err(QmpError::Closed { .. }) => return,
+                Err(error) => tracing::debug!(%error, "whether an agent is there is unknown"),
+            }
+            sleep(AGAIN).await;
         }
     }
 }
@@ -91,9 +114,11 @@ impl GuestAgent {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     use tracing::{Metadata, Subscriber, span};
+
+    use super::super::monitor::monitor;
 
     /// Counts warnings.
     struct Warnings(Arc<AtomicU32>);
@@ -117,18 +142,50 @@ mod tests {
         fn exit(&self, _: &span::Id) {}
     }
 
-    fn guest() -> (Arc<GuestAgent>, broadcast::Sender<Event>) {
+    /// The agent of a QEMU that says of its port whether it is `open`.
+    async fn guest(open: Arc<AtomicBool>) -> (Arc<GuestAgent>, broadcast::Sender<Event>) {
         let (agent, _) = UnixStream::pair().unwrap();
         let agent = Agent::new(agent, Duration::from_secs(1)).unwrap();
         let (sender, events) = broadcast::channel(256);
-        (GuestAgent::new(agent, events), sender)
+        let answer = move |line: &str| {
+            let open = open.load(Ordering::Relaxed);
+            line.contains("query-chardev").then(|| {
+                format!(
+                    r#""return": [{{"label": "{AGENT_PORT}", "filename": "", "frontend-open": {open}}}]"#
+                )
+            })
+        };
+        let qmp = monitor(BOOT, answer).await;
+        (GuestAgent::new(agent, qmp, events), sender)
+    }
+
+    #[tokio::test]
+    async fn what_was_missed_is_asked_for() {
+        let open = Arc::new(AtomicBool::new(true));
+        let (guest, sender) = guest(open.clone()).await;
+        for there in [true, false] {
+            open.store(there, Ordering::Relaxed);
+            let mut seen = guest.there.subscribe();
+            // The listener gets none of them before all are sent: the first are lost to it.
+            let id = AGENT_PORT.to_owned();
+            sender.send(Event::Port { id, open: there }).unwrap();
+            for _ in 0..1000 {
+                sender.send(Event::Resumed).unwrap();
+            }
+            let changed = seen.wait_for(|seen| *seen == there);
+            tokio::time::timeout(Duration::from_secs(20), changed)
+                .await
+                .expect("it is known")
+                .unwrap();
+            assert_eq!(guest.now().is_some(), there);
+        }
     }
 
     #[tokio::test]
     async fn a_guest_cannot_fill_the_log_with_disk_errors() {
         let count = Arc::default();
         let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&count)));
-        let (guest, sender) = guest();
+        let (guest, sender) = guest(Arc::default()).await;
         for _ in 0..2 * LOGGED_ERRORS {
             let error = Event::DiskError {
                 node: None,
@@ -148,7 +205,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_young_guest_is_given_time() {
-        let (guest, sender) = guest();
+        let (guest, sender) = guest(Arc::default()).await;
         assert!(guest.now().is_none());
         guest.guest_starts();
         let opens = async {

@@ -8,6 +8,8 @@ mod ending;
 mod exec;
 mod helpers;
 mod limits;
+#[cfg(test)]
+mod monitor;
 mod power;
 mod resize;
 mod target;
@@ -121,7 +123,7 @@ pub(crate) async fn create(
     let parts = attached
         .and(connected.map_err(Fault::failed))
         .and_then(|console| {
-            let guest = GuestAgent::new(agent?, events);
+            let guest = GuestAgent::new(agent?, qmp.clone(), events);
             Ok((Arc::new(console), guest))
         });
     let (console, guest) = match parts {

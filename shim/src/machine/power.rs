@@ -101,47 +101,31 @@ impl PowerButton {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::UnixStream as StdUnixStream;
+    use std::os::unix::net::UnixStream;
     use std::sync::atomic::AtomicU32;
 
     use qemu_driver::agent::Agent;
-    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-    use tokio::net::UnixStream;
     use tokio::sync::broadcast;
+
+    use super::super::monitor::{REFUSAL, monitor};
 
     /// A QEMU that refuses every press of the button, which `presses` counts.
     async fn refusing(presses: Arc<AtomicU32>) -> Qmp {
-        let (ours, theirs) = StdUnixStream::pair().unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        let (read, mut write) = UnixStream::from_std(theirs).unwrap().into_split();
-        tokio::spawn(async move {
-            let version = r#"{"qemu": {"major": 8, "minor": 2, "micro": 1}, "package": ""}"#;
-            let mut said =
-                format!("{{\"QMP\": {{\"version\": {version}, \"capabilities\": []}}}}\n");
-            let mut lines = BufReader::new(read).lines();
-            for id in 0.. {
-                write.write_all(said.as_bytes()).await.unwrap();
-                let Ok(Some(line)) = lines.next_line().await else {
-                    return;
-                };
-                said = if line.contains("system_powerdown") {
-                    presses.fetch_add(1, Ordering::Relaxed);
-                    let refusal = r#"{"class": "GenericError", "desc": "no"}"#;
-                    format!("{{\"error\": {refusal}, \"id\": {id}}}\n")
-                } else {
-                    format!("{{\"return\": {{}}, \"id\": {id}}}\n")
-                };
-            }
-        });
-        Qmp::connect(ours, AGAIN).await.unwrap().0
+        let answer = move |line: &str| {
+            line.contains("system_powerdown").then(|| {
+                presses.fetch_add(1, Ordering::Relaxed);
+                REFUSAL.to_owned()
+            })
+        };
+        monitor(AGAIN, answer).await
     }
 
     async fn button(presses: &Arc<AtomicU32>) -> Arc<PowerButton> {
-        let (agent, _) = StdUnixStream::pair().unwrap();
+        let (agent, _) = UnixStream::pair().unwrap();
         let agent = Agent::new(agent, AGAIN).unwrap();
         let (_, events) = broadcast::channel(1);
         let qmp = refusing(presses.clone()).await;
-        PowerButton::new(qmp, GuestAgent::new(agent, events))
+        PowerButton::new(qmp.clone(), GuestAgent::new(agent, qmp, events))
     }
 
     #[tokio::test]
