@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{AgentError, text};
@@ -47,6 +48,8 @@ pub(super) struct Conversation {
     number: i64,
     /// When the present `number` was sent, if its echo has not come yet.
     asked: Option<Instant>,
+    /// Who wants the answer to the last command, should it come after its caller has given up.
+    late: Option<oneshot::Sender<Vec<u8>>>,
 }
 
 #[derive(Deserialize)]
@@ -73,12 +76,35 @@ impl Conversation {
             writer,
             number: 0,
             asked: None,
+            late: None,
         })
     }
 
     pub(super) async fn execute<C: Command>(&mut self, command: &C) -> Result<C::Ok, AgentError> {
         self.send(command).await?;
         self.receive(command).await
+    }
+
+    /// The same for a command whose answer must not be lost: if the future is dropped after the
+    /// command was sent, the line of its answer goes to `late` in some later call. `late` closes when
+    /// no answer will come.
+    pub(super) async fn ask<C: Command>(
+        &mut self,
+        command: &C,
+        late: oneshot::Sender<Vec<u8>>,
+    ) -> Result<C::Ok, AgentError> {
+        self.synchronize().await?;
+        self.late = Some(late);
+        self.write(Vec::new(), command).await?;
+        self.receive(command).await
+    }
+
+    /// Reads what the agent has answered meanwhile, if somebody waits for it.
+    pub(super) async fn settle(&mut self) -> Result<(), AgentError> {
+        match self.late.is_some() {
+            true => self.synchronize().await,
+            false => Ok(()),
+        }
     }
 
     /// Sends `line`, a command, and waits for its answer, which is passed on as it is.
@@ -104,17 +130,9 @@ impl Conversation {
         &mut self,
         command: &'static str,
     ) -> Result<T, AgentError> {
-        let misunderstood = |source| AgentError::Answer { command, source };
         let line = self.line().await?;
-        let answer: Answer = serde_json::from_slice(&line).map_err(misunderstood)?;
-        if let Some(refusal) = answer.error {
-            return Err(AgentError::Refused {
-                command,
-                reason: text(&refusal.desc),
-            });
-        }
-        let answer = answer.answer.unwrap_or(RawValue::NULL);
-        serde_json::from_str(answer.get()).map_err(misunderstood)
+        self.late = None;
+        parse(command, &line)
     }
 
     async fn synchronize(&mut self) -> Result<(), AgentError> {
@@ -127,6 +145,10 @@ impl Conversation {
         loop {
             let line = self.line().await?;
             let Some(delimiter) = line.iter().rposition(|byte| *byte == DELIMITER) else {
+                if let Some(late) = self.late.take() {
+                    // Its receiver may have gone.
+                    let _ = late.send(line);
+                }
                 continue;
             };
             let answer = serde_json::from_slice::<Answer>(&line[delimiter + 1..]);
@@ -135,6 +157,7 @@ impl Conversation {
                 .and_then(|answer| answer.answer?.get().parse().ok());
             if echo == Some(self.number) {
                 self.asked = None;
+                self.late = None;
                 return Ok(());
             }
         }
@@ -172,4 +195,21 @@ impl Conversation {
             }
         }
     }
+}
+
+/// What the agent's `line` answers to `command`.
+pub(super) fn parse<T: DeserializeOwned>(
+    command: &'static str,
+    line: &[u8],
+) -> Result<T, AgentError> {
+    let misunderstood = |source| AgentError::Answer { command, source };
+    let answer: Answer = serde_json::from_slice(line).map_err(misunderstood)?;
+    if let Some(refusal) = answer.error {
+        return Err(AgentError::Refused {
+            command,
+            reason: text(&refusal.desc),
+        });
+    }
+    let answer = answer.answer.unwrap_or(RawValue::NULL);
+    serde_json::from_str(answer.get()).map_err(misunderstood)
 }

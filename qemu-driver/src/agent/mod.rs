@@ -8,10 +8,12 @@
 mod conversation;
 mod error;
 mod info;
+mod late;
 mod network;
 mod size;
 
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use qapi::qga;
@@ -23,6 +25,7 @@ use tokio::time::timeout;
 use conversation::Conversation;
 pub use error::AgentError;
 pub use info::{AgentInfo, OsInfo};
+pub(crate) use late::{Asked, Late};
 pub use network::{Address, Interface};
 
 /// What [`Agent::shutdown`] asks for.
@@ -34,10 +37,10 @@ const REFUSAL: Duration = Duration::from_secs(1);
 /// The longest text from a guest that is kept, in characters.
 const MAX_TEXT: usize = 64;
 
-/// A guest's agent. Calls wait for each other.
-#[derive(Debug)]
+/// A guest's agent. Calls wait for each other; clones are the same agent.
+#[derive(Clone, Debug)]
 pub struct Agent {
-    conversation: Mutex<Conversation>,
+    conversation: Arc<Mutex<Conversation>>,
     bound: Duration,
 }
 
@@ -46,7 +49,7 @@ impl Agent {
     /// within a tokio runtime with I/O and time.
     pub fn new(stream: UnixStream, bound: Duration) -> Result<Self, AgentError> {
         Ok(Self {
-            conversation: Mutex::new(Conversation::new(stream)?),
+            conversation: Arc::new(Mutex::new(Conversation::new(stream)?)),
             bound,
         })
     }
@@ -54,12 +57,16 @@ impl Agent {
     /// Executes one command.
     pub async fn execute<C: qga::QgaCommand>(&self, command: &C) -> Result<C::Ok, AgentError> {
         let call = async { self.conversation.lock().await.execute(command).await };
-        timeout(self.bound, call)
-            .await
-            .map_err(|_| AgentError::Silent {
-                command: C::NAME,
-                bound: self.bound,
-            })?
+        let answer = timeout(self.bound, call).await;
+        answer.map_err(|_| self.silent::<C>())?
+    }
+
+    /// What is said of an agent that does not answer `C`.
+    pub(crate) fn silent<C: qga::QgaCommand>(&self) -> AgentError {
+        AgentError::Silent {
+            command: C::NAME,
+            bound: self.bound,
+        }
     }
 
     /// Executes a command that is only known by name; the answer as it is, which is JSON and nothing

@@ -8,6 +8,7 @@
 
 mod bootstrap;
 mod error;
+mod late;
 mod running;
 
 use std::fmt;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use qapi::qga;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::agent::{Agent, AgentError};
+use crate::agent::{Agent, AgentError, Asked};
 use crate::qmp::{PORTS, Qmp, QmpError};
 pub use error::ExecError;
 pub use running::{Ended, Handle, Running};
@@ -184,7 +185,7 @@ impl Command {
     ///
     /// # Errors
     /// When the guest has no agent that does it, or the machine has no port left; the command was
-    /// not started then.
+    /// not started then, or is ended as soon as an agent that was too slow says that it was.
     pub async fn start(self, guest: Guest<'_>) -> Result<(Running, Streams), ExecError> {
         let place = guest.room.enter(self.urgent)?;
         let number = guest.room.next.fetch_add(1, Ordering::Relaxed);
@@ -224,14 +225,15 @@ impl Command {
             };
             (streams, None)
         };
-        let started = guest
-            .agent
-            .execute(&bootstrap::command(&self, number))
-            .await;
-        match started {
-            Ok(qga::GuestExec { pid }) => Ok((pid, streams, control)),
-            Err(AgentError::Refused { reason, .. }) => Err(ExecError::refused(reason)),
-            Err(error) => Err(error.into()),
+        let command = bootstrap::command(&self, number);
+        match guest.agent.ask(&command).await {
+            Asked::Now(Ok(qga::GuestExec { pid })) => Ok((pid, streams, control)),
+            Asked::Now(Err(AgentError::Refused { reason, .. })) => Err(ExecError::refused(reason)),
+            Asked::Now(Err(error)) => Err(error.into()),
+            Asked::Later(late) => {
+                tokio::spawn(late::end(guest.agent.clone(), late));
+                Err(guest.agent.silent::<qga::guest_exec>().into())
+            }
         }
     }
 }

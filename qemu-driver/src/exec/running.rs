@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::bootstrap::{self, LACKING, helper};
 use super::{Ports, Size, Streams};
-use crate::agent::{Agent, AgentError};
+use crate::agent::{Agent, AgentError, Asked, Late};
+use crate::channels::AGENT_ID;
 use crate::qmp::Event;
 
 /// Time between two questions whether the command has ended: at first, and at most. The guest's end
@@ -26,8 +27,8 @@ const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_se
 /// How long processes that the command left behind keep its streams open.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long an agent may be away, when the command's streams have ended too, until the command is
-/// given up.
+/// How long an agent may be away, its port closed, when the command's streams have ended too, until
+/// the command is given up.
 const AWAY: Duration = Duration::from_secs(30);
 
 /// How often a stream is looked at for whether it was read empty.
@@ -41,7 +42,7 @@ const QUIET_TRIPS: u32 = 3;
 const MAX_DEVICE: u64 = 64;
 
 /// Signals of Linux.
-const KILL: u32 = 9;
+pub(super) const KILL: u32 = 9;
 
 /// A command that was started.
 #[derive(Debug)]
@@ -127,6 +128,10 @@ impl Running {
     pub async fn ended(&mut self, agent: &Agent) -> Ended {
         let mut pause = POLL.0;
         let mut away_since: Option<Instant> = None;
+        let mut late: Option<Late<_>> = None;
+        let question = qga::guest_exec_status {
+            pid: self.handle.pid,
+        };
         loop {
             tokio::select! {
                 () = sleep(pause) => {}
@@ -145,28 +150,41 @@ impl Running {
                 }
             }
             pause = (pause * 2).min(POLL.1);
-            let question = qga::guest_exec_status {
-                pid: self.handle.pid,
+            let asked = match late.take() {
+                Some(late) => late.again(agent).await,
+                None => agent.ask(&question).await,
             };
-            match agent.execute(&question).await {
-                Ok(status) if status.exited => return ended(status),
-                Ok(_) => away_since = None,
-                Err(AgentError::Closed) => return Ended::Lost("the machine ended"),
+            match asked {
+                Asked::Now(Ok(status)) if status.exited => return ended(status),
+                Asked::Now(Ok(_)) => {
+                    away_since = None;
+                    continue;
+                }
+                Asked::Now(Err(AgentError::Closed)) => return Ended::Lost("the machine ended"),
                 // QEMU's words: "PID 1234 does not exist", before 8.2 "Invalid parameter 'pid'".
-                Err(AgentError::Refused { reason, .. })
+                Asked::Now(Err(AgentError::Refused { reason, .. }))
                     if reason.to_ascii_lowercase().contains("pid") =>
                 {
                     return Ended::Lost("the guest's agent was started anew");
                 }
-                Err(error) => {
+                Asked::Now(Err(error)) => {
                     tracing::debug!(%error, "whether a command has ended is unknown");
-                    let since = *away_since.get_or_insert_with(Instant::now);
-                    if self.open.is_empty() && since.elapsed() > AWAY {
-                        return Ended::Lost("the guest's agent does not answer any more");
-                    }
                 }
+                // It may be the command's end, which is told once.
+                Asked::Later(answer) => late = Some(answer),
+            }
+            let since = *away_since.get_or_insert_with(Instant::now);
+            if self.open.is_empty() && since.elapsed() > AWAY && self.is_agent_gone().await {
+                return Ended::Lost("the guest's agent does not answer any more");
             }
         }
+    }
+
+    /// Whether nobody in the guest has the agent's port open. One that has, and is only slow, answers
+    /// some time.
+    async fn is_agent_gone(&self) -> bool {
+        let open = self.ports.qmp.open_ports().await;
+        open.is_ok_and(|open| !open.contains(AGENT_ID))
     }
 
     /// Waits until all that the command has written was read, or `given_up`, then ends the streams.
@@ -245,6 +263,12 @@ impl Running {
 }
 
 impl Handle {
+    /// The command `pid`, without a terminal.
+    pub(super) fn of(pid: i64) -> Self {
+        let terminal = Arc::new(Mutex::new(Terminal::None));
+        Self { pid, terminal }
+    }
+
     /// Sends `signal`, a number of Linux, to the command; SIGKILL also to what it has started.
     ///
     /// # Errors
@@ -300,6 +324,11 @@ impl Handle {
 /// Runs a short script in the guest, and waits for its end so that the agent forgets it.
 async fn run(agent: &Agent, script: &str, arguments: &[&str]) -> Result<(), AgentError> {
     let qga::GuestExec { pid } = agent.execute(&helper(script, arguments)).await?;
+    reap(agent, pid).await
+}
+
+/// Waits for the end of `pid`, which is near, so that the agent forgets it.
+pub(super) async fn reap(agent: &Agent, pid: i64) -> Result<(), AgentError> {
     let mut pause = POLL.0;
     // Longer than any of them takes; what is then left, the agent keeps.
     for _ in 0..8 {
