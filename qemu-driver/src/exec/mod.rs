@@ -10,6 +10,7 @@ mod bootstrap;
 mod error;
 mod late;
 mod running;
+mod signal;
 
 use std::fmt;
 use std::os::unix::net::UnixStream;

@@ -15,6 +15,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::bootstrap::{self, LACKING, helper};
+use super::signal::script;
 use super::{Ports, Size, Streams};
 use crate::agent::{Agent, AgentError, Asked, Late};
 use crate::channels::AGENT_ID;
@@ -274,9 +275,7 @@ impl Handle {
     /// # Errors
     /// When the agent does not do it. A command that has ended already is fine.
     pub async fn kill(&self, agent: &Agent, signal: u32) -> Result<(), AgentError> {
-        const ONE: &str = r#"kill -"$2" "$1""#;
-        const ALL: &str = r#"kill -"$2" -- "-$1" 2>/dev/null || kill -"$2" "$1""#;
-        let script = if signal == KILL { ALL } else { ONE };
+        let script = script(signal == KILL);
         let (pid, signal) = (self.pid.to_string(), signal.to_string());
         run(agent, script, &[&pid, &signal]).await
     }
