@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 
 use super::StdioError;
 
@@ -37,19 +38,19 @@ impl Input {
         })
     }
 
-    /// Reads some bytes; none at the end. Dropping the future loses nothing.
-    pub(crate) async fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
-        self.fifo.read(chunk).await
-    }
-
-    /// The client has no more input: it ends behind what is in the fifo.
-    pub(crate) fn close(&mut self) {
-        self.keeper = None;
-    }
-
-    /// Whether it was closed.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.keeper.is_none()
+    /// Reads some bytes; none at the end, which is behind what was written until `closed` turned
+    /// true. Dropping the future loses nothing.
+    pub(crate) async fn next(
+        &mut self,
+        closed: &mut watch::Receiver<bool>,
+        chunk: &mut [u8],
+    ) -> io::Result<usize> {
+        loop {
+            tokio::select! {
+                count = self.fifo.read(chunk) => return count,
+                _ = closed.wait_for(|closed| *closed), if self.keeper.is_some() => self.keeper = None,
+            }
+        }
     }
 }
 
@@ -66,11 +67,11 @@ mod tests {
         let mut input = Input::open(path).unwrap();
         std::fs::write(path, "first").unwrap();
         std::fs::write(path, " second").unwrap();
-        input.close();
+        let (_closed, mut closed) = watch::channel(true);
         let mut all = Vec::new();
         let mut chunk = [0; 4];
         loop {
-            match input.read(&mut chunk).await.unwrap() {
+            match input.next(&mut closed, &mut chunk).await.unwrap() {
                 0 => break,
                 count => all.extend_from_slice(&chunk[..count]),
             }

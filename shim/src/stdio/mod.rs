@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
 use tokio::sync::{Mutex, broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -67,6 +66,8 @@ const KEPT: usize = 64;
 pub(crate) struct Console {
     output: Mutex<Option<JoinHandle<Sink>>>,
     input: Option<JoinHandle<()>>,
+    /// Turns true when the client has no more input.
+    input_closed: watch::Sender<bool>,
     /// What the machine reads, for all who write.
     writer: Arc<Mutex<WriteHalf<UnixStream>>>,
     /// What the machine prints, for further readers; it ends with the machine.
@@ -94,7 +95,7 @@ impl Console {
         };
         let input = match paths.stdin.as_str() {
             "" => None,
-            path => Some(open_input(path)?),
+            path => Some(Input::open(path)?),
         };
         console.set_nonblocking(true).map_err(StdioError::Console)?;
         let console = UnixStream::from_std(console).map_err(StdioError::Console)?;
@@ -104,11 +105,16 @@ impl Console {
         let readers = sender.downgrade();
         let output = Mutex::new(Some(tokio::spawn(carry_out(reader, sink, sender))));
         let writer = Arc::new(Mutex::new(writer));
-        let input = input.map(|input| tokio::spawn(carry_in(input, writer.clone())));
+        let input_closed = watch::Sender::new(false);
+        let input = input.map(|input| {
+            let closed = input_closed.subscribe();
+            tokio::spawn(carry_in(input, closed, writer.clone()))
+        });
         let closed = watch::Sender::new(false);
         Ok(Self {
             output,
             input,
+            input_closed,
             writer,
             readers,
             stderr: Mutex::new(Some(stderr)),
@@ -127,8 +133,13 @@ impl Console {
         self.writer.lock().await.write_all(bytes).await
     }
 
-    /// The client has no more input.
+    /// The client has no more input: what is on its way is typed yet.
     pub(crate) fn close_input(&self) {
+        self.input_closed.send_replace(true);
+    }
+
+    /// Nobody reads what is typed any more.
+    fn drop_input(&self) {
         if let Some(input) = &self.input {
             input.abort();
         }
@@ -138,7 +149,7 @@ impl Console {
     /// end. A reader that is away (containerd restarts) finds the bytes when it comes back, until
     /// [`Self::close`].
     pub(crate) async fn drain(self: &Arc<Self>) {
-        self.close_input();
+        self.drop_input();
         let Some(mut output) = self.output.lock().await.take() else {
             return;
         };
@@ -166,7 +177,7 @@ impl Console {
 
     /// The container is deleted: nobody will come for its output.
     pub(crate) fn close(&self) {
-        self.close_input();
+        self.drop_input();
         self.closed.send_replace(true);
     }
 }
@@ -202,11 +213,15 @@ async fn carry_out(
 }
 
 /// Moves the client's input to the machine, until one of them ends.
-async fn carry_in(mut input: pipe::Receiver, console: Arc<Mutex<WriteHalf<UnixStream>>>) {
+async fn carry_in(
+    mut input: Input,
+    mut closed: watch::Receiver<bool>,
+    console: Arc<Mutex<WriteHalf<UnixStream>>>,
+) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let moved = async {
-            let count = input.read(&mut chunk).await?;
+            let count = input.next(&mut closed, &mut chunk).await?;
             console.lock().await.write_all(&chunk[..count]).await?;
             Ok::<_, io::Error>(count)
         };
@@ -219,19 +234,6 @@ async fn carry_in(mut input: pipe::Receiver, console: Arc<Mutex<WriteHalf<UnixSt
             }
         }
     }
-}
-
-/// Opens the input's fifo. Opened for writing too, so that it does not end when a client leaves:
-/// only `CloseIO` ends it.
-fn open_input(path: &str) -> Result<pipe::Receiver, StdioError> {
-    pipe::OpenOptions::new()
-        .read_write(true)
-        .open_receiver(path)
-        .map_err(|source| StdioError::Open {
-            stream: "stdin",
-            path: path.to_owned(),
-            source,
-        })
 }
 
 #[cfg(test)]
@@ -311,6 +313,25 @@ mod tests {
             assert_eq!(got, text.as_bytes());
             qemu = back;
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_typed_before_the_input_was_closed_arrives() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = StdioPaths {
+            stdin: fifo(directory.path(), "in"),
+            ..StdioPaths::default()
+        };
+        let (console, mut qemu) = console(&paths).await;
+        std::fs::write(&paths.stdin, "typed").unwrap();
+        console.close_input();
+        let got = tokio::task::spawn_blocking(move || {
+            let mut got = [0; 5];
+            qemu.set_read_timeout(Some(Duration::from_secs(20)))
+                .unwrap();
+            qemu.read_exact(&mut got).map(|()| got)
+        });
+        assert_eq!(&got.await.unwrap().unwrap(), b"typed");
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Process;
+use super::process::Run;
 use crate::stdio::{Input, Sink};
 use crate::task::{Fault, Life};
 
@@ -74,6 +75,31 @@ impl Client {
     }
 }
 
+/// What the client types, if it can.
+pub(super) struct Typed {
+    pub(super) input: Option<Input>,
+    /// Turns true when there is no more of it.
+    pub(super) closed: watch::Receiver<bool>,
+}
+
+impl Typed {
+    /// What the client of `run` types; it is nobody else's from now on.
+    pub(super) fn of(run: &Run, client: &mut Client) -> Self {
+        Self {
+            input: client.stdin.take(),
+            closed: run.process.input_closed(),
+        }
+    }
+
+    /// The next piece; none at the end. A client that cannot type has no end.
+    pub(super) async fn next(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        match &mut self.input {
+            Some(input) => input.next(&mut self.closed, piece).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Moves the client's input to `target`, until one of them ends.
 pub(super) async fn feed(
     mut input: Input,
@@ -82,14 +108,7 @@ pub(super) async fn feed(
 ) {
     let mut chunk = vec![0; CHUNK];
     loop {
-        let count = tokio::select! {
-            count = input.read(&mut chunk) => count,
-            _ = closed.wait_for(|closed| *closed), if !input.is_closed() => {
-                input.close();
-                continue;
-            }
-        };
-        let moved = match count {
+        let moved = match input.next(&mut closed, &mut chunk).await {
             Ok(0) => break,
             Ok(count) => target.write_all(&chunk[..count]).await,
             Err(error) => Err(error),

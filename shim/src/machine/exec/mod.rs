@@ -5,6 +5,7 @@
 //! running after that is told on its standard error, where its caller looks, and by its exit code.
 
 mod client;
+mod console;
 mod guest;
 mod process;
 mod verb;

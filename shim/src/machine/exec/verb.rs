@@ -5,12 +5,11 @@ use std::io;
 use cri_glue::verbs::{self, Connection, Help, Outcome, Verb};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UdpSocket;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
 
-use super::client::{CHUNK, Client, carry, feed};
+use super::client::{CHUNK, Client, Typed, carry, feed};
+use super::console;
 use super::process::Run;
-use crate::stdio::{Console, Input, Sink};
+use crate::stdio::Sink;
 
 /// Exit status of a verb that was not done, and of one with wrong words.
 const FAILED: u32 = 1;
@@ -70,7 +69,14 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
             both_ways(run, client, read, write).await
         }
         Outcome::Connection(Connection::Udp(socket)) => datagrams(run, client, &socket).await,
-        Outcome::Console => console(run, client).await,
+        Outcome::Console => {
+            let terminal = run.process.life.stdio.terminal;
+            if terminal {
+                client.say(console::WELCOME).await;
+            }
+            let typed = Typed::of(run, client);
+            console::attach(&run.target.console, typed, &mut client.stdout, terminal).await
+        }
     };
     match done {
         Ok(()) => 0,
@@ -120,71 +126,16 @@ async fn both_ways(
 
 /// Connects the client with a port that speaks in datagrams, until the client's input ends.
 async fn datagrams(run: &Run, client: &mut Client, socket: &UdpSocket) -> io::Result<()> {
-    let mut closed = run.process.input_closed();
-    let mut input = client.stdin.take();
+    let mut typed = Typed::of(run, client);
     let (mut piece, mut answer) = (vec![0; CHUNK], vec![0; CHUNK]);
     loop {
         tokio::select! {
-            count = next(&mut input, &mut closed, &mut piece) => match count? {
+            count = typed.next(&mut piece) => match count? {
                 0 => return Ok(()),
                 count => drop(socket.send(&piece[..count]).await?),
             },
             count = socket.recv(&mut answer) => {
                 client.stdout.write_all(&answer[..count?]).await?;
-            }
-        }
-    }
-}
-
-/// The next piece of the input; none at its end.
-async fn next(
-    input: &mut Option<Input>,
-    closed: &mut watch::Receiver<bool>,
-    piece: &mut [u8],
-) -> io::Result<usize> {
-    let Some(input) = input else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::select! {
-            count = input.read(piece) => return count,
-            _ = closed.wait_for(|closed| *closed), if !input.is_closed() => input.close(),
-        }
-    }
-}
-
-/// The key that leaves the console of a terminal, Ctrl-], as telnet and virtctl have it.
-const LEAVE: u8 = 0x1d;
-
-/// Connects the client with the serial console, until its input or the machine ends.
-async fn console(run: &Run, client: &mut Client) -> io::Result<()> {
-    let console: &Console = &run.target.console;
-    let Some(mut printed) = console.listen() else {
-        return Ok(());
-    };
-    let terminal = run.process.life.stdio.terminal;
-    if terminal {
-        client
-            .say("Connected with the serial console: Enter wakes it, Ctrl-] leaves it.")
-            .await;
-    }
-    let mut closed = run.process.input_closed();
-    let mut input = client.stdin.take();
-    let mut piece = vec![0; CHUNK];
-    loop {
-        tokio::select! {
-            count = next(&mut input, &mut closed, &mut piece) => {
-                let typed = &piece[..count?];
-                let left = typed.iter().position(|key| terminal && *key == LEAVE);
-                console.write_all(&typed[..left.unwrap_or(typed.len())]).await?;
-                if left.is_some() || typed.is_empty() {
-                    return Ok(());
-                }
-            }
-            chunk = printed.recv() => match chunk {
-                Ok(chunk) => client.stdout.write_all(&chunk).await?,
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return Ok(()),
             }
         }
     }
