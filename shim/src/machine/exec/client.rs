@@ -101,32 +101,34 @@ impl Typed {
 }
 
 /// Moves the client's input to `target`, until one of them ends.
+///
+/// # Errors
+/// When `target` takes no more.
 pub(super) async fn feed(
     mut input: Input,
     mut closed: watch::Receiver<bool>,
     mut target: impl AsyncWrite + Unpin,
-) {
+) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
-        let moved = match input.next(&mut closed, &mut chunk).await {
-            Ok(0) => break,
-            Ok(count) => target.write_all(&chunk[..count]).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = moved {
-            tracing::debug!(%error, "a process takes no more input");
-            break;
+        match input.next(&mut closed, &mut chunk).await {
+            Ok(0) => return Ok(()),
+            Ok(count) => target.write_all(&chunk[..count]).await?,
+            Err(error) => {
+                tracing::debug!(%error, "a process's input cannot be read");
+                return Ok(());
+            }
         }
     }
 }
 
-/// Moves what comes from `source` to `sink`, until `source` ends; the sink again. If the client
-/// leaves, `gone` is called, and the rest of the source is dropped.
+/// Moves what comes from `source` to `sink`, until `source` ends; the sink again, and how the source
+/// ended. If the client leaves, `gone` is called, and the rest of the source is dropped.
 pub(super) async fn carry(
     mut source: impl AsyncRead + Unpin,
     mut sink: Sink,
     gone: impl Fn(),
-) -> Sink {
+) -> (Sink, io::Result<()>) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let read = tokio::select! {
@@ -138,19 +140,23 @@ pub(super) async fn carry(
             }
         };
         let count = match read {
-            Ok(0) => return sink,
+            Ok(0) => return (sink, Ok(())),
             Ok(count) => count,
-            // QEMU left something unread when it ended.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return sink,
-            Err(error) => {
-                tracing::warn!(%error, "a process's output ended badly");
-                return sink;
-            }
+            Err(error) => return (sink, Err(error)),
         };
         if let Err(error) = sink.write_all(&chunk[..count]).await {
             tracing::debug!(%error, "a process's output is lost from here on");
             gone();
             sink = Sink::Nowhere;
         }
+    }
+}
+
+/// How a stream of QEMU's ended: one that it left when it ended is reset if something in it was
+/// unread.
+pub(super) fn left(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => Ok(()),
+        _ => Err(error),
     }
 }

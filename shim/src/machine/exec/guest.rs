@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use vm_api::contract::exit_code::SIGNAL_BASE;
 
-use super::client::{Client, carry, feed};
+use super::client::{Client, carry, feed, left};
 use super::process::{Run, SIGKILL};
 use super::{Process, Target};
 use crate::stdio::{Input, Sink};
@@ -131,10 +131,10 @@ async fn accompany(
         let process = process.clone();
         move || process.hang_up()
     };
-    let out = tokio::spawn(carry(out, take(&mut client.stdout), gone.clone()));
+    let out = tokio::spawn(output(out, take(&mut client.stdout), gone.clone()));
     let errors = errors.map(|errors| {
         let sink = take(&mut client.stderr);
-        tokio::spawn(carry(errors, sink, gone))
+        tokio::spawn(output(errors, sink, gone))
     });
 
     let handle = running.handle();
@@ -169,6 +169,15 @@ async fn accompany(
     Ok(status)
 }
 
+/// Carries what the command writes; the sink again.
+async fn output(source: UnixStream, sink: Sink, gone: impl Fn()) -> Sink {
+    let (sink, ended) = carry(source, sink, gone).await;
+    if let Err(error) = ended.or_else(left) {
+        tracing::warn!(%error, "a command's output ended badly");
+    }
+    sink
+}
+
 /// Feeds the command, and tells it the end of its input; a terminal has none.
 async fn feed_command(
     stdin: Input,
@@ -176,7 +185,9 @@ async fn feed_command(
     mut input: UnixStream,
     terminal: bool,
 ) {
-    feed(stdin, closed, &mut input).await;
+    if let Err(error) = feed(stdin, closed, &mut input).await {
+        tracing::debug!(%error, "a command takes no more input");
+    }
     if !terminal {
         // The command may have ended before.
         drop(input.shutdown().await);

@@ -8,6 +8,7 @@ mod client;
 mod console;
 mod guest;
 mod process;
+mod stream;
 mod verb;
 
 use std::collections::HashMap;

@@ -3,12 +3,12 @@
 use std::io;
 
 use cri_glue::verbs::{self, Connection, Help, Outcome, Verb};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UdpSocket;
 
-use super::client::{CHUNK, Client, Typed, carry, feed};
-use super::console;
+use super::client::{CHUNK, Client, Typed, left};
 use super::process::Run;
+use super::{console, stream};
 use crate::stdio::Sink;
 
 /// Exit status of a verb that was not done, and of one with wrong words.
@@ -62,7 +62,7 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
         }
         Outcome::Stream(stream) => {
             let (read, write) = stream.into_split();
-            both_ways(run, client, read, write).await
+            both_ways(run, client, read, write).await.or_else(left)
         }
         Outcome::Connection(Connection::Tcp(stream)) => {
             let (read, write) = stream.into_split();
@@ -97,31 +97,18 @@ async fn say_all(client: &mut Client, bytes: &[u8]) -> u32 {
     }
 }
 
-/// Connects the client with a stream until the stream ends. The end of the client's input ends the
-/// stream's other half.
+/// Connects the client with a stream until the stream ends.
 async fn both_ways(
     run: &Run,
     client: &mut Client,
-    read: impl tokio::io::AsyncRead + Unpin,
-    mut write: impl tokio::io::AsyncWrite + Unpin,
+    read: impl AsyncRead + Unpin,
+    write: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
-    let closed = run.process.input_closed();
-    let input = client.stdin.take();
-    let inwards = async {
-        let Some(input) = input else {
-            return std::future::pending().await;
-        };
-        feed(input, closed, &mut write).await;
-        // A stream that has ended meanwhile is fine.
-        let _ = write.shutdown().await;
-        std::future::pending::<()>().await;
-    };
+    let typed = Typed::of(run, client);
     let sink = std::mem::replace(&mut client.stdout, Sink::Nowhere);
-    tokio::select! {
-        () = inwards => {}
-        sink = carry(read, sink, || run.process.hang_up()) => client.stdout = sink,
-    }
-    Ok(())
+    let (sink, ended) = stream::join(read, write, typed, sink, || run.process.hang_up()).await;
+    client.stdout = sink;
+    ended
 }
 
 /// Connects the client with a port that speaks in datagrams, until the client's input ends.
