@@ -64,6 +64,24 @@ impl Overhead {
         }
     }
 
+    /// The overhead, with no more of the processors than a `pod` has beyond the limit of the container.
+    ///
+    /// A machine that is resized keeps to that: a limit that shrinks is set on the container first and
+    /// on the pod later, and cgroup v1 refuses a pod less than one of its containers has.
+    pub fn within(self, resources: Option<&LinuxResources>, pod: PodLimits) -> Self {
+        let container = resources.and_then(cpu_limit_millis);
+        let room = match (pod.cpu_millis, container) {
+            (Some(pod), Some(container)) => pod.saturating_sub(container),
+            // Both have one, or neither: the pod gets its limit with the container's.
+            (None, None) => 0,
+            _ => self.cpu_millis,
+        };
+        Self {
+            cpu_millis: self.cpu_millis.min(room),
+            ..self
+        }
+    }
+
     /// The limits of QEMU's control group: those that the pod gives the machine container and the
     /// overhead, within the limits of the pod.
     pub fn add_to(
@@ -201,6 +219,30 @@ mod tests {
             error.contains("355 MiB") && error.contains("podFixed"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn processors_on_top_are_those_that_the_pod_has_beyond() {
+        let overhead = Overhead::of(Accelerator::Kvm);
+        let limited = resources(json!({}), json!({"quota": 50_000, "period": 100_000}));
+        let unlimited = resources(json!({}), json!({}));
+        for (given, pod_millis, expected) in [
+            (Some(&limited), Some(500), 0),
+            (Some(&limited), Some(550), 50),
+            (Some(&limited), Some(2000), CPU_MILLIS),
+            // Another container of the pod has no limit.
+            (Some(&limited), None, CPU_MILLIS),
+            (Some(&unlimited), None, 0),
+            (None, None, 0),
+        ] {
+            let pod = PodLimits {
+                cpu_millis: pod_millis,
+                ..PodLimits::default()
+            };
+            let within = overhead.within(given, pod);
+            assert_eq!(within.cpu_millis, expected, "{pod_millis:?}");
+            assert_eq!(within.memory_bytes, overhead.memory_bytes);
+        }
     }
 
     #[test]

@@ -19,18 +19,35 @@ pub(super) struct Limits {
     bundle: Arc<Bundle>,
     runtime: Runtime,
     accelerator: Accelerator,
+    overhead: Overhead,
 }
 
 impl Limits {
-    /// The limits of the machine of `bundle`.
-    pub(super) fn new(pod: &Pod, bundle: &Arc<Bundle>, accelerator: Accelerator) -> Self {
+    /// The limits of the machine of `bundle`, which was just made.
+    pub(super) fn new(
+        pod: &Pod,
+        bundle: &Arc<Bundle>,
+        accelerator: Accelerator,
+    ) -> Result<Self, Fault> {
         let cgroups_path = bundle.linux().cgroups_path().as_deref();
         let runtime = Runtime::new(&pod.node, &pod.daemon.namespace, cgroups_path);
-        Self {
+        let resources = bundle.linux().resources().as_ref();
+        let overhead = Overhead::of(accelerator).within(resources, pod_limits(bundle)?);
+        Ok(Self {
             bundle: bundle.clone(),
             runtime,
             accelerator,
+            overhead,
+        })
+    }
+
+    /// What of its resources can change later.
+    pub(super) fn changeable(&self) -> LinuxResources {
+        let mut changeable = LinuxResources::default();
+        if let Some(resources) = self.bundle.linux().resources() {
+            merge(&mut changeable, resources);
         }
+        changeable
     }
 
     /// What the container was made with.
@@ -44,27 +61,78 @@ impl Limits {
 
     /// Sets the limits to `wanted`, which are the container's. Blocks.
     pub(super) fn update(&self, wanted: &LinuxResources) -> Result<(), Fault> {
-        let raised = Overhead::of(self.accelerator)
-            .add_to(wanted, self.pod_limits()?, self.accelerator)
-            .map_err(Fault::failed)?;
+        let pod = pod_limits(&self.bundle)?;
+        let raised = self.overhead.add_to(wanted, pod, self.accelerator);
+        let raised = raised.map_err(Fault::failed)?;
         self.runtime
             .update(self.bundle.id(), &self.jail(), &raised)
             .map_err(Fault::failed)
     }
 
-    fn pod_limits(&self) -> Result<PodLimits, Fault> {
-        let path = self.bundle.linux().cgroups_path().as_deref();
-        let Some(pod) = path.map(Cgroup::of_spec).and_then(|cgroup| cgroup.parent()) else {
-            return Ok(PodLimits::default());
-        };
-        Ok(PodLimits {
-            memory_bytes: pod.memory_limit().map_err(Fault::failed)?,
-            cpu_millis: pod.cpu_limit_millis().map_err(Fault::failed)?,
-        })
-    }
-
     /// The OCI bundle that QEMU runs in.
     fn jail(&self) -> PathBuf {
         self.bundle.dir().join(jail::DIRECTORY)
+    }
+}
+
+fn pod_limits(bundle: &Bundle) -> Result<PodLimits, Fault> {
+    let path = bundle.linux().cgroups_path().as_deref();
+    let Some(pod) = path.map(Cgroup::of_spec).and_then(|cgroup| cgroup.parent()) else {
+        return Ok(PodLimits::default());
+    };
+    Ok(PodLimits {
+        memory_bytes: pod.memory_limit().map_err(Fault::failed)?,
+        cpu_millis: pod.cpu_limit_millis().map_err(Fault::failed)?,
+    })
+}
+
+/// Sets in `resources` what `more` says of memory and processors; what it does not say stays.
+pub(super) fn merge(resources: &mut LinuxResources, more: &LinuxResources) {
+    if let Some(more) = more.memory() {
+        let mut memory = resources.memory().unwrap_or_default();
+        memory.set_limit(more.limit().or(memory.limit()));
+        memory.set_reservation(more.reservation().or(memory.reservation()));
+        memory.set_swap(more.swap().or(memory.swap()));
+        resources.set_memory(Some(memory));
+    }
+    if let Some(more) = more.cpu() {
+        let mut cpu = resources.cpu().clone().unwrap_or_default();
+        cpu.set_shares(more.shares().or(cpu.shares()));
+        cpu.set_quota(more.quota().or(cpu.quota()));
+        cpu.set_period(more.period().or(cpu.period()));
+        cpu.set_cpus(more.cpus().clone().or(cpu.cpus().clone()));
+        cpu.set_mems(more.mems().clone().or(cpu.mems().clone()));
+        resources.set_cpu(Some(cpu));
+    }
+    if let Some(more) = more.unified() {
+        let mut unified = resources.unified().clone().unwrap_or_default();
+        unified.extend(more.clone());
+        resources.set_unified(Some(unified));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_an_update_does_not_say_stays() {
+        let resources = |value| serde_json::from_value::<LinuxResources>(value).unwrap();
+        let mut all = resources(json!({
+            "memory": {"limit": 1, "swap": 2}, "cpu": {"quota": 3, "shares": 4},
+            "unified": {"a": "5", "b": "6"}
+        }));
+        merge(&mut all, &LinuxResources::default());
+        let more = json!({
+            "memory": {"limit": 10}, "cpu": {"quota": 30, "period": 31}, "unified": {"b": "60"},
+            "pids": {"limit": 9}
+        });
+        merge(&mut all, &resources(more));
+        let expected = json!({
+            "memory": {"limit": 10, "swap": 2}, "cpu": {"quota": 30, "period": 31, "shares": 4},
+            "unified": {"a": "5", "b": "60"}
+        });
+        assert_eq!(all, resources(expected));
     }
 }

@@ -120,13 +120,14 @@ pub(crate) async fn create(
     };
     let connected = Console::connect(console, &stdio, &request.id, &pod.daemon.namespace).await;
     let agent = Agent::new(agent, AGENT_BOUND).map_err(Fault::failed);
+    let limits = Limits::new(pod, &bundle, accelerator);
     let parts = attached
         .and(connected.map_err(Fault::failed))
         .and_then(|console| {
             let guest = GuestAgent::new(agent?, qmp.clone(), events);
-            Ok((Arc::new(console), guest))
+            Ok((Arc::new(console), guest, limits?))
         });
-    let (console, guest) = match parts {
+    let (console, guest, limits) = match parts {
         Ok(parts) => parts,
         Err(fault) => {
             // Reaped here, because the undoing that follows takes a zombie for a living process.
@@ -135,7 +136,6 @@ pub(crate) async fn create(
             return Err(fault);
         }
     };
-    let limits = Limits::new(pod, &bundle, accelerator);
     let (cpu_millis, memory_bytes) = limits.at_start();
     let start = Start {
         size,

@@ -1,9 +1,10 @@
 //! `Update` of a running machine: its guest follows the container's limits as far as it can.
 //!
 //! What grows gets its limit first and what shrinks loses its limit last, so that the guest is never
-//! killed for a limit that it had no time to follow. Memory changes wholly or not at all. One update at a time; each asks for the whole
-//! again and not for a difference, so that it can be repeated. Every wait is bounded, and the one for
-//! a guest ends soon after its last progress: kubelet comes again.
+//! killed for a limit that it had no time to follow. An update is done wholly or not at all: one that
+//! fails is taken back. One update at a time; each asks for the whole again and not for a difference, so
+//! that it can be repeated. Every wait is bounded, and the one for a guest ends soon after its last
+//! progress: kubelet comes again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::agent::GuestAgent;
-use super::limits::Limits;
-use super::target::{Asked, GuestSize, Start};
+use super::limits::{Limits, merge};
+use super::target::{Asked, GuestSize, Start, Target};
 use crate::task::{Fault, blocking};
 
 /// Time between two looks at how far the guest has come.
@@ -41,8 +42,10 @@ pub(super) struct Resize {
 }
 
 /// What the machine was last asked to be. What it is may differ for a while, after a reboot say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Ordered {
+    /// The container's limits.
+    resources: LinuxResources,
     vcpus: u32,
     /// What the balloon leaves of the memory that it started with, in bytes.
     base: u64,
@@ -58,6 +61,7 @@ impl Resize {
         accelerator: Accelerator,
     ) -> Self {
         let emulated = accelerator == Accelerator::Tcg;
+        let resources = limits.changeable();
         Self {
             qmp,
             guest,
@@ -65,6 +69,7 @@ impl Resize {
             start,
             emulated,
             ordered: Mutex::new(Ordered {
+                resources,
                 vcpus: start.size.vcpus,
                 base: start.size.memory_bytes,
             }),
@@ -78,36 +83,80 @@ impl Resize {
         let target = self.start.target(cpu, memory);
         let target = target.map_err(|refusal| Fault::Invalid(refusal.to_string()))?;
         let before = self.memory().await?;
-        if let Some(size) = target.memory
-            && let Err(fault) = self.shrink(before, size).await
-        {
-            self.restore(before, last.base).await?;
+        if let Err(fault) = self.change(&last, before, target, &wanted).await {
+            if let Err(error) = self.restore(&last, before, target).await {
+                tracing::warn!(%error, "a resize that failed was not taken back wholly");
+            }
             return Err(fault);
         }
-        let limited = async {
-            if let Some(vcpus) = target.vcpus {
-                self.plug(last.vcpus, vcpus).await?;
-            }
-            let limits = self.limits.clone();
-            blocking(move || limits.update(&wanted)).await
-        };
-        if let Err(fault) = limited.await {
-            self.restore(before, last.base).await?;
-            return Err(fault);
+        merge(&mut last.resources, &wanted);
+        last.vcpus = target.vcpus.unwrap_or(last.vcpus);
+        last.base = target.memory.map_or(last.base, |size| size.base);
+        Ok(())
+    }
+
+    async fn change(
+        &self,
+        last: &Ordered,
+        before: GuestMemory,
+        target: Target,
+        wanted: &LinuxResources,
+    ) -> Result<(), Fault> {
+        if let Some(size) = target.memory {
+            self.shrink(before, size).await?;
         }
         if let Some(vcpus) = target.vcpus {
+            self.plug(last.vcpus, vcpus).await?;
+        }
+        self.limit(wanted.clone()).await?;
+        if let Some(vcpus) = target.vcpus {
             self.unplug(last.vcpus, vcpus).await?;
-            last.vcpus = vcpus;
         }
-        let Some(size) = target.memory else {
-            return Ok(());
-        };
-        if let Err(fault) = self.grow(size).await {
-            self.restore(before, last.base).await?;
-            return Err(fault);
+        if let Some(size) = target.memory {
+            self.grow(size).await?;
         }
-        last.base = size.base;
         Ok(())
+    }
+
+    /// Lets the machine have what it had `before` a change to `target` that failed. Containerd forgets
+    /// such a change: who takes it back changes nothing in its eyes, and the machine would not be asked
+    /// again.
+    async fn restore(
+        &self,
+        last: &Ordered,
+        before: GuestMemory,
+        target: Target,
+    ) -> Result<(), Fault> {
+        let grew = target
+            .memory
+            .is_some_and(|size| size.total() > before.held());
+        if !grew {
+            self.limit(last.resources.clone()).await?;
+        }
+        if target.memory.is_some() {
+            self.give_back(before, last.base).await?;
+        }
+        if let Some(vcpus) = target.vcpus {
+            self.plug(vcpus, last.vcpus).await?;
+            self.unplug(vcpus, last.vcpus).await?;
+        }
+        if grew {
+            let now = self.settle(|now| now.held() <= before.held()).await?;
+            if now.held() > before.held() {
+                // Its limit stays where it is: the guest would be killed for what it has.
+                let kept = now.held() >> 20;
+                tracing::warn!(kept, "the guest keeps memory (MiB) of a resize that failed");
+                return Ok(());
+            }
+            self.limit(last.resources.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Sets the limits of the control group.
+    async fn limit(&self, resources: LinuxResources) -> Result<(), Fault> {
+        let limits = self.limits.clone();
+        blocking(move || limits.update(&resources)).await
     }
 
     /// Lets the guest return what it has beyond `size`, all of it or nothing.
@@ -141,9 +190,8 @@ impl Resize {
         Ok(())
     }
 
-    /// Lets the guest have what it had `before` a change that failed. Containerd forgets such a change:
-    /// who takes it back changes nothing in its eyes, and the machine would not be asked again.
-    async fn restore(&self, before: GuestMemory, base: u64) -> Result<(), Fault> {
+    /// Lets the guest have the memory that it had `before`.
+    async fn give_back(&self, before: GuestMemory, base: u64) -> Result<(), Fault> {
         let now = self.memory().await?;
         if now.requested != before.requested {
             let request = self.qmp.request_memory(before.requested).await;

@@ -95,7 +95,9 @@ impl Pod {
 
     /// Writes the bundle of the sandbox.
     pub(crate) fn prepare_sandbox(&self) {
-        self.write_spec("sandbox", &self.spec("sandbox", "sandbox"));
+        let mut spec = self.spec("sandbox", "sandbox");
+        spec["linux"]["resources"]["cpu"] = json!({ "shares": 2 });
+        self.write_spec("sandbox", &spec);
         self.image("sandbox");
     }
 
@@ -286,6 +288,27 @@ impl Pod {
         if inner.request(delete("v3")).await.is_err() {
             inner.request(delete("v2")).await.unwrap();
         }
+    }
+
+    /// Makes the pod's control group with this limit of processors, as kubelet does, on cgroup v1; the
+    /// file that holds it.
+    pub(crate) fn limit_cpu(&self, quota: u32) -> Option<PathBuf> {
+        let group = Path::new("/sys/fs/cgroup/cpu");
+        let group = group.exists().then(|| group.join(&self.name))?;
+        fs::create_dir(&group).unwrap();
+        let file = group.join("cpu.cfs_quota_us");
+        fs::write(&file, quota.to_string()).unwrap();
+        Some(file)
+    }
+
+    /// The limit of processors of container `id`, as cgroup v1 and v2 tell it.
+    pub(crate) fn cpu_quota(&self, id: &str) -> String {
+        let group = Path::new(&self.name).join(id);
+        let read =
+            |root: &str, file: &str| fs::read_to_string(Path::new(root).join(&group).join(file));
+        read("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us")
+            .or_else(|_| read("/sys/fs/cgroup", "cpu.max"))
+            .unwrap()
     }
 
     /// Everything of this pod that is left on the machine but its own directories.

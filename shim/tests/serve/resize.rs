@@ -17,7 +17,10 @@ const MIB: u64 = 1 << 20;
 
 /// A running machine of one vCPU and 64 MiB, with room for 128, and its sandbox.
 async fn machine() -> (Pod, Task, Task, u32) {
-    let pod = Pod::new().await;
+    machine_in(Pod::new().await).await
+}
+
+async fn machine_in(pod: Pod) -> (Pod, Task, Task, u32) {
     pod.prepare_sandbox();
     pod.prepare_machine("vm", Then::Halt);
     let mut spec = pod.spec("vm", "container");
@@ -115,6 +118,41 @@ async fn vcpus_come_with_the_limit_and_go_if_the_guest_lets_them() {
 }
 
 #[tokio::test]
+async fn a_pod_gets_the_limits_that_its_machine_got_before() {
+    let pod = Pod::new().await;
+    let Some(group) = pod.limit_cpu(100_000) else {
+        // cgroup v2 takes a limit of a pod below that of its container.
+        return;
+    };
+    let (pod, sandbox, vm, _) = machine_in(pod).await;
+    for quota in [100_000, 50_000, 20_000] {
+        cpu(&vm, quota).await.unwrap();
+        // Kubelet's next step.
+        fs::write(&group, quota.to_string()).unwrap();
+    }
+    fs::write(&group, "100000").unwrap();
+    cpu(&vm, 100_000).await.unwrap();
+    end(pod, sandbox, vm).await;
+}
+
+#[tokio::test]
+async fn a_resize_that_fails_is_taken_back() {
+    let (pod, sandbox, vm, pid) = machine().await;
+    let quota = pod.cpu_quota("vm");
+    let both = json!({
+        "cpu": { "quota": 150_000, "period": 100_000 }, "memory": { "limit": 128 * MIB }
+    });
+    let error = update(&vm, both).await.unwrap_err();
+    assert!(
+        error.contains("has taken 64 MiB of the 128 MiB") || error.contains("2 processors"),
+        "{error}"
+    );
+    assert_eq!(pod.cpu_quota("vm"), quota);
+    assert!(vcpus(pid) <= 2);
+    end(pod, sandbox, vm).await;
+}
+
+#[tokio::test]
 async fn memory_comes_with_the_limit_and_the_limit_goes_with_the_memory() {
     let (pod, sandbox, vm, _) = machine().await;
     let before = memory_limit(&vm).await;
@@ -130,10 +168,7 @@ async fn memory_comes_with_the_limit_and_the_limit_goes_with_the_memory() {
 
     let error = memory(&vm, 128 * MIB).await.unwrap_err();
     assert!(error.contains("has taken 64 MiB of the 128 MiB"), "{error}");
-    let raised = before.map(|limit| limit + 64 * MIB);
-    assert_eq!(memory_limit(&vm).await, raised);
-
-    // What it was offered and has not taken can be taken back.
+    assert_eq!(memory_limit(&vm).await, before, "all of it is taken back");
     memory(&vm, 64 * MIB).await.unwrap();
     assert_eq!(memory_limit(&vm).await, before);
 
