@@ -91,6 +91,10 @@ impl<'a> Plan<'a> {
         }
         let tap = tap::create(&self.site.tap, self.site.request.queues)?;
         self.tap_behaviour()?;
+        let guest = self.guest.map(Link::V4);
+        if let Some(table) = guest.and_then(|link| self.masquerade(link).link_table()) {
+            firewall::install(netlink, &table)?;
+        }
         let index = link::bring_up(
             netlink,
             &self.site.tap,

@@ -11,7 +11,7 @@ use netlink_socket2::{NetlinkSocket, ReplyError};
 
 use super::{
     expression,
-    rules::{Chain, Family, Hook, Kind, Point, PortSet, Rule, Table},
+    rules::{Chain, Family, Hook, Kind, Point, PortSet, Rule, Set, SourceSet, Table},
 };
 use crate::network::{Port, Protocol};
 
@@ -23,6 +23,13 @@ const SUBSYSTEM: u16 = 10;
 const KEY_TYPE: u32 = 12 << 6 | 13;
 /// Octets of a key: protocol and port, each padded to a register.
 const KEY_SIZE: u32 = 8;
+/// `NFT_SET_TIMEOUT | NFT_SET_EVAL` (linux/netfilter/nf_tables.h).
+const FILLED_BY_RULES: u32 = 0x10 | 0x20;
+
+/// The type `ipv6_addr` likewise, and its octets.
+const ADDRESS_TYPE: u32 = 8;
+const ADDRESS_SIZE: u32 = 16;
+
 /// Ports in one message, so that no netlink attribute passes its limit of 64 KiB.
 const PORTS_PER_MESSAGE: usize = 1000;
 
@@ -53,7 +60,10 @@ impl Batch {
         self.delete_table();
         self.create_table();
         for (id, set) in (1..).zip(&table.sets) {
-            self.create_set(id, set);
+            match set {
+                Set::Ports(set) => self.create_ports(id, set),
+                Set::Sources(set) => self.create_sources(id, set),
+            }
         }
         for chain in &table.chains {
             self.create_chain(chain);
@@ -115,7 +125,7 @@ impl Batch {
         }
     }
 
-    fn create_set(&mut self, id: u32, set: &PortSet) {
+    fn create_ports(&mut self, id: u32, set: &PortSet) {
         let table = self.table.clone();
         let header = header(self.family);
         let mut request = self.creating().op_newset_do(&header);
@@ -129,6 +139,25 @@ impl Batch {
             .push_id(id);
         let ports: Vec<Port> = set.ports.iter().copied().collect();
         self.add_ports(set.name, Some(id), &ports);
+    }
+
+    fn create_sources(&mut self, id: u32, set: &SourceSet) {
+        let table = self.table.clone();
+        let header = header(self.family);
+        let mut request = self.creating().op_newset_do(&header);
+        request
+            .encode()
+            .push_table_bytes(table.as_bytes())
+            .push_name_bytes(set.name.as_bytes())
+            .push_flags(FILLED_BY_RULES)
+            .push_key_type(ADDRESS_TYPE)
+            .push_key_len(ADDRESS_SIZE)
+            .push_id(id)
+            // In the order of the network, which the library does not know of it.
+            .push_timeout((u64::from(set.seconds) * 1000).to_be())
+            .nested_desc()
+            .push_size(set.most)
+            .end_nested();
     }
 
     /// Adds `ports` to a set: one of this batch, by its `id`, or one that is there already. A port

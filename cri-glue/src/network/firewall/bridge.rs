@@ -7,9 +7,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
-    masquerade::{KEPT, LOOPBACK, LOOPBACK_NET, RAW, TO_GUEST, host, rule},
+    antispoof::{LOOPBACK, LOOPBACK_NET, RAW},
+    masquerade::{KEPT, TO_GUEST},
     rules::{
-        Action, Carried, Chain, Device, Family, Hook, Kind, Match, Point, PortSet, Rule, Table,
+        Action, Carried, Chain, Device, Family, Hook, Kind, Match, Point, PortSet, Rule, Set,
+        Table, host, rule,
     },
 };
 use crate::network::{MacAddress, Port};
@@ -61,7 +63,7 @@ impl Bridge<'_> {
         }
         let frames = vec![self.wire(), self.guest()];
         let mut tables = vec![
-            table(Family::Ip, vec![kept], chains),
+            table(Family::Ip, vec![Set::Ports(kept)], chains),
             table(Family::Netdev, vec![], frames),
         ];
         if self.addresses.iter().any(IpAddr::is_ipv6) {

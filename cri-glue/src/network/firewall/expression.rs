@@ -98,8 +98,17 @@ fn push_match<P: Pusher>(list: List<P>, condition: &Match) -> List<P> {
         Match::OutputIsNot(name) => {
             compare(meta(list, MetaKeys::Oifname), CmpOps::Neq, &interface(name))
         }
-        Match::SourceIn(net) => address_in(list, SOURCE_OFFSETS, *net),
-        Match::DestinationIn(net) => address_in(list, DESTINATION_OFFSETS, *net),
+        Match::SourceIn(net) => address(list, SOURCE_OFFSETS, CmpOps::Eq, *net),
+        Match::DestinationIn(net) => address(list, DESTINATION_OFFSETS, CmpOps::Eq, *net),
+        Match::DestinationNotIn(net) => address(list, DESTINATION_OFFSETS, CmpOps::Neq, *net),
+        Match::SourceAmong(set) => {
+            let list = payload(list, NetworkHeader, SOURCE_OFFSETS.1, 16);
+            // The attributes are `NFTA_DYNSET_SET_NAME`, `_OP` (`NFT_DYNSET_OP_UPDATE`) and
+            // `_SREG_KEY`. An address that the set has no room for ends the rule.
+            let name = [set.as_bytes(), &[0]].concat();
+            let key = number(Registers::Reg1 as u32);
+            raw(list, "dynset", &[(1, &name), (3, &number(1)), (4, &key)])
+        }
         Match::IsTcp => protocol(list, CmpOps::Eq, TCP),
         Match::IsTcpSyn => {
             let list = tcp_flags(list, TCP_SYN | TCP_RST);
@@ -416,7 +425,13 @@ fn icmp6_type(message: Icmp6) -> u8 {
 }
 
 /// The address at the offset for its family is in `net`.
-fn address_in<P: Pusher>(list: List<P>, offsets: (u32, u32), net: IpNet) -> List<P> {
+/// Compares the network of an address with `net`.
+fn address<P: Pusher>(
+    list: List<P>,
+    offsets: (u32, u32),
+    operation: CmpOps,
+    net: IpNet,
+) -> List<P> {
     let (offset, netmask, network) = match net {
         IpNet::V4(net) => (
             offsets.0,
@@ -431,5 +446,5 @@ fn address_in<P: Pusher>(list: List<P>, offsets: (u32, u32), net: IpNet) -> List
     };
     let size = u32::try_from(network.len()).expect("addresses are small");
     let list = payload(list, PayloadBase::NetworkHeader, offset, size);
-    compare(mask(list, &netmask), CmpOps::Eq, &network)
+    compare(mask(list, &netmask), operation, &network)
 }

@@ -8,10 +8,13 @@ use std::{
     num::NonZeroU16,
 };
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-
-use super::rules::{Action, Chain, Family, Hook, Icmp6, Kind, Match, Point, PortSet, Rule, Table};
-use crate::network::{GuestNetwork, GuestNetwork6, Inbound, Port, Protocol, guest::ROUTER, tap};
+use super::{
+    antispoof::{self, LOOPBACK_NET},
+    rules::{
+        Action, Chain, Family, Hook, Icmp6, Kind, Match, Point, PortSet, Set, Table, host, rule,
+    },
+};
+use crate::network::{GuestNetwork, GuestNetwork6, Inbound, Port, Protocol, tap};
 
 /// Chain that hands a connection to the guest, unless its port stays with the pod.
 pub(super) const TO_GUEST: &str = "to-guest";
@@ -21,13 +24,6 @@ const TO_RELAY: &str = "to-relay";
 pub(super) const KEPT: &str = "kept";
 /// Set of the ports that the machine was asked to serve.
 const SERVED: &str = "served";
-
-pub(super) const LOOPBACK: &str = "lo";
-pub(super) const LOOPBACK_NET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
-pub(super) const LINK_LOCAL: Ipv6Net =
-    Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
-/// Groups of hosts on one link (RFC 4291, 2.7).
-const LINK_GROUPS: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
 
 /// DHCP is a matter between the guest and us; the pod's network never takes part.
 const DHCP_PORTS: [Port; 2] = [udp(67), udp(68)];
@@ -78,14 +74,16 @@ impl Masquerade<'_> {
                 ports: ports.iter().copied().collect::<BTreeSet<_>>(),
             }),
         };
+        let mut sets: Vec<Set> = [kept].into_iter().chain(served).map(Set::Ports).collect();
         let mut chains = vec![self.hand_over(TO_GUEST, Action::Redirect(self.guest()))];
-        match self.link {
-            Link::V4(_) => chains.push(self.antispoof()),
-            Link::V6 { relay, .. } => {
+        match &self.link {
+            Link::V4(guest) => chains.push(antispoof::ip(self.tap, guest)),
+            Link::V6 { relay, guest, .. } => {
                 let relay = relay.map(Action::RedirectToPort);
                 chains.extend(relay.map(|action| self.hand_over(TO_RELAY, action)));
-                chains.push(self.antispoof6());
+                chains.push(antispoof::ip6(self.tap, guest));
                 chains.push(self.without_redirects());
+                sets.push(antispoof::sources());
             }
         }
         chains.extend([
@@ -98,8 +96,22 @@ impl Masquerade<'_> {
             family,
             name: self.table.to_owned(),
             chains,
-            sets: [kept].into_iter().chain(served).collect(),
+            sets,
         }
+    }
+
+    /// The rules for what the guest says below IP, once there is a tap: it is to be installed before
+    /// that is up.
+    pub(in crate::network) fn link_table(&self) -> Option<Table> {
+        let Link::V4(guest) = &self.link else {
+            return None;
+        };
+        Some(Table {
+            family: Family::Netdev,
+            name: self.table.to_owned(),
+            sets: vec![],
+            chains: vec![antispoof::arp(self.tap, guest)],
+        })
     }
 
     fn guest(&self) -> IpAddr {
@@ -130,76 +142,6 @@ impl Masquerade<'_> {
                 rule([Match::IsTcpUnderWay], Action::Return),
                 rule([Match::PortIn(KEPT)], Action::Return),
                 rule(served, action),
-            ],
-        }
-    }
-
-    /// Loopback addresses are only believed from the loopback interface (`route_localnet` makes the
-    /// kernel lenient on the tap), and the guest speaks for nobody but itself.
-    fn antispoof(&self) -> Chain {
-        let from_anyone = host(Ipv4Addr::UNSPECIFIED);
-        let to_everyone = host(Ipv4Addr::BROADCAST);
-        let dhcp = Match::IsUdp {
-            source: 68,
-            destination: 67,
-        };
-        Chain {
-            name: "antispoof",
-            hook: RAW,
-            rules: vec![
-                rule([Match::InputIs(LOOPBACK.into())], Action::Accept),
-                rule([Match::SourceIn(LOOPBACK_NET.into())], Action::Drop),
-                rule([Match::DestinationIn(LOOPBACK_NET.into())], Action::Drop),
-                rule([Match::InputIsNot(self.tap.into())], Action::Accept),
-                rule([Match::SourceIn(host(self.guest()))], Action::Accept),
-                rule(
-                    [
-                        Match::SourceIn(from_anyone),
-                        Match::DestinationIn(to_everyone),
-                        dhcp,
-                    ],
-                    Action::Accept,
-                ),
-                rule([], Action::Drop),
-            ],
-        }
-    }
-
-    /// The same for IPv6. On the link, a guest has addresses of its own making (RFC 4862), but it is
-    /// not the link's router, nor does it say who is.
-    fn antispoof6(&self) -> Chain {
-        let localhost = || host(Ipv6Addr::LOCALHOST);
-        let on_link = || Match::SourceIn(LINK_LOCAL.into());
-        Chain {
-            name: "antispoof",
-            hook: RAW,
-            rules: vec![
-                rule([Match::InputIs(LOOPBACK.into())], Action::Accept),
-                rule([Match::SourceIn(localhost())], Action::Drop),
-                rule([Match::DestinationIn(localhost())], Action::Drop),
-                rule([Match::InputIsNot(self.tap.into())], Action::Accept),
-                rule([Match::Icmp6Is(Icmp6::RouterAdvertisement)], Action::Drop),
-                rule([Match::Icmp6Is(Icmp6::Redirect)], Action::Drop),
-                rule([Match::SourceIn(host(self.guest()))], Action::Accept),
-                rule([Match::SourceIn(host(ROUTER))], Action::Drop),
-                rule(
-                    [on_link(), Match::DestinationIn(LINK_LOCAL.into())],
-                    Action::Accept,
-                ),
-                rule(
-                    [on_link(), Match::DestinationIn(LINK_GROUPS.into())],
-                    Action::Accept,
-                ),
-                // Looking whether an address is free, before having one.
-                rule(
-                    [
-                        Match::SourceIn(host(Ipv6Addr::UNSPECIFIED)),
-                        Match::DestinationIn(LINK_GROUPS.into()),
-                        Match::IsIcmp6,
-                    ],
-                    Action::Accept,
-                ),
-                rule([], Action::Drop),
             ],
         }
     }
@@ -366,23 +308,6 @@ impl Masquerade<'_> {
             .collect(),
         }
     }
-}
-
-/// Before connections are tracked.
-pub(super) const RAW: Option<Hook> = Some(Hook {
-    kind: Kind::Raw,
-    point: Point::Prerouting,
-});
-
-pub(super) fn rule(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
-    Rule {
-        matches: matches.into(),
-        action,
-    }
-}
-
-pub(super) fn host(address: impl Into<IpAddr>) -> IpNet {
-    address.into().into()
 }
 
 const fn udp(number: u16) -> Port {

@@ -1,6 +1,7 @@
 //! The machine's firewall: one nftables table of each family in the pod's network namespace, installed
 //! and removed as a whole by netlink. The kernel takes all rules of a table or none.
 
+mod antispoof;
 mod batch;
 mod bridge;
 mod expression;

@@ -29,9 +29,26 @@ impl Family {
 pub(in crate::network) struct Table {
     pub(super) family: Family,
     pub(super) name: String,
-    pub(super) sets: Vec<PortSet>,
+    pub(super) sets: Vec<Set>,
     /// Chains that are jumped to come before those that jump.
     pub(super) chains: Vec<Chain>,
+}
+
+/// A set that rules look into.
+#[derive(Clone, Debug)]
+pub(super) enum Set {
+    Ports(PortSet),
+    Sources(SourceSet),
+}
+
+/// A set of senders of IPv6, which rules fill.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SourceSet {
+    pub(super) name: &'static str,
+    /// The most of them at a time.
+    pub(super) most: u32,
+    /// How long one that sends no more is kept.
+    pub(super) seconds: u32,
 }
 
 /// A set of ports, looked up by protocol and destination port.
@@ -98,6 +115,9 @@ pub(super) enum Match {
     OutputIsNot(String),
     SourceIn(IpNet),
     DestinationIn(IpNet),
+    DestinationNotIn(IpNet),
+    /// The sender of IPv6 is in the set of this name, or there is room in it, which it takes.
+    SourceAmong(&'static str),
     IsTcp,
     IsTcpSyn,
     /// A TCP segment that does not begin a connection.
@@ -167,26 +187,38 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table {} {} {{", self.family, self.name)?;
         for set in &self.sets {
-            let ports: Vec<String> = set
-                .ports
-                .iter()
-                .map(|port| {
-                    format!(
-                        "{} . {}",
-                        port.protocol.to_string().to_lowercase(),
-                        port.number
-                    )
-                })
-                .collect();
-            writeln!(
-                f,
-                "\tset {} {{\n\t\ttype inet_proto . inet_service\n\t\telements = {{ {} }}\n\t}}\n",
-                set.name,
-                ports.join(", ")
-            )?;
+            writeln!(f, "{set}")?;
         }
         let chains: Vec<String> = self.chains.iter().map(ToString::to_string).collect();
         writeln!(f, "{}}}", chains.join("\n"))
+    }
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ports(PortSet { name, ports }) => {
+                let port = |port: &Port| {
+                    let protocol = port.protocol.to_string().to_lowercase();
+                    format!("{protocol} . {}", port.number)
+                };
+                let ports: Vec<String> = ports.iter().map(port).collect();
+                writeln!(
+                    f,
+                    "\tset {name} {{\n\t\ttype inet_proto . inet_service\n\t\telements = {{ {} }}\n\t}}",
+                    ports.join(", ")
+                )
+            }
+            Self::Sources(SourceSet {
+                name,
+                most,
+                seconds,
+            }) => writeln!(
+                f,
+                "\tset {name} {{\n\t\ttype ipv6_addr\n\t\tsize {most}\n\t\tflags dynamic,timeout\n\t\t\
+                 timeout {seconds}s\n\t}}"
+            ),
+        }
     }
 }
 
@@ -269,6 +301,10 @@ impl fmt::Display for Match {
             Self::OutputIsNot(name) => write!(f, "oifname != \"{name}\""),
             Self::SourceIn(net) => write!(f, "{} saddr {}", family(*net), short(*net)),
             Self::DestinationIn(net) => write!(f, "{} daddr {}", family(*net), short(*net)),
+            Self::DestinationNotIn(net) => {
+                write!(f, "{} daddr != {}", family(*net), short(*net))
+            }
+            Self::SourceAmong(set) => write!(f, "update @{set} {{ ip6 saddr }}"),
             Self::IsTcp => f.write_str("meta l4proto tcp"),
             Self::IsTcpSyn => f.write_str("tcp flags & (syn | rst) == syn"),
             Self::IsTcpUnderWay => f.write_str("tcp flags & (syn | ack) != syn"),
@@ -321,4 +357,15 @@ fn short(net: IpNet) -> String {
     } else {
         net.to_string()
     }
+}
+
+pub(super) fn rule(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
+    Rule {
+        matches: matches.into(),
+        action,
+    }
+}
+
+pub(super) fn host(address: impl Into<IpAddr>) -> IpNet {
+    address.into().into()
 }

@@ -3,6 +3,7 @@
 use std::{
     io::ErrorKind,
     net::{Ipv4Addr, UdpSocket},
+    time::Duration,
 };
 
 use rustix::net::{AddressFamily, SocketType, ipproto, socket};
@@ -29,6 +30,7 @@ fn arrives(sender: &Netns, from: Ipv4Addr, receiver: &Netns, to: Ipv4Addr) -> bo
 /// It is the rules that prevent what a test sees prevented, not a mistake of the test.
 fn without_rules(bench: &Bench) -> &Netns {
     bench.pod.run("nft delete table ip kubevirt");
+    bench.pod.run("nft delete table netdev kubevirt");
     &bench.pod
 }
 
@@ -64,6 +66,34 @@ fn a_guest_speaks_only_for_itself() {
     let pod = without_rules(&bench);
     assert!(arrives(guest, spoofed[0], pod, GATEWAY));
     assert!(arrives(guest, spoofed[1], &bench.peer, PEER));
+}
+
+/// The kernel's table of neighbours is one for all pods of a node.
+#[test]
+fn a_guest_does_not_fill_the_table_of_neighbours() {
+    if !may_run() {
+        return;
+    }
+    let bench = Bench::new();
+    let Machine { guest, .. } = &bench.machine(|_| {});
+    let invented: Vec<_> = (10..30).map(|last| Ipv4Addr::new(10, 0, 2, last)).collect();
+    for address in &invented {
+        guest.run(&format!("ip addr add {address}/24 dev eth0"));
+    }
+    // Each asks anew who has the gateway's address, and says who asks.
+    let ask = || {
+        for address in &invented {
+            guest.run("ip neigh flush dev eth0");
+            let client = guest.within(|| UdpSocket::bind((*address, 0))).unwrap();
+            client.send_to(b"x", (GATEWAY, 9)).unwrap();
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let neighbours = bench.pod.run("ip neigh show dev tap-eth0 nud all");
+        neighbours.lines().count()
+    };
+    assert!(ask() <= 1);
+    without_rules(&bench);
+    assert!(ask() >= invented.len());
 }
 
 #[test]

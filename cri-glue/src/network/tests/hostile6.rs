@@ -75,6 +75,51 @@ fn a_guest_speaks_only_for_itself() {
     assert!(arrives(guest, spoofed[1], &bench.peer, PEER6));
 }
 
+/// The kernel's table of neighbours is one for all pods of a node.
+#[test]
+fn a_guest_does_not_fill_the_table_of_neighbours() {
+    if !may_run() {
+        return;
+    }
+    let bench = Bench::dual_stack();
+    let Machine { guest, .. } = &bench.machine6(|_| {});
+    let router = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    let scope = index(guest);
+    // A solicitation of the router (RFC 4861, 4.3) by each, with its link's address.
+    let mut question = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    question.extend(router.octets());
+    question.extend([1, 1, 2, 0, 0, 0, 0, 9]);
+    let senders: Vec<_> = (0..100)
+        .map(|last| {
+            let address = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, last);
+            guest.run(&format!("ip addr add {address}/64 dev eth0 nodad"));
+            let socket = icmp(guest);
+            let address = SocketAddrV6::new(address, 0, 0, scope).into();
+            socket2::SockRef::from(&socket).bind(&address).unwrap();
+            socket
+        })
+        .collect();
+    let ask = || {
+        for sender in &senders {
+            let to = SocketAddrV6::new(router, 0, 0, scope);
+            sender.send_to(&question, to).unwrap();
+        }
+        std::thread::sleep(LONG_ENOUGH);
+        let neighbours = bench.pod.run("ip -6 neigh show dev tap-eth0 nud all");
+        neighbours
+            .lines()
+            .filter(|line| line.starts_with("fe80::1:"))
+            .count()
+    };
+    let believed = ask();
+    assert!(believed <= 16, "{believed} neighbours");
+    // Those that it had first still are.
+    assert!(arrives(guest, GUEST6, &bench.peer, PEER6));
+    assert!(ask() <= 16);
+    without_rules(&bench);
+    assert_eq!(ask(), senders.len());
+}
+
 /// Neither by what it sends on its link, nor if a container of the pod makes the kernel trust the
 /// link.
 #[test]
