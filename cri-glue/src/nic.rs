@@ -109,17 +109,21 @@ pub fn attach(
         let request = Request {
             interfaces: machine::pod_interfaces(spec, interface.name),
             primary: index == primary,
-            queues: if model == NicModel::Virtio {
-                pod.queues.clamp(1, MAX_QUEUES)
-            } else {
-                1
-            },
+            queues: queues(model, pod.queues),
             dns: dns.clone(),
             ..request(interface, pod)?
         };
         attach_one(interface, model, &request, pod, record)
     };
     interfaces.iter().enumerate().map(attach).collect()
+}
+
+/// The queues of an interface of `model` in a machine that wants so many for each that can have them.
+fn queues(model: NicModel, wanted: usize) -> usize {
+    match model {
+        NicModel::Virtio => wanted.clamp(1, MAX_QUEUES),
+        _ => 1,
+    }
 }
 
 fn attach_one(
@@ -270,7 +274,22 @@ fn read_dns(path: &Path, identity: &Identity) -> Result<Dns, NicError> {
 mod tests {
     use std::path::Path;
 
-    use super::open_vhost;
+    use qemu_driver::machine::{MAX_QUEUES, NicModel};
+
+    use super::{open_vhost, queues};
+
+    #[test]
+    fn only_virtio_has_several_queues() {
+        for (model, wanted, expected) in [
+            (NicModel::Virtio, 0, 1),
+            (NicModel::Virtio, 4, 4),
+            (NicModel::Virtio, 1000, MAX_QUEUES),
+            (NicModel::E1000, 4, 1),
+            (NicModel::E1000e, 4, 1),
+        ] {
+            assert_eq!(queues(model, wanted), expected, "{model:?} {wanted}");
+        }
+    }
 
     #[test]
     fn packets_are_moved_by_the_kernel_where_it_can() {

@@ -103,9 +103,10 @@ impl<'a> Plan<'a> {
     /// Kernel parameters of the tap, which end with it: it is for `localhost` alone.
     fn tap_behaviour(&self) -> Result<(), NetworkError> {
         let tap = &self.site.tap;
+        let localhost = if self.site.request.primary { "1" } else { "0" };
         for (name, value) in [
             ("forwarding", "0"),
-            ("route_localnet", "1"),
+            ("route_localnet", localhost),
             // The guest's address is still written on the pod's interface.
             ("accept_local", "1"),
             ("accept_redirects", "0"),

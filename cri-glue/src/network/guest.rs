@@ -9,8 +9,11 @@ use super::NetworkError;
 
 /// How the network of one family is chosen.
 struct Custom<N, const TRIED: usize> {
-    /// Networks that are tried in this order when the user asks for none.
+    /// Networks that are tried in this order when the user asks for none, and then those that follow
+    /// each of them.
     candidates: [N; TRIED],
+    /// The network that is so many places behind another one.
+    behind: fn(N, u8) -> N,
     /// Bits of an address in use whose surroundings are taken to be in use too. From inside a pod,
     /// its cluster's networks cannot be seen; but what shares these bits with the pod or with its
     /// name server is likely another pod or service, which the guest must reach.
@@ -21,6 +24,9 @@ struct Custom<N, const TRIED: usize> {
     field: &'static str,
 }
 
+/// Networks that are tried behind each candidate: a machine's interfaces have one each.
+const FOLLOWING: u8 = 16;
+
 /// The first candidate is the field's custom (KubeVirt's and QEMU's); the others come from the
 /// other two private blocks of RFC 1918, so that a cluster which uses one block as a whole leaves
 /// another one free. A /30 holds network, gateway, guest and broadcast address.
@@ -30,6 +36,10 @@ const IPV4: Custom<Ipv4Net, 3> = Custom {
         Ipv4Net::new_assert(Ipv4Addr::new(172, 29, 2, 0), 24),
         Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 202, 0), 24),
     ],
+    behind: |net, places| {
+        let first = net.network().to_bits() + (u32::from(places) << 8);
+        Ipv4Net::new_assert(Ipv4Addr::from_bits(first), net.prefix_len())
+    },
     surroundings: 16,
     longest_prefix: 30,
     field: "vmNetworkCIDR",
@@ -42,6 +52,10 @@ const IPV6: Custom<Ipv6Net, 2> = Custom {
         Ipv6Net::new_assert(Ipv6Addr::new(0xfd10, 0, 2, 0, 0, 0, 0, 0), 120),
         Ipv6Net::new_assert(Ipv6Addr::new(0xfd6b, 0x7662, 2, 0, 0, 0, 0, 0), 120),
     ],
+    behind: |net, places| {
+        let first = net.network().to_bits() + (u128::from(places) << 80);
+        Ipv6Net::new_assert(Ipv6Addr::from_bits(first), net.prefix_len())
+    },
     surroundings: 48,
     longest_prefix: 126,
     field: "vmIPv6NetworkCIDR",
@@ -121,7 +135,10 @@ fn choose<N: Copy + Into<IpNet>, const TRIED: usize>(
             .any(|used| overlap(network, surroundings((*used).into(), custom.surroundings)))
     };
     let Some(wanted) = wanted else {
-        let mut candidates = custom.candidates.into_iter();
+        let mut candidates = (0..FOLLOWING).flat_map(|places| {
+            let behind = move |candidate| (custom.behind)(candidate, places);
+            custom.candidates.map(behind)
+        });
         return candidates
             .clone()
             .find(|candidate| !near(*candidate))
@@ -201,6 +218,17 @@ mod tests {
                 "with {used:?} in use"
             );
         }
+    }
+
+    #[test]
+    fn every_interface_of_a_machine_has_a_network() {
+        let (mut used, mut used6): (Vec<Ipv4Net>, Vec<Ipv6Net>) = (vec![], vec![]);
+        for _ in 0..16 {
+            used.push(GuestNetwork::choose(None, &used).unwrap().network);
+            used6.push(GuestNetwork6::choose(None, &used6).unwrap().network);
+        }
+        assert_eq!(used[3].to_string(), "10.0.3.0/24");
+        assert_eq!(used6[2].to_string(), "fd10:0:3::/120");
     }
 
     #[test]

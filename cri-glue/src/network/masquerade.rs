@@ -191,12 +191,16 @@ impl<'a> Plan<'a> {
 
     /// Kernel parameters of the tap, which end with it.
     fn tap_behaviour(&self) -> Result<(), NetworkError> {
-        let forwards = if self.guest.is_some() { "1" } else { "0" };
+        let switch = |on: bool| if on { "1" } else { "0" };
+        let forwards = self.guest.is_some();
         let ipv4 = [
-            ("forwarding", forwards),
+            ("forwarding", switch(forwards)),
             // Connections to the pod's localhost leave by the tap with a loopback address, until
             // the rules rewrite it.
-            ("route_localnet", forwards),
+            (
+                "route_localnet",
+                switch(forwards && self.site.request.primary),
+            ),
             // The guest does not decide on the pod's routes.
             ("accept_redirects", "0"),
         ];

@@ -66,6 +66,15 @@ fn a_further_network_has_its_bridge() {
     let heard = peer.hear(FURTHER_POD, 8080);
     assert_eq!(heard, Ok(format!("other {FURTHER_PEER}")));
     assert_eq!(bench.peer.hear(POD, 8080), Ok(format!("guest {PEER}")));
+    // And the kernel believes loopback addresses on no other link.
+    let trusting = bench
+        .pod
+        .run("sysctl -n net.ipv4.conf.tap-eth0.route_localnet");
+    assert_eq!(trusting.trim(), "1");
+    let trusting = bench
+        .pod
+        .run("sysctl -n net.ipv4.conf.tap-net1.route_localnet");
+    assert_eq!(trusting.trim(), "0");
     // Nor does one guest get out by the other's interface.
     let heard = machine.guest.hear_within(FURTHER_PEER, 80, LONG_ENOUGH);
     assert!(heard.is_err());
