@@ -39,12 +39,6 @@ pub enum NicError {
         "interface {name}: model {model} is not supported: use virtio, e1000e, e1000 or rtl8139"
     )]
     Model { name: String, model: &'static str },
-    #[error("interface {name}: vmNetworkCIDR {text:?} is not an IPv4 network such as 10.0.2.0/24")]
-    GuestNetwork { name: String, text: String },
-    #[error(
-        "interface {name}: vmIPv6NetworkCIDR {text:?} is not an IPv6 network such as fd10:0:2::/120"
-    )]
-    GuestNetwork6 { name: String, text: String },
     #[error("cannot read the pod's resolver settings {path:?}: {source}")]
     ResolvConf {
         path: std::path::PathBuf,
@@ -201,18 +195,6 @@ fn request(interface: &MachineInterface<'_>, pod: &PodNetwork<'_>) -> Result<Req
             });
         }
     };
-    let guest_network = interface.guest_network.map(|text| {
-        text.parse().map_err(|_| NicError::GuestNetwork {
-            name: name(),
-            text: text.to_owned(),
-        })
-    });
-    let guest_network6 = interface.guest_network6.map(|text| {
-        text.parse().map_err(|_| NicError::GuestNetwork6 {
-            name: name(),
-            text: text.to_owned(),
-        })
-    });
     let inbound = match &interface.inbound {
         machine::Inbound::All => Inbound::All,
         machine::Inbound::Only(ports) => Inbound::Only(ports.iter().map(port).collect()),
@@ -233,8 +215,8 @@ fn request(interface: &MachineInterface<'_>, pod: &PodNetwork<'_>) -> Result<Req
         mac,
         queues: 1,
         primary: false,
-        guest_network: guest_network.transpose()?,
-        guest_network6: guest_network6.transpose()?,
+        guest_network: interface.guest_network,
+        guest_network6: interface.guest_network6,
         inbound,
         others: pod.others.clone(),
         dns: Dns::default(),

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 use std::num::{NonZeroU16, NonZeroU32};
+use std::str::FromStr;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
 
 use super::mac::MacAddress;
@@ -15,6 +17,13 @@ pub const DEFAULT_NETWORK: &str = "default";
 
 /// The pod's own interface, as containerd names it.
 const POD_INTERFACE: &str = "eth0";
+
+/// The most interfaces of a machine: the places that its board keeps for them.
+pub const MAX_INTERFACES: usize = 16;
+
+/// The longest prefixes of a guest's private network, which has to hold the gateway and the guest
+/// beside the addresses that stand for all.
+const LONGEST_PREFIXES: (u8, u8) = (30, 126);
 
 /// Digits of a network's digest in the name of its interface: KubeVirt's, which leaves the name
 /// short enough for what is derived from it.
@@ -105,10 +114,10 @@ pub struct MachineInterface<'a> {
     pub inbound: Inbound,
     /// Place in the order of boot devices.
     pub boot_order: Option<NonZeroU32>,
-    /// The guest's private network in CIDR notation, where the spec says so.
-    pub guest_network: Option<&'a str>,
+    /// The guest's private network, where the spec says so.
+    pub guest_network: Option<Ipv4Net>,
     /// The same for IPv6.
-    pub guest_network6: Option<&'a str>,
+    pub guest_network6: Option<Ipv6Net>,
 }
 
 /// The interfaces of the spec; one to the pod network if it lists none, unless
@@ -129,6 +138,13 @@ pub fn interfaces(
     }
     let mut interfaces = Vec::new();
     let mut errors = Vec::new();
+    if listed.len() > MAX_INTERFACES {
+        let message = format!(
+            "{} interfaces are too many: a machine has at most {MAX_INTERFACES}",
+            listed.len()
+        );
+        errors.push(FieldError::new("domain.devices.interfaces", message));
+    }
     for (index, interface) in listed.iter().enumerate() {
         match read(
             spec,
@@ -194,7 +210,8 @@ fn read<'a>(
     let network = spec
         .networks
         .iter()
-        .find(|network| network.name == interface.name);
+        .enumerate()
+        .find(|(_, network)| network.name == interface.name);
     if network.is_none() {
         let message = format!(
             "no network is called `{}`: add it to networks",
@@ -233,7 +250,21 @@ fn read<'a>(
     } else {
         Inbound::Only(ports)
     };
-    let pod = network.and_then(|network| network.pod.as_ref());
+    let pod = network.and_then(|(index, network)| Some((index, network.pod.as_ref()?)));
+    let (mut guest_network, mut guest_network6) = (None, None);
+    if let Some((index, pod)) = pod {
+        let field = |name: &str| format!("networks[{index}].pod.{name}");
+        let (longest, longest6) = LONGEST_PREFIXES;
+        let (text, text6) = (&pod.vm_network_cidr, &pod.vm_i_pv6_network_cidr);
+        let prefix = |net: &Ipv4Net| net.prefix_len() <= longest;
+        guest_network = cidr(text.as_deref(), "10.0.2.0/24", prefix)
+            .map_err(|message| note(FieldError::new(field("vmNetworkCIDR"), message)))
+            .unwrap_or_default();
+        let prefix = |net: &Ipv6Net| net.prefix_len() <= longest6;
+        guest_network6 = cidr(text6.as_deref(), "fd10:0:2::/120", prefix)
+            .map_err(|message| note(FieldError::new(field("vmIPv6NetworkCIDR"), message)))
+            .unwrap_or_default();
+    }
     match (errors.is_empty(), binding) {
         (true, Some(binding)) => Ok(MachineInterface {
             name: &interface.name,
@@ -242,14 +273,30 @@ fn read<'a>(
             mac,
             inbound,
             boot_order,
-            guest_network: pod
-                .and_then(|pod| pod.vm_network_cidr.as_deref())
-                .filter(|cidr| !cidr.is_empty()),
-            guest_network6: pod
-                .and_then(|pod| pod.vm_i_pv6_network_cidr.as_deref())
-                .filter(|cidr| !cidr.is_empty()),
+            guest_network,
+            guest_network6,
         }),
         _ => Err(errors),
+    }
+}
+
+/// The network that `text` means, which must be large enough for two; what is wrong with it.
+fn cidr<N: FromStr>(
+    text: Option<&str>,
+    example: &str,
+    is_large_enough: impl Fn(&N) -> bool,
+) -> Result<Option<N>, String> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    match text.parse() {
+        Ok(net) if is_large_enough(&net) => Ok(Some(net)),
+        Ok(_) => Err(format!(
+            "`{text}` is too small for the gateway and the guest: use a shorter prefix, as in {example}"
+        )),
+        Err(_) => Err(format!(
+            "`{text}` is not a network: use an address and a prefix length, as in {example}"
+        )),
     }
 }
 
@@ -307,7 +354,74 @@ fn read_port(port: &Port, path: &str) -> Result<MachinePort, FieldError> {
 mod tests {
     use serde_json::json;
 
-    use super::pod_interfaces;
+    use super::{MAX_INTERFACES, interfaces, pod_interfaces};
+
+    #[test]
+    fn a_guests_own_network_is_a_network() {
+        let said = |pod: serde_json::Value| {
+            let spec = json!({
+                "domain": { "devices": { "interfaces": [{ "name": "a" }] } },
+                "networks": [{ "name": "a", "pod": pod }]
+            });
+            let spec = serde_json::from_value(spec).unwrap();
+            let interfaces = interfaces(&spec);
+            interfaces
+                .map(|all| {
+                    let net = all[0].guest_network.map(|net| net.to_string());
+                    net.or(all[0].guest_network6.map(|net| net.to_string()))
+                })
+                .map_err(|errors| errors[0].to_string())
+        };
+        assert_eq!(said(json!({})), Ok(None));
+        assert_eq!(said(json!({ "vmNetworkCIDR": "" })), Ok(None));
+        for good in ["10.0.2.0/24", "192.0.2.4/30"] {
+            assert_eq!(
+                said(json!({ "vmNetworkCIDR": good })),
+                Ok(Some(good.into()))
+            );
+        }
+        let good = "fd10:0:2::/126";
+        assert_eq!(
+            said(json!({ "vmIPv6NetworkCIDR": good })),
+            Ok(Some(good.into()))
+        );
+        for (field, bad, expected) in [
+            ("vmNetworkCIDR", "bogus", "not a network"),
+            ("vmNetworkCIDR", "10.0.2.0", "not a network"),
+            ("vmNetworkCIDR", "fd10::/64", "not a network"),
+            ("vmNetworkCIDR", "10.0.2.0/31", "too small"),
+            ("vmIPv6NetworkCIDR", "10.0.2.0/24", "not a network"),
+            ("vmIPv6NetworkCIDR", "fd10::/127", "too small"),
+        ] {
+            let error = said(json!({ field: bad })).unwrap_err();
+            let path = format!("networks[0].pod.{field}");
+            assert!(error.contains(&path) && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_machine_has_so_many_interfaces() {
+        let count = |count: usize| {
+            let names: Vec<_> = (0..count).map(|index| format!("n{index}")).collect();
+            let interfaces: Vec<_> = names.iter().map(|name| json!({ "name": name })).collect();
+            let multus = json!({ "networkName": "x" });
+            let network = |name| json!({ "name": name, "multus": multus });
+            let networks: Vec<_> = names.iter().map(network).collect();
+            let spec = json!({
+                "domain": { "devices": { "interfaces": interfaces } }, "networks": networks
+            });
+            let spec = serde_json::from_value(spec).unwrap();
+            super::interfaces(&spec).map(|all| all.len())
+        };
+        assert_eq!(count(MAX_INTERFACES), Ok(MAX_INTERFACES));
+        let errors = count(MAX_INTERFACES + 1).unwrap_err();
+        assert_eq!(errors.len(), 1);
+        let error = errors[0].to_string();
+        assert!(
+            error.contains("at most 16") && error.contains("domain.devices.interfaces"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn interfaces_of_the_pod_are_found_by_their_networks() {

@@ -19,8 +19,8 @@ pub use filesystems::{
 };
 pub use firmware::{Bootloader, bootloader};
 pub use interfaces::{
-    Binding, DEFAULT_NETWORK, Inbound, InterfaceModel, MachineInterface, MachinePort, Protocol,
-    interfaces, pod_interfaces,
+    Binding, DEFAULT_NETWORK, Inbound, InterfaceModel, MAX_INTERFACES, MachineInterface,
+    MachinePort, Protocol, interfaces, pod_interfaces,
 };
 pub use mac::{MacAddress, MacError};
 pub use memory::{guest_memory_bytes, max_guest_memory_bytes};
