@@ -154,6 +154,10 @@ fn words(command: &Command) -> Vec<String> {
                 .map(|(name, value)| format!("{name}={value}")),
         );
     }
+    if command.args.first().is_some_and(|name| name.contains('=')) {
+        // A program of such a name, if there is one; `env` would take it for a variable.
+        words.extend(["sh", "-c", r#"exec "$@""#, "sh"].map(str::to_owned));
+    }
     words.extend(command.args.iter().cloned());
     words
 }
@@ -235,6 +239,26 @@ mod tests {
         let output = shell(&["-c".into(), script, "sh".into(), "no-such-command".into()]);
         assert_eq!(output.status.code(), Some(127));
         assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-command"));
+    }
+
+    #[test]
+    fn a_command_is_no_variable() {
+        for user in ["", "root"] {
+            for env in [vec![], vec![("A".to_owned(), "1".to_owned())]] {
+                let script = format!("directory=/ user={user}; {BECOME}");
+                let mut arguments = vec!["-c".to_owned(), script, "sh".to_owned()];
+                let command = Command {
+                    env,
+                    ..of(&["B=2", "true"])
+                };
+                arguments.extend(words(&command));
+                let output = shell(&arguments);
+                assert_eq!(output.status.code(), Some(127), "{output:?}");
+                assert!(output.stdout.is_empty(), "{output:?}");
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(said.contains("B=2: not found"), "{said}");
+            }
+        }
     }
 
     #[test]
