@@ -12,7 +12,7 @@ use std::path::Path;
 
 use qemu_driver::Qmp;
 use qemu_driver::agent::{Agent, AgentError};
-use qemu_driver::qmp::{QmpError, RunState};
+use qemu_driver::qmp::{Picture, QmpError, RunState};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
@@ -34,8 +34,10 @@ pub struct Target<'a> {
 /// What a verb gives.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A text, or the bytes of a picture.
+    /// A text.
     Bytes(Vec<u8>),
+    /// A picture of the display.
+    Picture(Picture),
     /// A stream of bytes both ways, until one side ends it.
     Stream(UnixStream),
     /// The same by network.
@@ -107,7 +109,7 @@ impl Verb {
             Self::Screenshot => qmp
                 .screenshot()
                 .await
-                .map(Outcome::Bytes)
+                .map(Outcome::Picture)
                 .map_err(no_display),
             Self::Vnc { number } => {
                 let (ours, qemus) =

@@ -57,4 +57,8 @@ pub enum QmpError {
     /// QEMU runs a machine type that is not of the q35 family.
     #[error("QEMU runs the machine type {0}, which is none of ours")]
     MachineType(String),
+
+    /// Others have not read theirs yet.
+    #[error("{0} pictures of the display are being read already: read or end one of them first")]
+    Pictures(usize),
 }

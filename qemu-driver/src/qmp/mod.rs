@@ -9,6 +9,7 @@
 mod connection;
 mod error;
 mod event;
+mod picture;
 mod plug;
 mod size;
 mod stats;
@@ -19,13 +20,14 @@ use std::time::Duration;
 
 use qapi::qmp;
 use serde::Deserialize;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::machine::MachineType;
 use crate::version::Version;
 use connection::Connection;
 pub use error::QmpError;
 pub use event::{Ending, Event};
+pub use picture::Picture;
 pub use plug::PORTS;
 pub use size::{AvailableMemory, GuestMemory, VcpuPlace};
 pub use stats::DiskStats;
@@ -38,6 +40,8 @@ pub use qapi::qmp::RunState;
 pub struct Qmp {
     connection: Arc<Connection>,
     version: Version,
+    /// Places for pictures that are being read.
+    pictures: Arc<Semaphore>,
 }
 
 /// QEMU's greeting, the first line of a monitor.
@@ -84,6 +88,7 @@ impl Qmp {
             Self {
                 connection: Arc::new(connection),
                 version,
+                pictures: Arc::new(Semaphore::new(picture::PICTURES)),
             },
             events,
         ))

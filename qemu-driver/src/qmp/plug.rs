@@ -1,12 +1,9 @@
-//! What is plugged into a running machine by descriptor: serial ports, viewers of its display, and
-//! pictures of it.
+//! What is plugged into a running machine by descriptor: serial ports, and viewers of its display.
 
 use std::collections::HashSet;
-use std::io::{self, Read, Seek};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use qapi::qmp;
 use serde::Serialize;
 use serde_json::json;
@@ -17,9 +14,6 @@ use crate::args::SERIAL_PORTS;
 
 /// Serial ports that can be plugged in at once, beside the agent's.
 pub const PORTS: usize = SERIAL_PORTS as usize - 2;
-
-/// The most bytes of a picture: more than any display has.
-const MAX_PICTURE: u64 = 32 << 20;
 
 /// Longest pause before a backend that is still in use is tried again.
 const BUSY: Duration = Duration::from_secs(1);
@@ -50,19 +44,6 @@ struct AddSocket<'a> {
 impl qapi::Command for AddSocket<'_> {
     type Ok = serde_json::Value;
     const NAME: &'static str = "chardev-add";
-    const ALLOW_OOB: bool = false;
-}
-
-/// The command `screendump` with the format, which 7.2 knows too.
-#[derive(Serialize)]
-struct ScreenDump {
-    filename: String,
-    format: &'static str,
-}
-
-impl qapi::Command for ScreenDump {
-    type Ok = qapi::Empty;
-    const NAME: &'static str = "screendump";
     const ALLOW_OOB: bool = false;
 }
 
@@ -150,45 +131,4 @@ impl Qmp {
         };
         self.execute(&viewer).await.map(drop)
     }
-
-    /// What the machine's display shows, as a PNG.
-    pub async fn screenshot(&self) -> Result<Vec<u8>, QmpError> {
-        let socket = QmpError::Socket;
-        let errno = |error: nix::Error| QmpError::Socket(error.into());
-        let picture = memfd_create(c"screenshot", MFdFlags::MFD_CLOEXEC).map_err(errno)?;
-        let path = format!("/proc/self/fd/{}", picture.as_raw_fd());
-        // QEMU takes one of just the access that it wants.
-        let writable = std::fs::OpenOptions::new()
-            .write(true)
-            .open(path)
-            .map_err(socket)?;
-        let command = qmp::add_fd {
-            fdset_id: None,
-            opaque: None,
-        };
-        let descriptor = Some(writable.as_fd());
-        let set = self.connection.execute_with(&command, descriptor).await?;
-        drop(writable);
-        let dump = ScreenDump {
-            filename: format!("/dev/fdset/{}", set.fdset_id),
-            format: "png",
-        };
-        let dumped = self.connection.execute(&dump).await;
-        let forget = qmp::remove_fd {
-            fdset_id: set.fdset_id,
-            fd: Some(set.fd),
-        };
-        // Unless QEMU has closed it by itself.
-        drop(self.execute(&forget).await);
-        dumped?;
-        read_all(picture).map_err(socket)
-    }
-}
-
-fn read_all(file: OwnedFd) -> io::Result<Vec<u8>> {
-    let mut file = std::fs::File::from(file);
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.take(MAX_PICTURE).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

@@ -207,3 +207,20 @@ async fn the_monitor_reports_refusals_and_late_answers_do_no_harm() {
         tokio::time::timeout(LONG, state).await.unwrap().unwrap();
     }
 }
+
+#[tokio::test]
+async fn pictures_are_read_a_few_at_a_time() {
+    let guest = Guest::booted(machine().with_display()).await;
+    let mut first = guest.qmp.screenshot().await.unwrap();
+    let second = guest.qmp.screenshot().await.unwrap();
+    let error = guest.qmp.screenshot().await.unwrap_err().to_string();
+    assert!(
+        error.contains("2 pictures of the display are being read"),
+        "{error}"
+    );
+    let mut begin = [0; 8];
+    std::io::Read::read_exact(&mut first, &mut begin).unwrap();
+    assert_eq!(&begin, b"\x89PNG\r\n\x1a\n");
+    drop(second);
+    guest.qmp.screenshot().await.unwrap();
+}

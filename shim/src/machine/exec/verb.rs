@@ -1,8 +1,9 @@
 //! A verb on the machine.
 
-use std::io;
+use std::io::{self, Read};
 
 use cri_glue::verbs::{self, Connection, Help, Outcome, Verb};
+use qemu_driver::qmp::Picture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UdpSocket;
 
@@ -53,6 +54,7 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
     };
     let done = match outcome {
         Outcome::Bytes(bytes) => return say_all(client, &bytes).await,
+        Outcome::Picture(picture) => return show(client, picture).await,
         Outcome::PowerButton(said) => {
             if let Err(error) = run.target.button.press_once().await {
                 client.say(&error.to_string()).await;
@@ -93,6 +95,25 @@ async fn say_all(client: &mut Client, bytes: &[u8]) -> u32 {
         Err(error) => {
             tracing::debug!(%error, "a verb's answer was not read");
             FAILED
+        }
+    }
+}
+
+/// Gives the client a picture, as fast as it takes it.
+async fn show(client: &mut Client, mut picture: Picture) -> u32 {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        // It is in memory already.
+        match picture.read(&mut chunk) {
+            Ok(0) => return 0,
+            Ok(count) => match say_all(client, &chunk[..count]).await {
+                0 => {}
+                failed => return failed,
+            },
+            Err(error) => {
+                client.say(&format!("the picture: {error}")).await;
+                return FAILED;
+            }
         }
     }
 }
