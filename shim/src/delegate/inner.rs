@@ -19,13 +19,14 @@ use tokio::time::timeout;
 use super::leftover;
 use super::link::Link;
 use super::program::{InnerError, Program};
+use super::stray;
 use crate::frame::Dialect;
 
 /// Longest time for the inner shim to end after `Shutdown`, as containerd gives.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Its directory within the sandbox's bundle.
-const HOME: &str = "ordinary";
+pub(super) const HOME: &str = "ordinary";
 
 #[derive(Default)]
 struct State {
@@ -133,19 +134,26 @@ impl InnerShim {
             path: home.clone(),
             source,
         })?;
-        let answer = self.program.start(&self.id, &home, &input).await?;
+        let link = self.connect(&home, &input).await;
+        match &link {
+            Ok(link) => {
+                let (pid, address) = (link.process.pid(), &link.address);
+                tracing::info!(pid, address, "started the node's own shim");
+            }
+            // What it had started by then would stay behind.
+            Err(_) => drop(tokio::task::spawn_blocking(move || stray::end(&home)).await),
+        }
+        link
+    }
+
+    async fn connect(&self, home: &Path, input: &[u8]) -> Result<Link, InnerError> {
+        let answer = self.program.start(&self.id, home, input).await?;
         let address = answer.address.clone();
         let link = Link::connect(answer, &self.program.daemon().namespace).await;
-        let link = link.map_err(|error| InnerError::Connect {
+        link.map_err(|error| InnerError::Connect {
             program: self.program.path.clone(),
             reason: format!("{error} (at {address})"),
-        })?;
-        tracing::info!(
-            pid = link.process.pid(),
-            address,
-            "started the node's own shim"
-        );
-        Ok(link)
+        })
     }
 }
 

@@ -9,8 +9,10 @@ use containerd_shim::Flags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use super::inner::HOME;
 use super::link::Link;
 use super::program::{InnerError, Program};
+use super::stray;
 use crate::task::Daemon;
 
 /// The note in a bundle.
@@ -48,6 +50,10 @@ pub(super) fn note(bundle: &Path, link: &Link, program: &Path) -> Result<(), Inn
 /// Cleans up after the ordinary container of `bundle`, if it is one. With a living server there is
 /// nothing to do: it was asked already.
 pub(crate) fn clean_up(flags: &Flags, bundle: &Path, alive: bool) -> Result<(), InnerError> {
+    if !alive {
+        // The server may have been killed before it made its note.
+        stray::end(&bundle.join(HOME));
+    }
     let path = bundle.join(FILE);
     let note = fs::read(&path).and_then(|json| Ok(serde_json::from_slice::<Note>(&json)?));
     let note = match note {

@@ -10,6 +10,7 @@ mod inner;
 mod leftover;
 mod link;
 mod program;
+mod stray;
 
 pub(crate) use container::create;
 pub(crate) use inner::InnerShim;

@@ -201,3 +201,29 @@ async fn a_container_that_cannot_be_is_refused_and_leaves_nothing() {
     sandbox.finish().await;
     pod.assert_clean().await;
 }
+
+#[tokio::test]
+async fn a_shim_that_is_too_slow_to_start_does_not_stay_behind() {
+    let pod = Pod::new().await;
+    // The node's own, which is there but does not say so in time.
+    let slow = pod.path("slow-shim");
+    let script = "#!/bin/sh\ncontainerd-shim-runc-v2 \"$@\" > /dev/null\nexec sleep 60\n";
+    std::fs::write(&slow, script).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&slow, executable).unwrap();
+    pod.configure(&format!("[runtime]\nordinary-shim = {slow:?}\n"));
+    let sandbox = sandbox(&pod).await;
+    pod.prepare_ordinary("first", "true");
+    let first = pod.start("first").await;
+    let error = first.create("").await.unwrap_err().to_string();
+    assert!(error.contains("start took more than 10 s"), "{error}");
+    let left = pod.processes();
+    let left: Vec<_> = left
+        .iter()
+        .filter(|(_, line)| line.contains("shim-runc"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    first.shutdown().await;
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}

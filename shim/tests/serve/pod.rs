@@ -71,6 +71,15 @@ impl Pod {
         }
     }
 
+    /// Says more in the node's configuration, a section of which may be there already.
+    pub(crate) fn configure(&self, more: &str) {
+        let path = self.path("config.toml");
+        let config = fs::read_to_string(&path).unwrap();
+        let section = more.lines().next().unwrap();
+        assert!(config.contains(section), "{config}");
+        fs::write(&path, config.replacen(&format!("{section}\n"), more, 1)).unwrap();
+    }
+
     /// A file or directory of the pod's.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
