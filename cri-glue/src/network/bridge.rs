@@ -16,6 +16,7 @@ use super::{
     dhcp::{DhcpServer, Lease},
     firewall::{self, Bridge, Local},
     link::{self, LocalAddress},
+    pod::Way,
     setup::Site,
     sysctl::Sysctl,
     tap,
@@ -50,8 +51,15 @@ impl<'a> Plan<'a> {
     pub(super) fn undo(&self) -> NetworkUndo {
         NetworkUndo {
             addresses: self.taken_over().into_iter().collect(),
+            listening: self.starts_to_listen().then(|| self.site.pod.name.clone()),
             ..self.site.undo(&self.table)
         }
+    }
+
+    /// Some interfaces (macvlan) take in only what is for their own host, and for the groups that it
+    /// has joined.
+    fn starts_to_listen(&self) -> bool {
+        !self.site.pod.hears_all_groups
     }
 
     fn taken_over(&self) -> Option<LocalAddress> {
@@ -87,6 +95,9 @@ impl<'a> Plan<'a> {
         for table in rules.tables() {
             firewall::install(netlink, &table)?;
         }
+        if self.starts_to_listen() {
+            link::hear_all_groups(netlink, &site.pod.name, true)?;
+        }
         let own: &[IpNet] = match self.address {
             Some(_) => &[IpNet::V4(Ipv4Net::new_assert(POD, 32))],
             None => &[],
@@ -116,21 +127,29 @@ impl<'a> Plan<'a> {
         Sysctl::new(format!("ipv6/conf/{tap}/disable_ipv6"), "1").write_if_there()
     }
 
-    /// What the network plugin told the pod.
+    /// What the network plugin told the pod. Who shares the address's prefix is a neighbour of the
+    /// guest's only where the pod says so: plugins that make a link to their node alone (ptp, Calico)
+    /// route that prefix too.
     fn lease(&self, net: Ipv4Net) -> Lease {
         let ways = &self.site.pod.ways;
         let default = ways.iter().find(|way| way.destination.prefix_len() == 0);
         let router = default.and_then(|way| way.gateway);
-        let plain =
-            |destination: &Ipv4Net| *destination == net.trunc() || destination.prefix_len() == 0;
-        let on_link = router.is_none_or(|router| net.contains(&router));
-        let routes = if ways.iter().all(|way| plain(&way.destination)) && on_link {
+        let is_link = |way: &&Way| way.destination == net.trunc() && way.gateway.is_none();
+        let network = match ways.iter().find(is_link) {
+            Some(link) => link.destination,
+            None => Ipv4Net::new_assert(net.addr(), 32),
+        };
+        let mut others = ways.iter().filter(|way| !is_link(way));
+        let plain = others.clone().all(|way| way.destination.prefix_len() == 0);
+        let on_link = router.is_none_or(|router| network.contains(&router));
+        let routes = if plain && on_link {
             vec![]
         } else {
             // With these, clients ignore the router option (RFC 3442); 0.0.0.0 is the link itself.
-            let others = ways.iter().filter(|way| way.destination != net.trunc());
             let gateway = |gateway: Option<Ipv4Addr>| gateway.unwrap_or(Ipv4Addr::UNSPECIFIED);
-            let routes = others.map(|way| (way.destination, gateway(way.gateway)));
+            let routes = others
+                .by_ref()
+                .map(|way| (way.destination, gateway(way.gateway)));
             let mut routes: Vec<_> = routes.collect();
             // Clients take them in this order: the way to a gateway comes before what goes by it.
             routes.sort_by_key(|(destination, _)| Reverse(destination.prefix_len()));
@@ -139,7 +158,7 @@ impl<'a> Plan<'a> {
         Lease {
             mac: self.site.mac,
             guest: GuestNetwork {
-                network: net.trunc(),
+                network,
                 gateway: POD,
                 address: net.addr(),
             },

@@ -98,6 +98,33 @@ fn set_up(netlink: &mut NetlinkSocket, index: i32, mtu: u32) -> Result<(), Reply
     netlink.request(&request)?.recv_ack()
 }
 
+/// Lets the interface `name` take in what is sent to any group of hosts, as a port of a bridge does, or
+/// no longer: which groups a guest has joined, it does not know. An interface that is gone takes in
+/// nothing.
+pub(super) fn hear_all_groups(
+    netlink: &mut NetlinkSocket,
+    name: &str,
+    all: bool,
+) -> Result<(), NetworkError> {
+    let mut step = || {
+        let flag = IfinfoFlags::AllMulti as u32;
+        let request = rt_link::Request::new().op_setlink_do(&Ifinfomsg {
+            ifi_index: Link::find(netlink, name)?.index,
+            ifi_flags: if all { flag } else { 0 },
+            ifi_change: flag,
+            ..Default::default()
+        });
+        netlink.request(&request)?.recv_ack()
+    };
+    match step() {
+        Err(error) if !all && is(&error, Errno::NODEV) => Ok(()),
+        result => result.map_err(|source| NetworkError::Link {
+            action: format!("change which groups {name} listens to"),
+            source,
+        }),
+    }
+}
+
 /// An address of the pod, as the kernel's table of local addresses has it (`ip route show table
 /// local`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

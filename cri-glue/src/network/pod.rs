@@ -10,7 +10,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_bindings::{
     rt_addr::{self, Ifaddrmsg},
-    rt_link::{self, Ifinfomsg},
+    rt_link::{self, IfinfoFlags, Ifinfomsg},
     rt_route::{self, Rtmsg},
 };
 use netlink_socket2::{NetlinkSocket, ReplyError};
@@ -33,6 +33,8 @@ pub(super) struct PodInterface {
     /// The interface's number.
     pub(super) index: u32,
     mac: Vec<u8>,
+    /// Whether it takes in what is sent to any group of hosts.
+    pub(super) hears_all_groups: bool,
     /// Addresses with their prefixes, those that are valid on the link alone excepted.
     pub(super) addresses: Vec<IpNet>,
     /// Destinations that the pod has routes to, other than the default route.
@@ -89,6 +91,7 @@ impl PodInterface {
             mtu: link.mtu,
             index: link.index.cast_unsigned(),
             mac: link.mac,
+            hears_all_groups: link.hears_all_groups,
             addresses,
             routes: routes.destinations,
             ways: routes.ways,
@@ -136,6 +139,7 @@ pub(super) struct Link {
     pub(super) mtu: u32,
     /// The hardware address, of whatever length.
     mac: Vec<u8>,
+    hears_all_groups: bool,
 }
 
 impl Link {
@@ -149,6 +153,7 @@ impl Link {
             index: header.ifi_index,
             mtu: attributes.get_mtu()?,
             mac: attributes.get_address().unwrap_or_default().to_vec(),
+            hears_all_groups: header.ifi_flags & IfinfoFlags::AllMulti as u32 != 0,
         })
     }
 }

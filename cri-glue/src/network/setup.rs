@@ -120,6 +120,7 @@ impl<'a> Site<'a> {
             table: table.to_owned(),
             sysctls: vec![],
             addresses: vec![],
+            listening: None,
         }
     }
 }

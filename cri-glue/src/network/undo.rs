@@ -27,6 +27,10 @@ pub struct NetworkUndo {
     /// Addresses that the pod handed over to the guest. Older records have none.
     #[serde(default)]
     pub(super) addresses: Vec<LocalAddress>,
+    /// The interface that listens to all groups of hosts for the guest's sake. Older records have
+    /// none.
+    #[serde(default)]
+    pub(super) listening: Option<String>,
 }
 
 /// Takes down what `undo` describes and reports all that failed. Doing so again is fine, and so is
@@ -60,6 +64,9 @@ impl NetworkUndo {
         let taken_back = self.addresses.iter();
         let taken_back = taken_back.map(|address| link::take_back(netlink, address));
         errors.extend(taken_back.filter_map(Result::err));
+        if let Some(name) = &self.listening {
+            errors.extend(link::hear_all_groups(netlink, name, false).err());
+        }
         errors
     }
 }

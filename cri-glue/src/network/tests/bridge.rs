@@ -97,6 +97,49 @@ fn a_router_elsewhere_gets_a_route() {
     );
 }
 
+/// As of the plugin ptp: who shares the pod's prefix is behind its router too.
+#[test]
+fn a_prefix_that_is_routed_is_no_link() {
+    if !may_run() {
+        return;
+    }
+    let bench = Bench::new();
+    for change in [
+        "addr flush dev eth0".to_owned(),
+        format!("addr add {POD}/24 dev eth0 noprefixroute"),
+        format!("route add {PEER} dev eth0 scope link src {POD}"),
+        format!("route add 10.244.1.0/24 via {PEER} src {POD}"),
+        format!("route add default via {PEER}"),
+    ] {
+        bench.pod.run(&format!("ip {change}"));
+    }
+    let machine = bench.machine_without_lease(bridge);
+    let directory = tempfile::tempdir().unwrap();
+    let lease = lease(&machine, directory.path());
+    assert_says(&lease, "subnet", "255.255.255.255");
+    let routes = lease
+        .lines()
+        .find_map(|line| line.strip_prefix("staticroutes="));
+    let words: Vec<_> = routes.unwrap().trim_matches('\'').split(' ').collect();
+    let mut routes: Vec<_> = words.chunks(2).map(|route| route.join(" via ")).collect();
+    assert_eq!(routes.remove(0), "10.244.1.1/32 via 0.0.0.0");
+    assert_eq!(
+        routes,
+        ["10.244.1.0/24 via 10.244.1.1", "0.0.0.0/0 via 10.244.1.1"]
+    );
+    // As a client does it, the guest reaches who has such an address.
+    let guest = &machine.guest;
+    guest.run("ip addr flush dev eth0");
+    guest.run(&format!("ip addr add {POD}/32 dev eth0"));
+    guest.run(&format!("ip route add {PEER} dev eth0"));
+    guest.run(&format!("ip route add 10.244.1.0/24 via {PEER}"));
+    bench.peer.run("ip addr add 10.244.1.9/32 dev lo");
+    bench.peer.run("sysctl -q net.ipv4.conf.eth0.arp_ignore=1");
+    let other = Ipv4Addr::new(10, 244, 1, 9);
+    bench.peer.greet(other, 80, "other");
+    assert_eq!(guest.hear(other, 80), Ok(format!("other {POD}")));
+}
+
 #[test]
 fn the_pods_localhost_reaches_the_guest() {
     if !may_run() {

@@ -82,6 +82,43 @@ fn a_further_network_has_its_bridge() {
     assert_eq!(bench.peer.hear(POD, 8080), Ok(format!("guest {PEER}")));
 }
 
+/// Of what is sent to groups of hosts, a macvlan takes in what its own host has joined: an IPv6
+/// neighbour would look for the guest in vain.
+#[test]
+fn a_guest_on_a_macvlan_is_found_by_its_neighbours() {
+    if !may_run() {
+        return;
+    }
+    let bench = Bench::new();
+    let peer = Netns::new("macvlan");
+    for step in [
+        &format!(
+            "link add lower type veth peer name eth0 netns {}",
+            peer.name
+        ),
+        "link set lower up",
+        "link add link lower name net1 type macvlan mode bridge",
+        "link set net1 up",
+    ] {
+        bench.pod.run(&format!("ip {step}"));
+    }
+    peer.run("ip addr add fd00:9::1/64 dev eth0 nodad");
+    peer.run("ip link set eth0 up");
+    let other = bench.machine_without_lease(further(Binding::Bridge));
+    let guest = "fd00:9::2".parse::<std::net::Ipv6Addr>().unwrap();
+    other
+        .guest
+        .run(&format!("ip addr add {guest}/64 dev eth0 nodad"));
+    other
+        .guest
+        .greet(std::net::Ipv6Addr::UNSPECIFIED, 8080, "guest");
+    assert_eq!(peer.hear(guest, 8080), Ok("guest fd00:9::1".into()));
+    let flags = || bench.pod.run("ip -o link show net1").contains("ALLMULTI");
+    assert!(flags());
+    drop(other);
+    assert!(!flags());
+}
+
 #[test]
 fn a_further_network_can_be_masqueraded() {
     if !may_run() {
