@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
-use super::names::{API_PORT, CONTROL_PLANE, ClusterName, Place, SERVICE_CIDR};
+use super::names::{API_PORT, CONTROL_PLANE, ClusterName, Place, SERVICE_CIDRS};
 use super::pki::Pki;
 use super::supervisor::{Endpoint, Forward, Service, Spec};
 
@@ -94,7 +94,7 @@ fn api_server(bin: &Path, dir: &Path, pki: &Pki) -> Service {
         format!("advertise-address={CONTROL_PLANE}"),
         format!("secure-port={API_PORT}"),
         format!("etcd-servers=http://{ETCD}"),
-        format!("service-cluster-ip-range={SERVICE_CIDR}"),
+        format!("service-cluster-ip-range={SERVICE_CIDRS}"),
         "allow-privileged=true".to_owned(),
         "authorization-mode=Node,RBAC".to_owned(),
         "enable-admission-plugins=NodeRestriction".to_owned(),

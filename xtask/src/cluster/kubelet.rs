@@ -18,7 +18,7 @@ pub(crate) fn flags(node: Node) -> Vec<String> {
         "--config=/etc/kubernetes/kubelet.json".to_owned(),
         "--kubeconfig=/etc/kubernetes/kubelet.kubeconfig".to_owned(),
         format!("--hostname-override={}", node.name()),
-        format!("--node-ip={}", node.address()),
+        format!("--node-ip={}", node.addresses()),
     ]
 }
 

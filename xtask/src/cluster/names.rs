@@ -3,7 +3,7 @@
 //! agree without asking each other. Each cluster has networks of its own, so addresses may repeat.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -134,14 +134,31 @@ impl Node {
         }
     }
 
-    /// The node's address on the cluster's own bridge.
-    pub(crate) const fn address(self) -> Ipv4Addr {
-        Ipv4Addr::new(172, 30, 0, 10 + self.number())
+    /// The node's addresses on the cluster's own bridge.
+    pub(crate) const fn addresses(self) -> Dual<IpAddr> {
+        let number = self.number();
+        Dual {
+            v4: IpAddr::V4(Ipv4Addr::new(172, 30, 0, 10 + number)),
+            v6: IpAddr::V6(Ipv6Addr::new(
+                0xfd00,
+                0x172,
+                0x30,
+                0,
+                0,
+                0,
+                0,
+                0x10 + number as u16,
+            )),
+        }
     }
 
-    /// The addresses of the node's pods, a /24.
-    pub(crate) fn pod_subnet(self) -> String {
-        format!("10.244.{}.0/24", self.number())
+    /// The addresses of the node's pods: a /24, and a /64 as IPAM plugins expect it.
+    pub(crate) fn pod_subnets(self) -> Dual<String> {
+        let number = self.number();
+        Dual {
+            v4: format!("10.244.{number}.0/24"),
+            v6: format!("fd00:10:244:{number}::/64"),
+        }
     }
 }
 
@@ -171,17 +188,49 @@ impl Place {
     }
 }
 
+/// The same of both families. The cluster is dual-stack, and IPv4 comes first wherever order counts:
+/// a Service that asks for nothing has IPv4, and it is what a pod's `status.podIP` shows.
+#[derive(Clone, Copy)]
+pub(crate) struct Dual<T> {
+    /// Of IPv4.
+    pub(crate) v4: T,
+    /// Of IPv6.
+    pub(crate) v6: T,
+}
+
+impl<T> Dual<T> {
+    /// Both, in order.
+    pub(crate) fn both(self) -> [T; 2] {
+        [self.v4, self.v6]
+    }
+}
+
+/// As flags of Kubernetes want it: `IPV4,IPV6`.
+impl<T: fmt::Display> fmt::Display for Dual<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}", self.v4, self.v6)
+    }
+}
+
 /// The control plane's address on the cluster's own bridge, and every node's default gateway.
 pub(crate) const CONTROL_PLANE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
-/// Length of the prefix that the control plane and the nodes share.
-pub(crate) const NODE_PREFIX: u8 = 24;
+/// The same of IPv6. Only packets go there, the API server is spoken to by [`CONTROL_PLANE`].
+pub(crate) const CONTROL_PLANE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 1);
+/// Lengths of the prefixes that the control plane and the nodes share.
+pub(crate) const NODE_PREFIXES: Dual<u8> = Dual { v4: 24, v6: 64 };
 /// The port of the API server on [`CONTROL_PLANE`].
 pub(crate) const API_PORT: u16 = 6443;
 /// All pods' addresses.
-pub(crate) const POD_CIDR: &str = "10.244.0.0/16";
+pub(crate) const POD_CIDRS: Dual<&str> = Dual {
+    v4: "10.244.0.0/16",
+    v6: "fd00:10:244::/56",
+};
 /// All Services' addresses.
-pub(crate) const SERVICE_CIDR: &str = "10.96.0.0/16";
-/// The Service `kubernetes`: the first address of [`SERVICE_CIDR`].
+pub(crate) const SERVICE_CIDRS: Dual<&str> = Dual {
+    v4: "10.96.0.0/16",
+    v6: "fd00:10:96::/112",
+};
+/// The Service `kubernetes`: the first address of [`SERVICE_CIDRS`].
 pub(crate) const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The Service `kube-dns`.
 pub(crate) const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -227,10 +276,19 @@ mod tests {
 
     #[test]
     fn nodes_share_no_address() {
-        assert_eq!(Node::One.address().to_string(), "172.30.0.11");
-        assert_eq!(Node::Two.address().to_string(), "172.30.0.12");
-        assert_eq!(Node::One.pod_subnet(), "10.244.1.0/24");
-        assert_eq!(Node::Two.pod_subnet(), "10.244.2.0/24");
+        let addresses = Node::ALL.map(|node| node.addresses().to_string());
+        assert_eq!(
+            addresses,
+            ["172.30.0.11,fd00:172:30::11", "172.30.0.12,fd00:172:30::12"]
+        );
+        let subnets = Node::ALL.map(|node| node.pod_subnets().to_string());
+        assert_eq!(
+            subnets,
+            [
+                "10.244.1.0/24,fd00:10:244:1::/64",
+                "10.244.2.0/24,fd00:10:244:2::/64"
+            ]
+        );
     }
 
     #[test]

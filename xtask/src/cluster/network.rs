@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::names::{CONTROL_PLANE, ClusterName, NODE_PREFIX, Node, Place};
+use super::names::{CONTROL_PLANE, CONTROL_PLANE6, ClusterName, NODE_PREFIXES, Node, Place};
 use crate::command::{run, words};
 
 /// Where `ip netns` keeps its names.
@@ -28,13 +28,18 @@ pub(crate) fn ensure(cluster: &ClusterName) -> Result<()> {
         run(&mut words(&format!("ip netns add {netns}")))?;
         run(&mut words(&format!("ip -n {netns} link set lo up")))?;
         run(&mut words(&format!(
-            "ip netns exec {netns} sysctl -qw net.ipv4.ip_forward=1"
+            "ip netns exec {netns} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"
         )))?;
     }
     let control = cluster.netns(Place::ControlPlane);
     for arguments in [
         "link add br0 type bridge".to_owned(),
-        format!("addr add {CONTROL_PLANE}/{NODE_PREFIX} dev br0"),
+        format!("addr add {CONTROL_PLANE}/{} dev br0", NODE_PREFIXES.v4),
+        // Nobody else can have it: without the check, it is of use at once.
+        format!(
+            "addr add {CONTROL_PLANE6}/{} dev br0 nodad",
+            NODE_PREFIXES.v6
+        ),
         "link set br0 up".to_owned(),
     ] {
         run(&mut words(&format!("ip -n {control} {arguments}")))?;
@@ -52,14 +57,22 @@ pub(crate) fn ensure(cluster: &ClusterName) -> Result<()> {
 fn connect(cluster: &ClusterName, node: Node) -> Result<()> {
     let control = cluster.netns(Place::ControlPlane);
     let netns = cluster.netns(Place::Node(node));
-    let (name, address) = (node.name(), node.address());
+    let (name, addresses) = (node.name(), node.addresses());
     for line in [
         format!("ip -n {control} link add {name} type veth peer name eth0 netns {netns}"),
         format!("ip -n {control} link set {name} master br0 up"),
-        format!("ip -n {netns} addr add {address}/{NODE_PREFIX} dev eth0"),
+        format!(
+            "ip -n {netns} addr add {}/{} dev eth0",
+            addresses.v4, NODE_PREFIXES.v4
+        ),
+        format!(
+            "ip -n {netns} addr add {}/{} dev eth0 nodad",
+            addresses.v6, NODE_PREFIXES.v6
+        ),
         format!("ip -n {netns} link set eth0 up"),
         // kubelet finds no address of its own on a node without a default route.
         format!("ip -n {netns} route add default via {CONTROL_PLANE}"),
+        format!("ip -n {netns} route add default via {CONTROL_PLANE6}"),
     ] {
         run(&mut words(&line))?;
     }
@@ -69,12 +82,18 @@ fn connect(cluster: &ClusterName, node: Node) -> Result<()> {
 /// Everybody but the node itself reaches its pods through it.
 fn route_to_pods(cluster: &ClusterName, node: Node) -> Result<()> {
     for place in Place::ALL {
-        if place != Place::Node(node) {
+        if place == Place::Node(node) {
+            continue;
+        }
+        let ways = node
+            .pod_subnets()
+            .both()
+            .into_iter()
+            .zip(node.addresses().both());
+        for (subnet, node) in ways {
+            let netns = cluster.netns(place);
             run(&mut words(&format!(
-                "ip -n {} route add {} via {}",
-                cluster.netns(place),
-                node.pod_subnet(),
-                node.address()
+                "ip -n {netns} route add {subnet} via {node}"
             )))?;
         }
     }

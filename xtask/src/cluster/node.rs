@@ -10,7 +10,7 @@ use serde_json::json;
 use super::builds::Programs;
 use super::control_plane::api_url;
 use super::mounts::NodeRoot;
-use super::names::{ClusterName, DNS_SERVICE, Node, POD_CIDR, Place};
+use super::names::{ClusterName, DNS_SERVICE, Node, POD_CIDRS, Place};
 use super::pki::Pki;
 use super::supervisor::{Endpoint, Service, Spec};
 use super::{containerd, kubelet};
@@ -91,11 +91,15 @@ fn provision(
     root.create()?;
     let write = |path: &str, content: &[u8]| write(&root.on_host(path), content);
     let name = node.name();
-    let address = node.address();
+    let addresses = node.addresses();
     write("/etc/hostname", format!("{name}\n").as_bytes())?;
     write(
         "/etc/hosts",
-        format!("127.0.0.1 localhost\n{address} {name}\n").as_bytes(),
+        format!(
+            "127.0.0.1 localhost\n::1 localhost\n{} {name}\n{} {name}\n",
+            addresses.v4, addresses.v6
+        )
+        .as_bytes(),
     )?;
     write(
         "/etc/resolv.conf",
@@ -171,6 +175,11 @@ fn copy(source: &Path, target: &Path) -> Result<()> {
 
 /// The pod network: a bridge on each node; pods of other nodes are reached by routes.
 fn cni(node: Node) -> serde_json::Value {
+    // A list of lists: each pod has an address of every one of them.
+    let ranges = node
+        .pod_subnets()
+        .both()
+        .map(|subnet| json!([{ "subnet": subnet }]));
     json!({
         "cniVersion": "1.0.0",
         "name": "bench",
@@ -180,7 +189,7 @@ fn cni(node: Node) -> serde_json::Value {
                 "bridge": "cni0",
                 "isDefaultGateway": true,
                 "hairpinMode": true,
-                "ipam": { "type": "host-local", "ranges": [[{ "subnet": node.pod_subnet() }]] },
+                "ipam": { "type": "host-local", "ranges": ranges },
             },
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ],
@@ -192,7 +201,7 @@ fn proxy(node: Node) -> serde_json::Value {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
-        "clusterCIDR": POD_CIDR,
+        "clusterCIDR": POD_CIDRS.to_string(),
         "hostnameOverride": node.name(),
         "clientConnection": { "kubeconfig": "/etc/kubernetes/kube-proxy.kubeconfig" },
         // The connection table's size belongs to the whole machine.
@@ -207,7 +216,14 @@ mod tests {
 
     #[test]
     fn each_node_hands_out_addresses_of_its_own() {
-        let subnet = |node| cni(node)["plugins"][0]["ipam"]["ranges"][0][0]["subnet"].to_string();
-        assert_ne!(subnet(Node::One), subnet(Node::Two));
+        let ranges = |node| cni(node)["plugins"][0]["ipam"]["ranges"].clone();
+        assert_eq!(
+            ranges(Node::One),
+            json!([
+                [{ "subnet": "10.244.1.0/24" }],
+                [{ "subnet": "fd00:10:244:1::/64" }],
+            ])
+        );
+        assert_ne!(ranges(Node::One), ranges(Node::Two));
     }
 }

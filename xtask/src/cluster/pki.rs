@@ -249,7 +249,12 @@ fn api_server() -> Result<CertificateParams> {
 
 fn kubelet_server(node: Node, subject: &Subject<'_>) -> CertificateParams {
     let mut params = leaf(subject, ExtendedKeyUsagePurpose::ServerAuth);
-    params.subject_alt_names = vec![address(node.address()), address(Ipv4Addr::LOCALHOST)];
+    let addresses = node.addresses();
+    params.subject_alt_names = vec![
+        SanType::IpAddress(addresses.v4),
+        SanType::IpAddress(addresses.v6),
+        address(Ipv4Addr::LOCALHOST),
+    ];
     params
 }
 
