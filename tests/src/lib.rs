@@ -9,6 +9,7 @@ mod kubectl;
 mod manifest;
 mod namespace;
 mod node;
+mod reach;
 mod volume;
 mod wait;
 
@@ -17,6 +18,7 @@ pub use kubectl::{Output, kubectl, kubectl_input, kubectl_spawn};
 pub use manifest::{Manifest, image};
 pub use namespace::TestNamespace;
 pub use node::Node;
+pub use reach::Addresses;
 pub use volume::LocalClaim;
 pub use wait::{SOON, STARTED, eventually};
 

@@ -57,24 +57,6 @@ impl TestNamespace {
         kubectl_input(&arguments, manifest.to_string().as_bytes())
     }
 
-    /// The body of the page at `host:port`, asked for from within a container.
-    ///
-    /// With `nc`, because the static busybox's `wget` needs a resolver library that its image lacks.
-    pub fn fetch(
-        &self,
-        pod: &str,
-        container: &str,
-        host: &str,
-        port: u16,
-    ) -> Result<String, String> {
-        let ask = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {host} {port}");
-        let output = self.kubectl(&["exec", pod, "-c", container, "--", "sh", "-c", &ask]);
-        match output.text().split_once("\r\n\r\n") {
-            Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
-            _ => Err(format!("{output:?}")),
-        }
-    }
-
     /// The object, or why there is none.
     pub fn get(&self, kind: &str, name: &str) -> Result<Value, String> {
         let output = self.kubectl(&["get", kind, name, "-o", "json"]);

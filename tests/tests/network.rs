@@ -1,11 +1,8 @@
 //! The guest is on the pod network: reached at the pod's address, on its Service and by
 //! port-forward, and reaching out.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-
-use serde_json::json;
-use tests::{Manifest, Node, SOON, TestNamespace, eventually, image, kubectl_spawn, on_both_nodes};
+use serde_json::{Value, json};
+use tests::{Manifest, Node, SOON, TestNamespace, eventually, image, on_both_nodes};
 
 on_both_nodes!(
     is_reached_from_the_other_node,
@@ -14,6 +11,7 @@ on_both_nodes!(
     listens_on_listed_ports_only,
     has_the_pods_address_on_a_bridge,
     has_a_queue_for_each_processor,
+    has_a_port_of_its_node,
 );
 
 fn service(name: &str) -> Manifest {
@@ -48,42 +46,8 @@ fn is_reached_by_port_forward(node: Node) {
     let namespace = TestNamespace::new("forward");
     namespace.apply(&Manifest::machine_pod("vm", image::TINY, node));
     namespace.wait_for_log("vm", "machine", image::TINY_READY);
-    let page = forwarded(&namespace);
+    let page = namespace.forwarded("vm", 80);
     assert!(page.trim_end().ends_with("vm"), "{page}");
-}
-
-/// The page that the pod `vm` serves at its port 80, by way of the API server.
-fn forwarded(namespace: &TestNamespace) -> String {
-    let mut forward = kubectl_spawn(&["-n", namespace.name(), "port-forward", "pod/vm", ":80"]);
-    let mut lines = BufReader::new(forward.stdout.take().expect("a pipe")).lines();
-    // "Forwarding from 127.0.0.1:41234 -> 80"
-    let line = lines.next().expect("port-forward speaks").expect("text");
-    let port = line
-        .split("127.0.0.1:")
-        .nth(1)
-        .and_then(|rest| rest.split(' ').next());
-    let address = format!(
-        "127.0.0.1:{}",
-        port.unwrap_or_else(|| panic!("no port in {line}"))
-    );
-    let page = eventually(SOON, || {
-        let mut stream = TcpStream::connect(&address).map_err(|error| error.to_string())?;
-        let mut page = String::new();
-        stream
-            .write_all(b"GET / HTTP/1.0\r\n\r\n")
-            .map_err(|error| error.to_string())?;
-        stream
-            .read_to_string(&mut page)
-            .map_err(|error| error.to_string())?;
-        if page.contains("200 OK") {
-            Ok(page)
-        } else {
-            Err(page)
-        }
-    });
-    forward.kill().expect("kubectl runs");
-    forward.wait().expect("kubectl ends");
-    page
 }
 
 fn reaches_out(node: Node) {
@@ -182,7 +146,7 @@ fn has_the_pods_address_on_a_bridge(node: Node) {
     assert!(log.contains(&format!("inet {address}/")), "{log}");
     let page = eventually(SOON, || namespace.fetch("client", "main", address, 80));
     assert_eq!(page.trim(), "vm");
-    let page = forwarded(&namespace);
+    let page = namespace.forwarded("vm", 80);
     assert!(page.trim_end().ends_with("vm"), "{page}");
 }
 
@@ -211,4 +175,32 @@ fn has_a_queue_for_each_processor(node: Node) {
     ));
     let log = namespace.wait_for_log("vm", "machine", "tiny guest user-data ended");
     assert!(log.contains("queues/rx-1"), "{log}");
+}
+
+/// A port that nobody else on the nodes has.
+const HOST_PORT: u16 = 28_080;
+
+fn has_a_port_of_its_node(node: Node) {
+    let namespace = TestNamespace::new("host-port");
+    let ports = json!([{ "containerPort": 80, "hostPort": HOST_PORT }]);
+    let pod = Manifest::machine_pod("vm", image::TINY, node);
+    namespace.apply(&pod.with("/spec/containers/0/ports", ports));
+    namespace.apply(&Manifest::shell_pod("far", "sleep 3600", node.other()));
+    namespace.apply(&Manifest::shell_pod("near", "sleep 3600", node));
+    namespace.wait_for_log("vm", "machine", image::TINY_READY);
+    let info: Value = namespace.get("node", node.name()).expect("the node");
+    let address = info["status"]["addresses"][0]["address"]
+        .as_str()
+        .expect("an address");
+    for client in ["far", "near"] {
+        let page = eventually(SOON, || namespace.fetch(client, "main", address, HOST_PORT));
+        assert_eq!(page.trim(), "vm", "{client}");
+    }
+    // From the node itself, and its loopback.
+    for host in [address, "127.0.0.1"] {
+        let ask =
+            format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 5 {host} {HOST_PORT}");
+        let page = node.shell(&ask).text();
+        assert!(page.trim_end().ends_with("\nvm"), "{host}: {page}");
+    }
 }

@@ -23,8 +23,9 @@ const PACKAGES: &str = include_str!("../../../tests/guests/tiny/packages");
 const MODULES: &str = include_str!("../../../tests/guests/tiny/modules");
 
 /// What is taken out of the packages with its libraries, besides busybox.
-const PROGRAMS: [&str; 4] = [
+const PROGRAMS: [&str; 5] = [
     "usr/bin/script",
+    "usr/sbin/dhcp6c",
     "usr/sbin/qemu-ga",
     "usr/sbin/dropbear",
     "bin/nc.traditional",

@@ -36,13 +36,17 @@ find /sys/fs/cgroup -type d -path "*/$0/*kubepods*" 2>/dev/null | sed 's/^/cgrou
 "#;
 
 /// Runs an ordinary pod of every class on every node and waits until it is gone: the first one leaves
-/// a bridge, and kubelet's cgroups for its class.
+/// a bridge, the tables of its node's ports, and kubelet's cgroups for its class.
 pub(crate) fn warm_up(cluster: &ClusterName) -> Result<()> {
     for node in Node::ALL {
         for resources in [json!({}), json!({ "requests": { "cpu": "1m" } })] {
             let overrides = json!({ "spec": {
                 "nodeName": node.name(),
-                "containers": [{ "name": "warm-up", "resources": resources }],
+                "containers": [{
+                    "name": "warm-up",
+                    "resources": resources,
+                    "ports": [{ "containerPort": 1, "hostPort": 28_079 }],
+                }],
             } });
             run_once(cluster, &overrides.to_string())?;
         }
