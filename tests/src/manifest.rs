@@ -58,6 +58,14 @@ impl Manifest {
         }))
     }
 
+    /// The pod with this readiness probe of its first container, which begins once the tiny guest is
+    /// up: kubelet tells of 25 failures or so and then falls silent for minutes.
+    pub fn with_readiness(self, probe: Value) -> Self {
+        let up = json!({ "httpGet": { "port": 80 }, "periodSeconds": 4, "failureThreshold": 60 });
+        self.with("/spec/containers/0/startupProbe", up)
+            .with("/spec/containers/0/readinessProbe", probe)
+    }
+
     /// A pod of the default runtime whose container `main` runs a shell script, on `node`.
     pub fn shell_pod(name: &str, script: &str, node: Node) -> Self {
         Self(json!({

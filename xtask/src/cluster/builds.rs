@@ -1,4 +1,4 @@
-//! Builds Kubernetes, containerd and CoreDNS from their Go modules. Relies on Go and its module
+//! Builds Kubernetes, containerd and others from their Go modules. Relies on Go and its module
 //! proxy; promises programs of exactly the versions named here, kept in the cache by version.
 
 use std::fs;
@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 use crate::cache;
 use crate::command;
 use crate::progress::Step;
+
+/// The oldest Go that builds all of them.
+const GO: &str = "1.26.4";
 
 const KUBERNETES: Build = Build {
     name: "kubernetes",
@@ -71,6 +74,52 @@ func main() { coremain.Run() }
 "#,
 };
 
+/// Serves `kubectl top` from what the kubelets tell.
+const METRICS_SERVER: Build = Build {
+    name: "metrics-server",
+    module: "sigs.k8s.io/metrics-server",
+    version: "v0.9.0",
+    staging_version: None,
+    tags: "",
+    ldflags: "",
+    programs: &["cmd/metrics-server"],
+    main: "",
+};
+
+/// What a gRPC probe asks, for a guest that has none: `grpc-health ADDRESS`.
+const GRPC_HEALTH: Build = Build {
+    name: "grpc-health",
+    module: "google.golang.org/grpc",
+    // Kubernetes' own.
+    version: "v1.72.1",
+    staging_version: None,
+    tags: "",
+    ldflags: "",
+    programs: &[],
+    main: r#"package main
+
+import (
+	"log"
+	"net"
+	"os"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+)
+
+func main() {
+	listener, err := net.Listen("tcp", os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := grpc.NewServer()
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	log.Fatal(server.Serve(listener))
+}
+"#,
+};
+
 /// Directories of the finished programs.
 pub(crate) struct Programs {
     /// `kube-apiserver`, `kubelet`, `kubectl` and the others.
@@ -90,6 +139,25 @@ pub(crate) fn ensure() -> Result<Programs> {
         containerd: CONTAINERD.ensure()?,
         coredns: COREDNS.ensure()?,
         kubernetes: KUBERNETES.ensure()?,
+    })
+}
+
+/// Directories of what only the end-to-end tests need.
+pub(crate) struct Extras {
+    /// `metrics-server`.
+    pub(crate) metrics_server: PathBuf,
+    /// `grpc-health`.
+    pub(crate) grpc_health: PathBuf,
+}
+
+/// The same for the end-to-end tests' own programs: two more minutes.
+///
+/// # Errors
+/// As of [`ensure`].
+pub(crate) fn ensure_extras() -> Result<Extras> {
+    Ok(Extras {
+        metrics_server: METRICS_SERVER.ensure()?,
+        grpc_health: GRPC_HEALTH.ensure()?,
     })
 }
 
@@ -117,8 +185,9 @@ impl Build {
         if finished.is_dir() {
             return Ok(finished);
         }
-        command::run(&mut command::words("go version"))
-            .context("building the test cluster needs Go 1.25 or newer on the PATH")?;
+        command::run(&mut command::words("go version")).with_context(|| {
+            format!("building the test cluster needs Go {GO} or newer on the PATH")
+        })?;
         let work = finished.with_extension("work");
         if work.exists() {
             fs::remove_dir_all(&work)?;
@@ -165,7 +234,7 @@ impl Build {
 
     fn go_mod(&self) -> Result<String> {
         let (module, version) = (self.module, self.version);
-        let mut text = format!("module bench\n\ngo 1.25\n\nrequire {module} {version}\n");
+        let mut text = format!("module bench\n\ngo {GO}\n\nrequire {module} {version}\n");
         if let Some(staging_version) = self.staging_version {
             let download = command::output(
                 Command::new("go")
@@ -173,7 +242,7 @@ impl Build {
                     .args(["mod", "download", "-json"])
                     .arg(format!("{module}@{version}")),
             )
-            .context("Go 1.25 or newer is needed to build Kubernetes")?;
+            .with_context(|| format!("Go {GO} or newer is needed to build Kubernetes"))?;
             let download: serde_json::Value = serde_json::from_str(&download)?;
             let path = download["GoMod"]
                 .as_str()

@@ -1,11 +1,11 @@
-//! The bench's own images: the sandbox's process, cluster DNS, and a busybox for tests. Built once
-//! and kept in the cache; every node has them.
+//! The bench's own images: the sandbox's process, cluster DNS, a busybox for tests, and, for the
+//! end-to-end tests alone, a metrics server. Built once and kept in the cache; every node has them.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::builds::Programs;
+use super::builds::{Extras, Programs};
 use super::containerd::PAUSE_IMAGE;
 use crate::cache;
 use crate::command::{self, run, words};
@@ -15,21 +15,35 @@ use crate::oci::{Image, Tree, write_archive};
 pub(crate) const BUSYBOX_IMAGE: &str = "kubevirt.local/bench/busybox:1";
 /// The image that `manifests/dns.yaml` names.
 const COREDNS_IMAGE: &str = "kubevirt.local/bench/coredns:1";
+/// The image that the case of `kubectl top` names.
+const METRICS_SERVER_IMAGE: &str = "kubevirt.local/bench/metrics-server:1";
 
 /// Makes the archives that the cache does not hold yet, and returns them all.
 pub(crate) fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
     let dir = cache::dir("bench-images")?;
     // What an archive is made of is part of its name, so that a change makes a new one.
-    let dns = programs
-        .coredns
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
+    let dns = archive(&dir, &programs.coredns);
     Ok(vec![
         ensure_one(dir.join("pause-1.tar"), pause)?,
         ensure_one(dir.join("busybox-1.tar"), busybox)?,
-        ensure_one(dir.join(format!("{dns}.tar")), || Ok(coredns(programs)))?,
+        ensure_one(dns, || {
+            Ok(one_program(COREDNS_IMAGE, &programs.coredns, "coredns"))
+        })?,
     ])
+}
+
+/// The same of what only the end-to-end tests run.
+pub(crate) fn ensure_extras(extras: &Extras) -> Result<Vec<PathBuf>> {
+    let dir = cache::dir("bench-images")?;
+    let program = &extras.metrics_server;
+    let image = || one_program(METRICS_SERVER_IMAGE, program, "metrics-server");
+    Ok(vec![ensure_one(archive(&dir, program), || Ok(image()))?])
+}
+
+/// The archive of an image of what lies in `built`.
+fn archive(dir: &Path, built: &Path) -> PathBuf {
+    let built = built.file_name().unwrap_or_default().to_string_lossy();
+    dir.join(format!("{built}.tar"))
 }
 
 fn ensure_one(path: PathBuf, image: impl FnOnce() -> Result<Image>) -> Result<PathBuf> {
@@ -77,12 +91,14 @@ fn busybox() -> Result<Image> {
     })
 }
 
-fn coredns(programs: &Programs) -> Image {
+/// An image called `name` of nothing but the static `program` in `directory`.
+fn one_program(name: &str, directory: &Path, program: &str) -> Image {
+    let path = format!("/{program}");
     let mut tree = Tree::default();
-    tree.file("/coredns", &programs.coredns.join("coredns"), 0o755);
+    tree.file(&path, &directory.join(program), 0o755);
     Image {
-        name: COREDNS_IMAGE.into(),
-        entrypoint: vec!["/coredns".into()],
+        name: name.into(),
+        entrypoint: vec![path],
         tree,
         ..Image::default()
     }

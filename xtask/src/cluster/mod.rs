@@ -9,6 +9,7 @@ mod control_plane;
 mod dev;
 mod down;
 mod env;
+mod extras;
 mod forward;
 mod images;
 mod install;
@@ -36,6 +37,7 @@ use clap::Subcommand;
 
 pub(crate) use down::down;
 pub(crate) use env::environment;
+pub(crate) use extras::extras;
 pub(crate) use install::{install, uninstall};
 pub(crate) use kubectl::kubectl;
 pub(crate) use load::load;
@@ -72,6 +74,8 @@ enum Command {
         #[arg(required = true)]
         archives: Vec<PathBuf>,
     },
+    /// Add what only the end-to-end tests need; `cargo xtask test` does it by itself
+    Extras,
     /// Run a command as on a node
     NodeExec {
         /// The node
@@ -114,6 +118,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
             Ok(())
         }
         Command::Load { archives } => load(cluster, &archives),
+        Command::Extras => extras(cluster),
         Command::NodeExec { node, command } => {
             let error = on_node(cluster, node)?.args(command).exec();
             Err(error).context("run nsenter (util-linux)")

@@ -175,6 +175,7 @@ fn suite(args: &Args) -> Result<()> {
         archives.push(guest::build(*guest, guest.default_format())?.archive);
     }
     cluster::load(cluster, &archives)?;
+    cluster::extras(cluster)?;
     footprint::warm_up(cluster)?;
     let bare = footprint::of(cluster)?;
     cluster::install(cluster)?;
