@@ -12,13 +12,14 @@ use crate::cache;
 use crate::command;
 use crate::progress::Step;
 
-/// The oldest Go that builds all of them.
-const GO: &str = "1.26.4";
+/// The Go that the cluster's programs are built as for; a newer one does it too.
+const GO: &str = "1.25";
 
 const KUBERNETES: Build = Build {
     name: "kubernetes",
     module: "k8s.io/kubernetes",
     version: "v1.34.4",
+    go: GO,
     staging_version: Some("v0.34.4"),
     tags: "",
     // Without these, everything calls itself v0.0.0.
@@ -40,6 +41,7 @@ const CONTAINERD: Build = Build {
     name: "containerd",
     module: "github.com/containerd/containerd/v2",
     version: "v2.4.2",
+    go: GO,
     staging_version: None,
     // Their headers are not there, and no node of the bench uses them.
     tags: "no_btrfs no_zfs",
@@ -52,6 +54,7 @@ const COREDNS: Build = Build {
     name: "coredns",
     module: "github.com/coredns/coredns",
     version: "v1.13.1",
+    go: GO,
     staging_version: None,
     tags: "",
     ldflags: "",
@@ -79,6 +82,8 @@ const METRICS_SERVER: Build = Build {
     name: "metrics-server",
     module: "sigs.k8s.io/metrics-server",
     version: "v0.9.0",
+    // Its own wish.
+    go: "1.26.4",
     staging_version: None,
     tags: "",
     ldflags: "",
@@ -92,6 +97,7 @@ const GRPC_HEALTH: Build = Build {
     module: "google.golang.org/grpc",
     // Kubernetes' own.
     version: "v1.72.1",
+    go: GO,
     staging_version: None,
     tags: "",
     ldflags: "",
@@ -165,6 +171,8 @@ struct Build {
     name: &'static str,
     module: &'static str,
     version: &'static str,
+    /// The oldest Go that may build it.
+    go: &'static str,
     /// Version of the modules that the main one replaces by directories of its own repository.
     staging_version: Option<&'static str>,
     tags: &'static str,
@@ -186,7 +194,10 @@ impl Build {
             return Ok(finished);
         }
         command::run(&mut command::words("go version")).with_context(|| {
-            format!("building the test cluster needs Go {GO} or newer on the PATH")
+            format!(
+                "building {} needs Go {} or newer on the PATH",
+                self.name, self.go
+            )
         })?;
         let work = finished.with_extension("work");
         if work.exists() {
@@ -233,8 +244,8 @@ impl Build {
     }
 
     fn go_mod(&self) -> Result<String> {
-        let (module, version) = (self.module, self.version);
-        let mut text = format!("module bench\n\ngo {GO}\n\nrequire {module} {version}\n");
+        let (module, version, go) = (self.module, self.version, self.go);
+        let mut text = format!("module bench\n\ngo {go}\n\nrequire {module} {version}\n");
         if let Some(staging_version) = self.staging_version {
             let download = command::output(
                 Command::new("go")
@@ -242,7 +253,7 @@ impl Build {
                     .args(["mod", "download", "-json"])
                     .arg(format!("{module}@{version}")),
             )
-            .with_context(|| format!("Go {GO} or newer is needed to build Kubernetes"))?;
+            .with_context(|| format!("Go {go} or newer is needed to build Kubernetes"))?;
             let download: serde_json::Value = serde_json::from_str(&download)?;
             let path = download["GoMod"]
                 .as_str()
