@@ -3,6 +3,7 @@
 use oci_spec::runtime::LinuxResources;
 use qemu_driver::machine::{
     Accelerator, Cpu, CpuModel, CpuWord, Machine, MachineError, MachineType, Memory, Name, Uuid,
+    WatchdogAction,
 };
 use vm_api::contract::{DOMAIN_ANNOTATION, FIRMWARE_UUID_ANNOTATION};
 use vm_api::field::FieldError;
@@ -103,6 +104,10 @@ pub fn build(
         true => machine.with_display(),
         false => machine,
     };
+    let machine = match machine::watchdog(spec)?.map(watchdog_action) {
+        Some(action) => machine.with_watchdog(action),
+        None => machine,
+    };
     let machine = machine.with_max_memory(has.max_memory(spec, memory.bytes())?);
     let serial = spec
         .domain
@@ -113,6 +118,14 @@ pub fn build(
         Some(serial) => machine.with_serial(Name::new("serial number", serial)?),
         None => machine,
     })
+}
+
+fn watchdog_action(action: machine::WatchdogAction) -> WatchdogAction {
+    match action {
+        machine::WatchdogAction::Reset => WatchdogAction::Reset,
+        machine::WatchdogAction::Poweroff => WatchdogAction::Poweroff,
+        machine::WatchdogAction::Shutdown => WatchdogAction::Shutdown,
+    }
 }
 
 fn uuid(

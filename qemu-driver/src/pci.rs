@@ -9,8 +9,10 @@
 //! | `03.0` | virtio-rng |
 //! | `04.0` | virtio-balloon |
 //! | `05.0` | virtio-scsi, where a disk is on SCSI |
+//! | `06.0` | watchdog, if there is one |
 //! | `07.0` | virtio-mem, where memory can grow |
-//! | `06.0`, `08.0`–`0f.0` | reserved: watchdog, vsock, sound, input |
+//! | `08.0` | vsock, if there is one |
+//! | `09.0`–`0f.0` | reserved: sound, input |
 //! | `10.0`–`11.7` | 16 places for interfaces: a root port, or the card itself if it is conventional PCI |
 //! | `12.0`–`15.7` | 32 root ports: virtio disks |
 //! | `16.0`–`16.7` | 8 root ports, always there and empty: hotplug |
@@ -38,6 +40,7 @@ pub(crate) const SERIAL_PORTS: &str = "02.0";
 pub(crate) const RNG: &str = "03.0";
 pub(crate) const BALLOON: &str = "04.0";
 pub(crate) const SCSI: &str = "05.0";
+pub(crate) const WATCHDOG: &str = "06.0";
 pub(crate) const MEMORY: &str = "07.0";
 
 /// A range of functions on `pcie.0` that holds root ports of one kind.

@@ -3,7 +3,7 @@
 //! The values are those of KubeVirt's admission, but for one: a machine without interfaces is bound
 //! to the pod network by masquerade, where KubeVirt would choose bridge.
 
-use crate::machine::{DEFAULT_NETWORK, DiskBus, topology};
+use crate::machine::{DEFAULT_NETWORK, DiskBus, WatchdogAction, topology};
 use crate::v1::{
     ContainerDiskSource, Disk, DiskTarget, Empty, Interface, Network, PodNetwork,
     VirtualMachineInstanceSpec,
@@ -40,6 +40,7 @@ pub fn instance(spec: &mut VirtualMachineInstanceSpec) {
             pull_policy(source);
         }
     }
+    watchdog(spec);
     network(spec);
 }
 
@@ -103,6 +104,14 @@ fn network(spec: &mut VirtualMachineInstanceSpec) {
             pod: Some(PodNetwork::default()),
             ..Network::default()
         });
+    }
+}
+
+fn watchdog(spec: &mut VirtualMachineInstanceSpec) {
+    let watchdog = spec.domain.devices.watchdog.as_mut();
+    if let Some(watchdog) = watchdog.filter(|watchdog| watchdog.diag288.is_none()) {
+        let timer = watchdog.i6300esb.get_or_insert_default();
+        fill(&mut timer.action, WatchdogAction::Reset.as_str());
     }
 }
 
@@ -173,6 +182,15 @@ mod tests {
         let mut spec: VirtualMachineInstanceSpec = serde_json::from_value(given).unwrap();
         instance(&mut spec);
         assert!(spec.networks.is_empty() && spec.domain.devices.interfaces.is_empty());
+    }
+
+    #[test]
+    fn a_watchdog_resets() {
+        let given = json!({ "domain": { "devices": { "watchdog": { "name": "w" } } } });
+        let mut spec: VirtualMachineInstanceSpec = serde_json::from_value(given).unwrap();
+        instance(&mut spec);
+        let timer = spec.domain.devices.watchdog.unwrap().i6300esb.unwrap();
+        assert_eq!(timer.action.as_deref(), Some("reset"));
     }
 
     #[test]

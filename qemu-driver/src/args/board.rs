@@ -43,10 +43,11 @@ fn behaviour(build: &mut Builder, machine: &Machine) {
     build.option("-display", "none");
     build.option("-sandbox", SANDBOX);
     build.option("-msg", "timestamp=on");
-    build.option(
-        "-action",
-        "reboot=reset,shutdown=poweroff,panic=exit-failure",
-    );
+    let mut action = "reboot=reset,shutdown=poweroff,panic=exit-failure".to_owned();
+    if let Some(watchdog) = machine.watchdog {
+        action += &format!(",watchdog={}", watchdog.as_str());
+    }
+    build.option("-action", action);
 }
 
 fn board(build: &mut Builder, machine: &Machine) {

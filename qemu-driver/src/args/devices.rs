@@ -62,6 +62,13 @@ pub(super) fn display(build: &mut Builder) {
     }));
 }
 
+/// The watchdog, which does nothing until the guest starts it.
+pub(super) fn watchdog(build: &mut Builder) {
+    build.device(&json!({
+        "driver": "i6300esb", "id": "watchdog", "bus": "pcie.0", "addr": pci::WATCHDOG,
+    }));
+}
+
 /// Memory that the guest does not have yet.
 ///
 /// QEMU reserves nothing for it, so that it costs the node some KiB of page tables. It can cost the

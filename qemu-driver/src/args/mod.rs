@@ -56,6 +56,9 @@ impl CommandLine {
         if machine.display {
             devices::display(&mut build);
         }
+        if machine.watchdog.is_some() {
+            devices::watchdog(&mut build);
+        }
         devices::memory_room(&mut build, machine.memory_room, shared);
         devices::hotplug_ports(&mut build);
         nics::describe(&mut build, machine.nics);

@@ -341,3 +341,14 @@ fn firmware_is_named_by_a_plain_path_and_has_variables_of_its_own() {
     assert!(Uefi::new("/code.fd", read_only()).is_err());
     assert!(Uefi::new("/code,with=comma.fd", writable()).is_ok());
 }
+
+#[test]
+fn a_watchdog() {
+    let machine = machine(Accelerator::Kvm, one_cpu()).with_watchdog(WatchdogAction::Poweroff);
+    let rendered = rendered(machine);
+    let lines: Vec<_> = rendered
+        .lines()
+        .filter(|line| line.contains("watchdog"))
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}

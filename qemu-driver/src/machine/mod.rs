@@ -13,6 +13,7 @@ mod filesystem;
 mod firmware;
 mod name;
 mod nic;
+mod watchdog;
 
 use std::num::NonZeroU32;
 use std::os::unix::net::UnixStream;
@@ -28,6 +29,7 @@ pub(crate) use name::disk_node;
 pub use name::{MachineType, Name};
 pub use nic::{MAX_QUEUES, MacAddress, Nic, NicModel};
 pub use uuid::Uuid;
+pub use watchdog::WatchdogAction;
 
 use crate::pci;
 
@@ -54,6 +56,7 @@ pub struct Machine {
     pub(crate) firmware: Firmware,
     pub(crate) serial: Option<Name>,
     pub(crate) display: bool,
+    pub(crate) watchdog: Option<WatchdogAction>,
     pub(crate) disks: Vec<Disk>,
     pub(crate) nics: Vec<Nic>,
     pub(crate) filesystems: Vec<Filesystem>,
@@ -83,6 +86,7 @@ impl Machine {
             firmware: Firmware::Bios,
             serial: None,
             display: false,
+            watchdog: None,
             disks: Vec::new(),
             nics: Vec::new(),
             filesystems: Vec::new(),
@@ -118,6 +122,13 @@ impl Machine {
     /// `control`. QEMU waits for it when it starts.
     pub fn with_tpm(mut self, control: UnixStream) -> Self {
         self.tpm = Some(control);
+        self
+    }
+
+    /// Gives the machine a watchdog, an Intel 6300ESB, which does this when the guest has started it
+    /// and does not reset it in time.
+    pub fn with_watchdog(mut self, action: WatchdogAction) -> Self {
+        self.watchdog = Some(action);
         self
     }
 

@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::machine::WatchdogAction;
+
 /// What QEMU reports by itself, as far as we act on it; other events are dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -21,6 +23,8 @@ pub enum Event {
         /// Whether the guest wanted it.
         guest: bool,
     },
+    /// The guest did not reset its watchdog in time, which does this now (`WATCHDOG`).
+    Watchdog(WatchdogAction),
     /// The guest reported its panic (`GUEST_PANICKED`).
     Panicked,
     /// The guest reported a crash from which it goes on into its crash kernel
@@ -75,6 +79,10 @@ impl Event {
             nospace: bool,
         }
         #[derive(Deserialize)]
+        struct Watchdog {
+            action: WatchdogAction,
+        }
+        #[derive(Deserialize)]
         struct Port {
             id: String,
             open: bool,
@@ -95,6 +103,10 @@ impl Event {
             "RESET" => {
                 let Cause { guest, .. } = serde_json::from_str(data.get()).ok()?;
                 Self::Reset { guest }
+            }
+            "WATCHDOG" => {
+                let Watchdog { action } = serde_json::from_value(data).ok()?;
+                Self::Watchdog(action)
             }
             "BLOCK_IO_ERROR" => {
                 let error: DiskError = serde_json::from_str(data.get()).ok()?;
@@ -136,6 +148,8 @@ pub struct Ending {
     /// `guest-panic`, `host-qmp-quit`, `host-signal`. None if QEMU ended without a word: it was
     /// killed, or crashed.
     pub shutdown: Option<(bool, String)>,
+    /// What the guest's watchdog did last, if the guest was not reset since.
+    pub watchdog: Option<WatchdogAction>,
 }
 
 impl Ending {
@@ -143,6 +157,7 @@ impl Ending {
     pub(super) fn learn(&mut self, event: &Event) -> bool {
         match event {
             Event::Panicked => self.panicked = true,
+            Event::Watchdog(action) => self.watchdog = Some(*action),
             Event::Shutdown { guest, reason } => self.shutdown = Some((*guest, reason.clone())),
             // The machine lives on: what was said before was about an end that did not come.
             Event::Reset { .. } if *self != Self::default() => *self = Self::default(),
@@ -210,6 +225,12 @@ mod tests {
                     open: true,
                 }),
             ),
+            (
+                "WATCHDOG",
+                json!({"action": "poweroff"}),
+                Some(Event::Watchdog(WatchdogAction::Poweroff)),
+            ),
+            ("WATCHDOG", json!({"action": "inject-nmi"}), None),
             ("RTC_CHANGE", json!({"offset": 1}), None),
         ] {
             assert_eq!(parse(name, data), expected, "{name}");
@@ -243,6 +264,11 @@ mod tests {
         assert_eq!(ending(&[Event::PowerButton, shutdown(true)]), (true, false));
         assert_eq!(ending(&[shutdown(false)]), (false, false));
         assert_eq!(ending(&[Event::Panicked, shutdown(true)]), (false, true));
-        assert_eq!(ending(&[Event::Panicked, reset]), (false, false));
+        assert_eq!(ending(&[Event::Panicked, reset.clone()]), (false, false));
+        let mut barked = Ending::default();
+        assert!(barked.learn(&Event::Watchdog(WatchdogAction::Reset)));
+        assert!(barked.watchdog.is_some() && !barked.powered_off());
+        assert!(barked.learn(&reset));
+        assert_eq!(barked, Ending::default());
     }
 }

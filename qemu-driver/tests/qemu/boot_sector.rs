@@ -10,6 +10,16 @@ const PM_ENABLE: u16 = 0x602;
 const PM_CONTROL: u16 = 0x604;
 const PVPANIC: u16 = 0x505;
 const RESET_CONTROL: u16 = 0xcf9;
+/// Where PCI configuration space is looked into (PCI Local Bus Specification, 3.2.2.3.2).
+const PCI_ADDRESS: u16 = 0xcf8;
+const PCI_DATA: u16 = 0xcfc;
+
+/// The watchdog at 06.0: its configuration and its lock (Intel 6300ESB datasheet, 16.5). Timers of
+/// the full 20 bits at 1 MHz are one second each, and the second one's end is the bark.
+const WATCHDOG_CONFIG: u32 = 0x8000_3060;
+const WATCHDOG_LOCK: u32 = 0x8000_3068;
+const AT_1_MHZ_WITHOUT_INTERRUPT: u16 = 0b111;
+const ENABLE: u8 = 0b10;
 
 /// Set in the status of a power button that was pressed, and in the mask that lets it be.
 const POWER_BUTTON: u16 = 1 << 8;
@@ -110,6 +120,20 @@ impl BootSector {
         self.dx(PM_STATUS).bytes(&[0xed, 0xf6, 0xc4, 0x01]); // in ax,dx; test ah,1
         self.jump_back_to(0x74, again); // jz again
         self
+    }
+
+    /// Starts the watchdog, which barks two seconds later.
+    pub fn start_watchdog(mut self) -> Self {
+        self.pci_address(WATCHDOG_CONFIG).dx(PCI_DATA);
+        self.ax(AT_1_MHZ_WITHOUT_INTERRUPT).bytes(&[0xef]); // out dx,ax
+        self.pci_address(WATCHDOG_LOCK).dx(PCI_DATA);
+        self.bytes(&[0xb0, ENABLE, 0xee]); // mov al,ENABLE; out dx,al
+        self
+    }
+
+    fn pci_address(&mut self, address: u32) -> &mut Self {
+        self.bytes(&[0x66, 0xb8]).bytes(&address.to_le_bytes()); // mov eax,address
+        self.dx(PCI_ADDRESS).bytes(&[0x66, 0xef]) // out dx,eax
     }
 
     /// Writes this boot sector over the disk's second sector; prints `w`, or `e` on an error.

@@ -15,3 +15,4 @@ mod firmware;
 mod guest;
 mod life;
 mod size;
+mod watchdog;

@@ -85,6 +85,11 @@ impl GuestAgent {
                         tracing::warn!("further errors of disks are not logged");
                     }
                 }
+                // QEMU reports it once a second at most.
+                Ok(Event::Watchdog(action)) => {
+                    let action = action.as_str();
+                    tracing::warn!(action, "the guest did not reset its watchdog in time");
+                }
                 Ok(_) => {}
                 // What was missed may be the agent's coming or going. What is told from here on is
                 // newer than what was missed, and ends with what is true.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cri_glue::cgroup::Cgroup;
 use cri_glue::diagnostics::Diagnostics;
 use cri_glue::termination::TerminationLog;
+use qemu_driver::machine::WatchdogAction;
 use qemu_driver::qmp::{Ending, Qmp};
 use tokio::time::timeout;
 use vm_api::contract::exit_code;
@@ -111,11 +112,18 @@ fn verdict(status: u32, ending: &Ending, killed_for_memory: bool, said: Option<&
             status,
             because(&format!("QEMU failed with status {status}")),
         )
-    } else if ending.powered_off() {
+    } else if ending.watchdog == Some(WatchdogAction::Poweroff) {
         (
-            exit_code::POWERED_OFF,
-            "the guest powered itself off".to_owned(),
+            exit_code::GUEST_CRASHED,
+            "the machine was ended by its watchdog, which the guest had not reset in time"
+                .to_owned(),
         )
+    } else if ending.powered_off() {
+        let reason = match ending.watchdog {
+            None => "the guest powered itself off",
+            Some(_) => "the guest powered itself off after its watchdog pressed the power button",
+        };
+        (exit_code::POWERED_OFF, reason.to_owned())
     } else {
         match &ending.shutdown {
             // Somebody on the node told QEMU to end: not the guest's doing, not a success.
@@ -142,7 +150,16 @@ mod tests {
 
     fn ending(panicked: bool, shutdown: Option<(bool, &str)>) -> Ending {
         let shutdown = shutdown.map(|(guest, reason)| (guest, reason.to_owned()));
-        Ending { panicked, shutdown }
+        Ending {
+            panicked,
+            shutdown,
+            watchdog: None,
+        }
+    }
+
+    fn barked(ending: Ending, action: WatchdogAction) -> Ending {
+        let watchdog = Some(action);
+        Ending { watchdog, ..ending }
     }
 
     #[test]
@@ -182,6 +199,27 @@ mod tests {
                 "ended (host-signal)",
             ),
             (0, ending(false, None), false, 1, "without a reason"),
+            (
+                0,
+                barked(ending(false, None), WatchdogAction::Poweroff),
+                false,
+                1,
+                "ended by its watchdog",
+            ),
+            (
+                0,
+                barked(off.clone(), WatchdogAction::Shutdown),
+                false,
+                0,
+                "after its watchdog pressed",
+            ),
+            (
+                137,
+                barked(ending(false, None), WatchdogAction::Poweroff),
+                false,
+                137,
+                "signal 9",
+            ),
         ];
         for (status, ending, oom, expected, words) in table {
             let verdict = verdict(status, &ending, oom, Some("boom"));

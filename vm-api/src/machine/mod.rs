@@ -12,6 +12,7 @@ mod memory;
 mod processors;
 mod tpm;
 mod volumes;
+mod watchdog;
 
 pub use disks::{Cache, DiskBus, DiskKind, Io, MachineDisk, disks};
 pub use filesystems::{
@@ -27,3 +28,4 @@ pub use memory::{guest_memory_bytes, max_guest_memory_bytes};
 pub use processors::{GROWTH, Topology, max_sockets, topology};
 pub use tpm::tpm;
 pub use volumes::{Datum, NETWORK_DATA_KEY, USER_DATA_KEY, VolumeSource, cloud_init, source};
+pub use watchdog::{WatchdogAction, watchdog};

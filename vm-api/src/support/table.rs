@@ -124,6 +124,12 @@ pub(super) const INSTANCE: &[Working] = &[
     Field("domain.devices.tpm"),
     Field("domain.devices.tpm.enabled"),
     Only("domain.devices.tpm.persistent", &["false"]),
+    Field("domain.devices.watchdog.name"),
+    Field("domain.devices.watchdog.i6300esb"),
+    Only(
+        "domain.devices.watchdog.i6300esb.action",
+        &["", "reset", "poweroff", "shutdown"],
+    ),
     Only("domain.devices.autoattachSerialConsole", &["true"]),
     Field("domain.devices.autoattachGraphicsDevice"),
     Only("domain.devices.autoattachMemBalloon", &["true"]),

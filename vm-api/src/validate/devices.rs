@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::names::{Form, wrong};
 use crate::field::FieldError;
-use crate::machine::{DiskBus, DiskKind, MachineDisk, VolumeSource, disks, interfaces};
+use crate::machine::{DiskBus, DiskKind, MachineDisk, VolumeSource, disks, interfaces, watchdog};
 use crate::v1::{Network, VirtualMachineInstanceSpec};
 
 pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
@@ -23,6 +23,7 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     errors.extend(boot_orders(spec));
     errors.extend(ports(spec));
     errors.extend(networks(spec));
+    errors.extend(diag288(spec));
     errors
 }
 
@@ -58,6 +59,12 @@ fn medium(disk: &MachineDisk<'_>, index: usize) -> Option<FieldError> {
         let message = "use at most 256 letters, digits, underscores, dots, pluses and hyphens";
         FieldError::new(format!("{path}.serial"), message)
     })
+}
+
+/// KubeVirt lets any action of the right timer pass; that is the concern of [`crate::support`].
+fn diag288(spec: &VirtualMachineInstanceSpec) -> Option<FieldError> {
+    let other = spec.domain.devices.watchdog.as_ref()?.diag288.is_some();
+    other.then(|| watchdog(spec).err())?
 }
 
 fn names(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
