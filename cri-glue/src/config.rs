@@ -19,6 +19,8 @@ pub const DEFAULT_PATH: &str = "/etc/kubevirt/config.toml";
 pub struct NodeConfig {
     /// Which QEMU, and with what.
     pub qemu: Qemu,
+    /// What machines may have.
+    pub machine: MachineRules,
     /// The programs that machines are launched with.
     pub runtime: Runtime,
     /// What machines run as.
@@ -75,6 +77,14 @@ pub enum AcceleratorChoice {
     Kvm,
     /// Emulation.
     Tcg,
+}
+
+/// `[machine]`: what machines may have beside what their pods give them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct MachineRules {
+    /// A vsock, by which the guest reaches whatever listens on the node's own vsock.
+    pub vsock: bool,
 }
 
 /// `[runtime]`: the programs that machines are launched with, and where their state is.
@@ -306,12 +316,13 @@ mod tests {
     fn keys_are_read() {
         let config = parse(
             "[qemu]\nroot = \"/\"\naccelerator = \"tcg\"\n[jail]\nfirst-uid = 5\n\
-             [log]\nlevel = \"debug\"\n[runtime]\npath = \"/usr/sbin/crun\"",
+             [machine]\nvsock = true\n[log]\nlevel = \"debug\"\n[runtime]\npath = \"/usr/sbin/crun\"",
         )
         .unwrap();
         assert_eq!(config.qemu.root, Path::new("/"));
         assert_eq!(config.qemu.accelerator, AcceleratorChoice::Tcg);
         assert_eq!(config.jail.first_uid, 5);
+        assert!(config.machine.vsock && !NodeConfig::default().machine.vsock);
         assert_eq!(config.log.level.as_str(), "debug");
         assert_eq!(config.runtime.path, Path::new("/usr/sbin/crun"));
     }

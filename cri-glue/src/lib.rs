@@ -29,4 +29,5 @@ pub mod seed;
 pub mod termination;
 pub mod uid;
 pub mod verbs;
+pub mod vsock;
 pub mod wish;

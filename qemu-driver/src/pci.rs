@@ -42,6 +42,7 @@ pub(crate) const BALLOON: &str = "04.0";
 pub(crate) const SCSI: &str = "05.0";
 pub(crate) const WATCHDOG: &str = "06.0";
 pub(crate) const MEMORY: &str = "07.0";
+pub(crate) const VSOCK: &str = "08.0";
 
 /// A range of functions on `pcie.0` that holds root ports of one kind.
 #[derive(Clone, Copy, Debug)]

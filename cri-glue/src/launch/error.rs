@@ -18,6 +18,7 @@ use crate::nic::NicError;
 use crate::overhead::DoesNotFit;
 use crate::runtime::RuntimeError;
 use crate::uid::UidError;
+use crate::vsock::VsockError;
 use crate::wish::WishError;
 
 /// Why a machine was not launched.
@@ -107,6 +108,8 @@ pub enum LaunchError {
     Share(#[from] ShareError),
     #[error(transparent)]
     Nic(#[from] NicError),
+    #[error(transparent)]
+    Vsock(#[from] VsockError),
     #[error(transparent)]
     Machine(#[from] MachineError),
     #[error(transparent)]

@@ -95,6 +95,8 @@ pub struct Launched {
     pub size: Size,
     /// The programs beside QEMU.
     pub helpers: Vec<RunningHelper>,
+    /// The guest's address on the node's vsock, if it has one.
+    pub vsock_cid: Option<u32>,
 }
 
 /// What a machine starts with, and what it can grow to while it runs.
@@ -221,6 +223,7 @@ async fn launch(
         accelerator,
         termination_log,
         size,
+        vsock_cid,
     } = prepared;
     let mut diagnostics = Diagnostics::read(output).map_err(LaunchError::Pipe)?;
     let cgroups_path = request.bundle.cgroups_path();
@@ -252,6 +255,7 @@ async fn launch(
         accelerator,
         size,
         helpers: std::mem::take(&mut started.helpers),
+        vsock_cid,
     })
 }
 

@@ -35,7 +35,7 @@ use crate::record::{Record, Step, Stop};
 use crate::runtime::{Descriptors, Runtime};
 use crate::seed::Identification;
 use crate::termination::TerminationLog;
-use crate::{uid, wish};
+use crate::{uid, vsock, wish};
 
 /// The most bytes of a template of UEFI variables.
 const MAX_UEFI_VARS_BYTES: u64 = 16 << 20;
@@ -50,6 +50,7 @@ pub(super) struct Prepared {
     pub(super) accelerator: Accelerator,
     pub(super) termination_log: Option<TerminationLog>,
     pub(super) size: Size,
+    pub(super) vsock_cid: Option<u32>,
 }
 
 /// QEMU's container, to be created.
@@ -84,6 +85,12 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     let capacities = capacities(bundle)?;
     let accelerator = accelerator(node.qemu.accelerator)?;
     let mut machine = build(bundle, &spec, &names, node, accelerator)?;
+    let mut vsock_cid = None;
+    if spec.domain.devices.autoattach_vsock == Some(true) {
+        let vsock = vsock::open(node)?;
+        vsock_cid = Some(vsock.cid());
+        machine = machine.with_vsock(vsock);
+    }
     let resources = bundle.linux().resources().clone().unwrap_or_default();
     let overhead = Overhead::of(accelerator);
     let resources = overhead.add_to(&resources, pod_limits(bundle), accelerator)?;
@@ -181,6 +188,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         accelerator,
         termination_log: mounts.termination_log().map(TerminationLog::new),
         size,
+        vsock_cid,
     })
 }
 

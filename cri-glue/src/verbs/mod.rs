@@ -29,6 +29,8 @@ pub struct Target<'a> {
     pub agent: Option<&'a Agent>,
     /// The pod's network namespace.
     pub network_namespace: &'a Path,
+    /// The guest's address on the node's vsock, if it has one.
+    pub vsock_cid: Option<u32>,
 }
 
 /// What a verb gives.

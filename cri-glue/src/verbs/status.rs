@@ -25,6 +25,9 @@ pub struct Status {
     pub vcpus: usize,
     /// Memory that the guest has, in bytes.
     pub memory_bytes: u64,
+    /// The guest's address on the node's vsock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock_cid: Option<u32>,
     /// What the disks have done.
     pub disks: Vec<Disk>,
     /// What the guest's agent tells.
@@ -77,6 +80,7 @@ impl Status {
             machine_type: qmp.machine_type().await?.as_str().to_owned(),
             vcpus: qmp.vcpu_threads().await?.len(),
             memory_bytes: memory,
+            vsock_cid: target.vsock_cid,
             disks: disks.into_iter().map(disk).collect(),
             guest_agent: GuestAgent::of(target).await,
         })
@@ -132,6 +136,9 @@ impl fmt::Display for Status {
         )?;
         writeln!(f, "vCPUs:        {}", self.vcpus)?;
         writeln!(f, "Memory:       {} MiB", self.memory_bytes >> 20)?;
+        if let Some(cid) = self.vsock_cid {
+            writeln!(f, "Vsock CID:    {cid}")?;
+        }
         for Disk { name, stats } in &self.disks {
             writeln!(
                 f,

@@ -158,3 +158,14 @@ fn the_record_cannot_be_written() {
     std::os::unix::fs::symlink("/nonexistent/record", &record).unwrap();
     pod.refused(&["cannot write the record"]);
 }
+
+#[test]
+fn no_vsock() {
+    let mut pod = plain();
+    pod.wish(&json!({"domain": {"devices": {"autoattachVSOCK": true}}}));
+    pod.refused(&["domain.devices.autoattachVSOCK", "machine.vsock = true"]);
+    if !std::path::Path::new("/dev/vhost-vsock").exists() {
+        pod.node.machine.vsock = true;
+        pod.refused(&["domain.devices.autoattachVSOCK", "/dev/vhost-vsock"]);
+    }
+}

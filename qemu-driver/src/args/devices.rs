@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Builder, helpers};
 use crate::channels::QemuEnds;
-use crate::machine::MEMORY_BLOCK;
+use crate::machine::{MEMORY_BLOCK, Vsock};
 use crate::pci::{self, HOTPLUG, HOTPLUG_PORTS, Place};
 
 /// Ports of the virtio-serial controller: one for the agent, three for each command that runs in
@@ -66,6 +66,16 @@ pub(super) fn display(build: &mut Builder) {
 pub(super) fn watchdog(build: &mut Builder) {
     build.device(&json!({
         "driver": "i6300esb", "id": "watchdog", "bus": "pcie.0", "addr": pci::WATCHDOG,
+    }));
+}
+
+/// The vsock. Its device is open, because QEMU may open nothing.
+pub(super) fn vsock(build: &mut Builder, vsock: Vsock) {
+    let cid = vsock.cid();
+    let device = build.descriptors.pass(vsock.into_device()).to_string();
+    build.device(&json!({
+        "driver": "vhost-vsock-pci", "id": "vsock", "bus": "pcie.0", "addr": pci::VSOCK,
+        "disable-legacy": "on", "guest-cid": cid, "vhostfd": device,
     }));
 }
 

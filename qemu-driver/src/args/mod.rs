@@ -59,6 +59,9 @@ impl CommandLine {
         if machine.watchdog.is_some() {
             devices::watchdog(&mut build);
         }
+        if let Some(vsock) = machine.vsock {
+            devices::vsock(&mut build, vsock);
+        }
         devices::memory_room(&mut build, machine.memory_room, shared);
         devices::hotplug_ports(&mut build);
         nics::describe(&mut build, machine.nics);

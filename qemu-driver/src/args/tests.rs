@@ -352,3 +352,15 @@ fn a_watchdog() {
         .collect();
     insta::assert_snapshot!(lines.join("\n"));
 }
+
+/// `/dev/null` stands in for the kernel's device, which the arguments only pass on.
+#[test]
+fn a_vsock() {
+    let vsock = Vsock::new(4_000_000_000, tap());
+    let rendered = rendered(machine(Accelerator::Kvm, one_cpu()).with_vsock(vsock));
+    let lines = rendered.lines();
+    let lines: Vec<_> = lines
+        .filter(|line| line.contains("vsock") || line.contains("descriptors"))
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}

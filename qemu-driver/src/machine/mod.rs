@@ -13,6 +13,7 @@ mod filesystem;
 mod firmware;
 mod name;
 mod nic;
+mod vsock;
 mod watchdog;
 
 use std::num::NonZeroU32;
@@ -29,6 +30,7 @@ pub(crate) use name::disk_node;
 pub use name::{MachineType, Name};
 pub use nic::{MAX_QUEUES, MacAddress, Nic, NicModel};
 pub use uuid::Uuid;
+pub use vsock::{FIRST_CID, LAST_CID, Vsock};
 pub use watchdog::WatchdogAction;
 
 use crate::pci;
@@ -57,6 +59,7 @@ pub struct Machine {
     pub(crate) serial: Option<Name>,
     pub(crate) display: bool,
     pub(crate) watchdog: Option<WatchdogAction>,
+    pub(crate) vsock: Option<Vsock>,
     pub(crate) disks: Vec<Disk>,
     pub(crate) nics: Vec<Nic>,
     pub(crate) filesystems: Vec<Filesystem>,
@@ -87,6 +90,7 @@ impl Machine {
             serial: None,
             display: false,
             watchdog: None,
+            vsock: None,
             disks: Vec::new(),
             nics: Vec::new(),
             filesystems: Vec::new(),
@@ -129,6 +133,12 @@ impl Machine {
     /// and does not reset it in time.
     pub fn with_watchdog(mut self, action: WatchdogAction) -> Self {
         self.watchdog = Some(action);
+        self
+    }
+
+    /// Gives the machine a vsock.
+    pub fn with_vsock(mut self, vsock: Vsock) -> Self {
+        self.vsock = Some(vsock);
         self
     }
 

@@ -108,6 +108,7 @@ pub(crate) async fn create(
         termination_log,
         accelerator,
         size,
+        vsock_cid,
         events,
         helpers,
         pid: _,
@@ -174,6 +175,7 @@ pub(crate) async fn create(
         button: button.clone(),
         console: console.clone(),
         network_namespace: holder.sandbox.network_namespace.clone(),
+        vsock_cid,
         user,
     });
     Ok((

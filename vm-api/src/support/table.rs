@@ -135,7 +135,7 @@ pub(super) const INSTANCE: &[Working] = &[
     Only("domain.devices.autoattachMemBalloon", &["true"]),
     Field("domain.devices.autoattachPodInterface"),
     Only("domain.devices.autoattachInputDevice", &["false"]),
-    Only("domain.devices.autoattachVSOCK", &["false"]),
+    Field("domain.devices.autoattachVSOCK"),
     Only("domain.devices.logSerialConsole", &["true"]),
     Field("networks[].name"),
     Field("networks[].pod.vmNetworkCIDR"),

@@ -44,6 +44,8 @@ pub(super) struct Target {
     pub(super) console: Arc<Console>,
     /// The pod's network namespace.
     pub(super) network_namespace: PathBuf,
+    /// The guest's address on the node's vsock, if it has one.
+    pub(super) vsock_cid: Option<u32>,
     /// Who commands run as in the guest, if not as root.
     pub(super) user: Option<User>,
 }

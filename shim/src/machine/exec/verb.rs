@@ -44,6 +44,7 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
         qmp: &run.target.qmp,
         agent: run.target.guest.now(),
         network_namespace: &run.target.network_namespace,
+        vsock_cid: run.target.vsock_cid,
     };
     let outcome = match verb.run(target).await {
         Ok(outcome) => outcome,
