@@ -2,17 +2,20 @@
 
 use oci_spec::runtime::LinuxResources;
 use qemu_driver::machine::{
-    Accelerator, Cpu, CpuModel, CpuWord, Machine, MachineError, MachineType, Memory, Name, Uuid,
-    WatchdogAction,
+    Accelerator, Cpu, CpuModel, CpuWord, HugePage, Machine, MachineError, MachineType, Memory,
+    Name, Uuid, WatchdogAction,
 };
 use vm_api::contract::{DOMAIN_ANNOTATION, FIRMWARE_UUID_ANNOTATION};
 use vm_api::field::FieldError;
-use vm_api::machine;
+use vm_api::machine::{self, PageSize};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
 use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
 use crate::config::NodeConfig;
+use crate::hugepages::{Hugepages, HugepagesError};
 use crate::overhead;
+use crate::pinning::Cpus;
 use crate::room::{self, Node};
 
 /// The name space in which machines that bring no UUID get theirs.
@@ -41,6 +44,8 @@ pub enum BuildError {
     OverNode { guest: u64, node: u64 },
     #[error("domain.firmware.uuid or annotation {FIRMWARE_UUID_ANNOTATION}: {text:?} is no UUID")]
     Uuid { text: String },
+    #[error(transparent)]
+    Hugepages(#[from] HugepagesError),
     #[error(transparent)]
     Field(#[from] FieldError),
     #[error(transparent)]
@@ -90,13 +95,19 @@ pub fn build(
         .and_then(|machine| machine.r#type.as_deref());
     let wished_type = wished_type.filter(|wished| !wished.is_empty());
     let has = Node::this();
-    let memory = memory(spec, &resources, has.memory_bytes)?;
+    let pod = bundle.cgroups_path().map(Cgroup::of_spec);
+    let pod = pod.and_then(|container| container.parent());
+    let hugepages = Hugepages::of(spec, &resources, pod.as_ref())?;
+    let memory = match hugepages {
+        Some(pages) => huge_memory(spec, pages)?,
+        None => memory(spec, &resources, has.memory_bytes)?,
+    };
     let machine = Machine::new(
         Name::new("machine", names.machine.as_str())?,
         uuid(bundle, spec, &names.cluster)?,
         MachineType::new(wished_type.unwrap_or(&node.qemu.machine))?,
         accelerator,
-        cpu(spec, &resources, has.processors)?,
+        cpu(spec, &resources, bundle, has.processors)?,
         memory,
     );
     let display = spec.domain.devices.autoattach_graphics_device;
@@ -106,6 +117,11 @@ pub fn build(
     };
     let machine = match machine::watchdog(spec)?.map(watchdog_action) {
         Some(action) => machine.with_watchdog(action),
+        None => machine,
+    };
+    let machine = match hugepages.map(|pages| pages.size) {
+        Some(PageSize::TwoMi) => machine.with_hugepages(HugePage::TwoMi)?,
+        Some(PageSize::OneGi) => machine.with_hugepages(HugePage::OneGi)?,
         None => machine,
     };
     let machine = machine.with_max_memory(has.max_memory(spec, memory.bytes())?);
@@ -150,9 +166,17 @@ fn uuid(
 fn cpu(
     spec: &VirtualMachineInstanceSpec,
     resources: &LinuxResources,
+    bundle: &Bundle,
     node: Option<u32>,
 ) -> Result<Cpu, BuildError> {
-    let topology = machine::topology(spec, overhead::cpu_limit_millis(resources))?;
+    // Kubelet from 1.33 on gives a container with processors of its own no limit of their time.
+    let own = Cpus::exclusive(resources, bundle.cgroups_path());
+    let limit = own.map(|cpus| cpus.count() as u64 * 1000);
+    let mut limit = limit.or_else(|| overhead::cpu_limit_millis(resources));
+    if machine::dedicated(spec).is_some_and(|dedicated| dedicated.isolate_emulator) {
+        limit = limit.map(|millis| millis.saturating_sub(1000).max(1000));
+    }
+    let topology = machine::topology(spec, limit)?;
     let model = spec
         .domain
         .cpu
@@ -188,6 +212,13 @@ fn memory(
         (_, Some(node)) if guest > node => Err(BuildError::OverNode { guest, node }),
         _ => Ok(Memory::new(guest)?),
     }
+}
+
+/// Memory in huge pages: what the spec says, or else all that the pod may take.
+fn huge_memory(spec: &VirtualMachineInstanceSpec, pages: Hugepages) -> Result<Memory, BuildError> {
+    let guest = machine::guest_memory_bytes(spec, Some(pages.limit))?;
+    pages.check(guest)?;
+    Ok(Memory::new(guest)?)
 }
 
 fn names_memory(spec: &VirtualMachineInstanceSpec) -> bool {

@@ -11,6 +11,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
 use vm_api::contract::VOLUMES_DIRECTORY;
 
 use crate::bundle::Bundle;
+use crate::host_devices::is_vfio;
 
 /// Where kubelet mounts the file for the termination message unless the pod says otherwise.
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -118,7 +119,8 @@ impl PodMounts {
                 sorted.volumes.insert(name, volume);
             }
         }
-        for device in bundle.linux().devices().iter().flatten() {
+        let devices = bundle.linux().devices().iter().flatten();
+        for device in devices.filter(|device| !is_vfio(device)) {
             let (name, volume) = block_volume(device, bundle)
                 .ok_or_else(|| MountError::Device(device.path().clone()))?;
             sorted.volumes.insert(name, volume);

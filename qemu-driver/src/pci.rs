@@ -16,7 +16,8 @@
 //! | `10.0`–`11.7` | 16 places for interfaces: a root port, or the card itself if it is conventional PCI |
 //! | `12.0`–`15.7` | 32 root ports: virtio disks |
 //! | `16.0`–`16.7` | 8 root ports, always there and empty: hotplug |
-//! | `18.0`–`19.7` | 16 root ports: shared directories |
+//! | `17.0`–`18.7` | 16 root ports: devices of the node |
+//! | `19.0`–`1a.7` | 16 root ports: shared directories |
 //! | `1f.x` | LPC, SATA, SMBus (q35) |
 //!
 //! Root ports exist only where a device uses them, from function 0 of each slot upwards, so a guest
@@ -31,6 +32,8 @@ pub(crate) const MAX_VIRTIO_DISKS: usize = 32;
 pub(crate) const MAX_SCSI_DISKS: usize = 64;
 /// Root ports for shared directories.
 pub(crate) const MAX_FILESYSTEMS: usize = 16;
+/// Root ports for devices of the node.
+pub(crate) const MAX_HOST_DEVICES: usize = 16;
 /// Empty root ports that wait for a device to be plugged in.
 pub(crate) const HOTPLUG_PORTS: usize = 8;
 
@@ -72,9 +75,16 @@ pub(crate) const HOTPLUG: Range = Range {
 };
 /// Where shared directories sit.
 pub(crate) const FILESYSTEMS: Range = Range {
-    first_slot: 0x18,
+    first_slot: 0x19,
     places: MAX_FILESYSTEMS,
     kind: "fs",
+};
+
+/// Where devices of the node sit.
+pub(crate) const HOST_DEVICES: Range = Range {
+    first_slot: 0x17,
+    places: MAX_HOST_DEVICES,
+    kind: "host",
 };
 
 /// One place of a range.
@@ -113,7 +123,7 @@ mod tests {
 
     #[test]
     fn no_two_places_are_the_same() {
-        let places: Vec<_> = [NICS, DISKS, HOTPLUG, FILESYSTEMS]
+        let places: Vec<_> = [NICS, DISKS, HOTPLUG, HOST_DEVICES, FILESYSTEMS]
             .iter()
             .flat_map(|range| (0..range.places).map(|index| range.place(index)))
             .collect();
@@ -147,7 +157,9 @@ mod tests {
         );
         assert_eq!(
             place(FILESYSTEMS, 15),
-            ("port-fs-15".into(), "19.7".into(), 80)
+            ("port-fs-15".into(), "1a.7".into(), 88)
         );
+        let last = place(HOST_DEVICES, 15);
+        assert_eq!(last, ("port-host-15".into(), "18.7".into(), 72));
     }
 }

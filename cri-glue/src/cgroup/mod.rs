@@ -125,6 +125,18 @@ impl Cgroup {
         })
     }
 
+    /// The limit of huge pages of a size as the kernel writes it (`2MB`), in bytes; `None` without one
+    /// or without such a group.
+    pub fn hugepage_limit(&self, size: &str) -> Result<Option<u64>, CgroupError> {
+        match self.version {
+            // "No limit" is the largest multiple of the page size below 2^63.
+            Version::V1 => Ok(self
+                .number("hugetlb", &format!("hugetlb.{size}.limit_in_bytes"))?
+                .filter(|limit| *limit < i64::MAX as u64 - (1 << 30))),
+            Version::V2 => self.number("", &format!("hugetlb.{size}.max")),
+        }
+    }
+
     /// How often the kernel killed a process of the group for want of memory. 0 without such a
     /// group, or on kernels that do not count.
     pub fn oom_kills(&self) -> Result<u64, CgroupError> {
@@ -256,6 +268,17 @@ mod tests {
         assert_eq!(container.cpu_limit_millis().unwrap(), None);
         assert_eq!(container.oom_kills().unwrap(), 2);
         assert_eq!(pod.parent(), None);
+        write("hugetlb/pod/hugetlb.2MB.limit_in_bytes", "67108864\n");
+        write(
+            "hugetlb/pod/hugetlb.1GB.limit_in_bytes",
+            "9223372035781033984\n",
+        );
+        assert_eq!(pod.hugepage_limit("2MB").unwrap(), Some(64 << 20));
+        assert_eq!(pod.hugepage_limit("1GB").unwrap(), None);
+        assert_eq!(container.hugepage_limit("2MB").unwrap(), None);
+        write("two/hugetlb.2MB.max", "67108864\n");
+        let unified = cgroup(Version::V2, "/two");
+        assert_eq!(unified.hugepage_limit("2MB").unwrap(), Some(64 << 20));
         write("two/memory.max", "max\n");
         write("two/cpu.max", "max 100000\n");
         write(

@@ -22,6 +22,7 @@ use qemu_driver::machine::Accelerator;
 
 use crate::bundle::Bundle;
 use crate::helper::{self, Helper};
+use crate::host_devices::{HostDevices, Node};
 use crate::identity::Identity;
 use crate::sandbox::Sandbox;
 
@@ -43,6 +44,10 @@ const MASKED: [&str; 9] = [
     "/proc/scsi",
     "/sys/firmware",
 ];
+
+/// Bytes that may be locked beside the guest's memory: firmware and devices' own memory, for which
+/// libvirt allows as much.
+const DEVICE_MEMORY: u64 = 1 << 30;
 
 const READ_ONLY: [&str; 5] = [
     "/proc/bus",
@@ -77,6 +82,10 @@ pub struct Jail<'a> {
     pub helpers: &'a [Helper],
     /// Whether one of them is a TPM.
     pub tpm: bool,
+    /// Devices of the node.
+    pub host_devices: &'a HostDevices,
+    /// The most bytes of guest memory.
+    pub memory_bytes: u64,
 }
 
 /// A directory of the node in the jail.
@@ -176,6 +185,11 @@ impl Jail<'_> {
             let state = mount(helper::TPM_STATE, "tmpfs", Path::new("tmpfs"), &options)?;
             mounts.push(state);
         }
+        for directory in &self.host_devices.directories {
+            let options = ["bind", "ro", "nosuid", "nodev", "noexec"];
+            let destination = directory.to_string_lossy();
+            mounts.push(mount(&destination, "bind", directory, &options)?);
+        }
         let root = RootBuilder::default()
             .path("rootfs")
             .readonly(true)
@@ -212,6 +226,17 @@ impl Jail<'_> {
             .hard(0u64)
             .soft(0u64)
             .build()?;
+        let mut rlimits = vec![no_core];
+        if !self.host_devices.devices.is_empty() {
+            // A device reaches all of the guest's memory, which is therefore locked.
+            let locked = self.memory_bytes.saturating_add(DEVICE_MEMORY);
+            let lock = PosixRlimitBuilder::default()
+                .typ(PosixRlimitType::RlimitMemlock)
+                .hard(locked)
+                .soft(locked)
+                .build()?;
+            rlimits.push(lock);
+        }
         let mut process = ProcessBuilder::default()
             .args(arguments)
             .cwd("/")
@@ -219,7 +244,7 @@ impl Jail<'_> {
             .user(user)
             .capabilities(none)
             .no_new_privileges(true)
-            .rlimits([no_core])
+            .rlimits(rlimits)
             .terminal(false)
             .build()?;
         process.set_apparmor_profile(own.apparmor_profile().clone());
@@ -241,20 +266,29 @@ impl Jail<'_> {
         linux.set_cgroups_path(own.cgroups_path().clone());
         linux.set_seccomp(own.seccomp().clone());
         linux.set_mount_label(own.mount_label().clone());
-        if self.accelerator == Accelerator::Kvm {
-            let (path, major, minor) = KVM;
-            let kvm = LinuxDeviceBuilder::default()
+        let mut devices = Vec::new();
+        for Node { path, major, minor } in self.devices() {
+            let device = LinuxDeviceBuilder::default()
                 .path(path)
                 .typ(LinuxDeviceType::C)
                 .major(major)
                 .minor(minor)
                 .file_mode(0o600u32)
                 .uid(self.user.uid)
-                .gid(self.user.gid)
-                .build()?;
-            linux.set_devices(Some(vec![kvm]));
+                .gid(self.user.gid);
+            devices.push(device.build()?);
         }
+        linux.set_devices(Some(devices).filter(|devices| !devices.is_empty()));
         Ok(linux)
+    }
+
+    /// The character devices that QEMU opens.
+    fn devices(&self) -> Vec<Node> {
+        let (path, major, minor) = KVM;
+        let path = path.into();
+        let kvm = (self.accelerator == Accelerator::Kvm).then_some(Node { path, major, minor });
+        let given = self.host_devices.nodes.iter().cloned();
+        kvm.into_iter().chain(given).collect()
     }
 
     fn namespaces(&self) -> Result<Vec<LinuxNamespace>, OciSpecError> {
@@ -271,7 +305,7 @@ impl Jail<'_> {
         ])
     }
 
-    /// No device but those without which no program runs (the runtime adds them) and KVM.
+    /// No device but those without which no program runs (the runtime adds them) and what QEMU opens.
     fn device_rules(&self) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
         let mut rules = vec![
             LinuxDeviceCgroupBuilder::default()
@@ -279,15 +313,14 @@ impl Jail<'_> {
                 .access("rwm")
                 .build()?,
         ];
-        if self.accelerator == Accelerator::Kvm {
-            let (_, major, minor) = KVM;
-            let kvm = LinuxDeviceCgroupBuilder::default()
+        for Node { major, minor, .. } in self.devices() {
+            let device = LinuxDeviceCgroupBuilder::default()
                 .allow(true)
                 .typ(LinuxDeviceType::C)
                 .major(major)
                 .minor(minor)
                 .access("rw");
-            rules.push(kvm.build()?);
+            rules.push(device.build()?);
         }
         Ok(rules)
     }
@@ -322,7 +355,7 @@ mod tests {
     use super::*;
     use crate::bundle::tests::{bundle, spec};
 
-    fn jail_spec(accelerator: Accelerator) -> serde_json::Value {
+    fn jail_spec(accelerator: Accelerator, host_devices: &HostDevices) -> serde_json::Value {
         let mut given = spec();
         given["process"]["apparmorProfile"] = "cri-containerd.apparmor.d".into();
         given["linux"]["seccomp"] = serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO"});
@@ -351,6 +384,8 @@ mod tests {
             binds: &[],
             helpers: &[],
             tpm: false,
+            host_devices,
+            memory_bytes: 4 << 30,
         };
         serde_json::to_value(jail.spec(&["/usr".into()]).unwrap()).unwrap()
     }
@@ -358,13 +393,39 @@ mod tests {
     #[test]
     fn a_jail_has_nothing_but_qemu() {
         insta::assert_snapshot!(
-            serde_json::to_string_pretty(&jail_spec(Accelerator::Kvm)).unwrap()
+            serde_json::to_string_pretty(&jail_spec(Accelerator::Kvm, &HostDevices::default()))
+                .unwrap()
         );
     }
 
     #[test]
+    fn devices_of_the_node_come_with_all_that_qemu_needs() {
+        let node = |path: &str, minor| Node {
+            path: path.into(),
+            major: 240,
+            minor,
+        };
+        let devices = HostDevices {
+            devices: vec![qemu_driver::machine::HostDevice::new(
+                qemu_driver::machine::Name::new("device", "gpu").unwrap(),
+                "0000:3b:00.0".parse().unwrap(),
+            )],
+            nodes: vec![node("/dev/vfio/12", 3), node("/dev/vfio/vfio", 9)],
+            directories: vec!["/sys/bus/pci/devices/0000:3b:00.0".into()],
+        };
+        let spec = jail_spec(Accelerator::Tcg, &devices);
+        let shown = serde_json::json!({
+            "devices": spec["linux"]["devices"],
+            "rules": spec["linux"]["resources"]["devices"],
+            "rlimits": spec["process"]["rlimits"],
+            "sysfs": spec["mounts"].as_array().unwrap().last(),
+        });
+        insta::assert_snapshot!(serde_json::to_string_pretty(&shown).unwrap());
+    }
+
+    #[test]
     fn emulation_needs_no_device() {
-        let spec = jail_spec(Accelerator::Tcg);
+        let spec = jail_spec(Accelerator::Tcg, &HostDevices::default());
         assert!(spec["linux"].get("devices").is_none(), "{}", spec["linux"]);
         assert_eq!(
             spec["linux"]["resources"]["devices"]

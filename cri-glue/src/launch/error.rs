@@ -11,11 +11,13 @@ use vm_api::field::FieldError;
 use crate::config::AcceleratorChoice;
 use crate::disks::DiskError;
 use crate::helper::{HelperError, ShareError};
+use crate::host_devices::HostDeviceError;
 use crate::jail::JailError;
 use crate::machine::BuildError;
 use crate::mounts::MountError;
 use crate::nic::NicError;
 use crate::overhead::DoesNotFit;
+use crate::pinning::PinningError;
 use crate::runtime::RuntimeError;
 use crate::uid::UidError;
 use crate::vsock::VsockError;
@@ -110,6 +112,10 @@ pub enum LaunchError {
     Nic(#[from] NicError),
     #[error(transparent)]
     Vsock(#[from] VsockError),
+    #[error(transparent)]
+    HostDevice(#[from] HostDeviceError),
+    #[error(transparent)]
+    Pinning(#[from] PinningError),
     #[error(transparent)]
     Machine(#[from] MachineError),
     #[error(transparent)]

@@ -29,6 +29,7 @@ use crate::cgroup::Cgroup;
 use crate::config::NodeConfig;
 use crate::diagnostics::Diagnostics;
 use crate::network::{self, NetworkError, NetworkUndo, Port, Services};
+use crate::pinning::{Cpus, Pinning};
 use crate::record::{self, Stop};
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
@@ -97,6 +98,8 @@ pub struct Launched {
     pub helpers: Vec<RunningHelper>,
     /// The guest's address on the node's vsock, if it has one.
     pub vsock_cid: Option<u32>,
+    /// How its threads are bound to processors, and to which, if they are.
+    pub pinning: Option<(Pinning, Cpus)>,
 }
 
 /// What a machine starts with, and what it can grow to while it runs.
@@ -110,6 +113,8 @@ pub struct Size {
     pub memory_bytes: u64,
     /// The most bytes of guest memory.
     pub max_memory_bytes: u64,
+    /// Whether the memory is in huge pages, and stays as it is.
+    pub hugepages: bool,
 }
 
 impl Size {
@@ -119,6 +124,7 @@ impl Size {
             max_vcpus: machine.cpu().max_vcpus(),
             memory_bytes: machine.memory().bytes(),
             max_memory_bytes: machine.max_memory_bytes(),
+            hugepages: machine.has_hugepages(),
         }
     }
 }
@@ -224,6 +230,7 @@ async fn launch(
         termination_log,
         size,
         vsock_cid,
+        pinning,
     } = prepared;
     let mut diagnostics = Diagnostics::read(output).map_err(LaunchError::Pipe)?;
     let cgroups_path = request.bundle.cgroups_path();
@@ -242,6 +249,9 @@ async fn launch(
             return Err(failed.unwrap_or(LaunchError::Qemu { error, said }));
         }
     };
+    if let (Some((pinning, cpus)), Some(pid)) = (&pinning, *pid) {
+        pinning.apply(cpus, &qmp, pid).await?;
+    }
     Ok(Launched {
         pid: started.qemu.unwrap_or_default(),
         console: channels.console,
@@ -256,6 +266,7 @@ async fn launch(
         size,
         helpers: std::mem::take(&mut started.helpers),
         vsock_cid,
+        pinning,
     })
 }
 

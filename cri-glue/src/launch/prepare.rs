@@ -24,6 +24,7 @@ use crate::cgroup::Cgroup;
 use crate::config::{AcceleratorChoice, NodeConfig};
 use crate::disks::{self, Scratch, Sources};
 use crate::helper::{self, Helper};
+use crate::host_devices::HostDevices;
 use crate::identity::Identity;
 use crate::jail::{self, Jail};
 use crate::machine::{Names, build};
@@ -31,6 +32,7 @@ use crate::mounts::PodMounts;
 use crate::network::{NetworkUndo, Services};
 use crate::nic::{self, PodNetwork};
 use crate::overhead::{Overhead, PodLimits};
+use crate::pinning::{Cpus, Pinning};
 use crate::record::{Record, Step, Stop};
 use crate::runtime::{Descriptors, Runtime};
 use crate::seed::Identification;
@@ -51,6 +53,7 @@ pub(super) struct Prepared {
     pub(super) termination_log: Option<TerminationLog>,
     pub(super) size: Size,
     pub(super) vsock_cid: Option<u32>,
+    pub(super) pinning: Option<(Pinning, Cpus)>,
 }
 
 /// QEMU's container, to be created.
@@ -85,6 +88,14 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     let capacities = capacities(bundle)?;
     let accelerator = accelerator(node.qemu.accelerator)?;
     let mut machine = build(bundle, &spec, &names, node, accelerator)?;
+    let pinning = Pinning::of(&spec, bundle)?;
+    if let Some((pinning, cpus)) = &pinning {
+        pinning.check(cpus, machine.cpu().vcpus())?;
+    }
+    let host_devices = HostDevices::of(&spec, bundle)?;
+    for device in &host_devices.devices {
+        machine.add_host_device(device.clone())?;
+    }
     let mut vsock_cid = None;
     if spec.domain.devices.autoattach_vsock == Some(true) {
         let vsock = vsock::open(node)?;
@@ -156,6 +167,8 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         binds: &binds,
         helpers: &helpers,
         tpm,
+        host_devices: &host_devices,
+        memory_bytes: size.max_memory_bytes,
     }
     .make(&jail)?;
     let (id, cgroups_path) = (bundle.id().to_owned(), bundle.cgroups_path());
@@ -189,6 +202,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         termination_log: mounts.termination_log().map(TerminationLog::new),
         size,
         vsock_cid,
+        pinning,
     })
 }
 

@@ -169,3 +169,16 @@ fn no_vsock() {
         pod.refused(&["domain.devices.autoattachVSOCK", "/dev/vhost-vsock"]);
     }
 }
+
+#[test]
+fn no_huge_pages() {
+    let mut pod = plain();
+    pod.wish(&json!({"domain": {"memory": {"hugepages": {"pageSize": "1Gi"}}}}));
+    pod.refused(&["domain.memory.hugepages", "resources.limits[hugepages-1Gi]"]);
+    let limits = json!([{"pageSize": "2MB", "limit": 0}, {"pageSize": "1GB", "limit": 1 << 40}]);
+    pod.spec["linux"]["resources"]["hugepageLimits"] = limits;
+    pod.refused(&["huge pages of 1Gi free", "needs 1024", "vm.nr_hugepages"]);
+    let wish = json!({"guest": "64Mi", "hugepages": {"pageSize": "1Gi"}});
+    pod.wish(&json!({"domain": {"memory": wish}}));
+    pod.refused(&["no multiple of its huge pages of 1Gi"]);
+}

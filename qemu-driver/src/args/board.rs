@@ -14,6 +14,9 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 /// grow with the age of the machine; a Linux guest boots as fast with this.
 const TCG_CACHE_MIB: u32 = 64;
 
+/// Threads at most that clear huge pages before the guest starts: more than memory can keep up with.
+const PREALLOC_THREADS: u32 = 16;
+
 pub(super) fn describe(build: &mut Builder, machine: &Machine) {
     behaviour(build, machine);
     board(build, machine);
@@ -25,7 +28,15 @@ pub(super) fn describe(build: &mut Builder, machine: &Machine) {
         size += &format!(",maxmem={}M", machine.max_memory_bytes() >> 20);
     }
     build.option("-m", size);
-    let ram = helpers::memory("ram", memory.bytes(), machine.shares_memory());
+    let mut ram = helpers::memory("ram", memory.bytes(), machine.shares_memory());
+    if let Some(page) = machine.hugepages {
+        ram["qom-type"] = "memory-backend-memfd".into();
+        ram["hugetlb"] = true.into();
+        ram["hugetlbsize"] = page.bytes().into();
+        // A page that is not there when the guest needs it would end QEMU.
+        ram["prealloc"] = true.into();
+        ram["prealloc-threads"] = machine.cpu.vcpus().min(PREALLOC_THREADS).into();
+    }
     build.json("-object", &ram);
     build.option("-uuid", uuid.to_string());
     if let Some(serial) = &machine.serial {

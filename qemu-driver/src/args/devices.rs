@@ -40,8 +40,10 @@ pub(super) fn channels(build: &mut Builder, ends: QemuEnds) {
     }));
 }
 
-/// Randomness, a balloon that returns freed memory, and the panic device.
-pub(super) fn always(build: &mut Builder) {
+/// Randomness, a balloon, and the panic device. The balloon returns freed memory, unless that is in
+/// huge pages: one that is returned could be taken before the guest needs it again, which would end
+/// QEMU.
+pub(super) fn always(build: &mut Builder, hugepages: bool) {
     build.json("-object", &json!({"qom-type": "rng-builtin", "id": "rng"}));
     build.device(&json!({
         "driver": "virtio-rng-pci", "id": "rng", "bus": "pcie.0", "addr": pci::RNG,
@@ -49,7 +51,7 @@ pub(super) fn always(build: &mut Builder) {
     }));
     build.device(&json!({
         "driver": "virtio-balloon-pci", "id": "balloon", "bus": "pcie.0", "addr": pci::BALLOON,
-        "disable-legacy": "on", "free-page-reporting": true,
+        "disable-legacy": "on", "free-page-reporting": !hugepages,
     }));
     build.device(&json!({"driver": "pvpanic", "id": "panic"}));
 }

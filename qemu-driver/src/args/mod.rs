@@ -3,13 +3,14 @@
 //! [`CommandLine`] relies on [`Machine`] having no invalid state and on QEMU 7.2 or newer. It
 //! promises that the same machine gives the same arguments, that every option that takes a word
 //! from outside takes it as JSON or as a checked word, and that QEMU opens nothing by path but its
-//! own firmware.
+//! own firmware and devices of the node (VFIO).
 
 mod board;
 mod descriptors;
 mod devices;
 mod disks;
 mod helpers;
+mod host_devices;
 mod nics;
 
 use std::ffi::OsString;
@@ -52,7 +53,7 @@ impl CommandLine {
         let shared = machine.shares_memory();
         board::firmware(&mut build, machine.firmware);
         devices::channels(&mut build, ends);
-        devices::always(&mut build);
+        devices::always(&mut build, machine.hugepages.is_some());
         if machine.display {
             devices::display(&mut build);
         }
@@ -73,6 +74,7 @@ impl CommandLine {
         if let Some(control) = machine.tpm {
             helpers::tpm(&mut build, control.into());
         }
+        host_devices::describe(&mut build, machine.host_devices);
         Ok((
             Self {
                 args: build.args,

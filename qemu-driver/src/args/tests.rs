@@ -364,3 +364,51 @@ fn a_vsock() {
         .collect();
     insta::assert_snapshot!(lines.join("\n"));
 }
+
+#[test]
+fn memory_in_huge_pages() {
+    let cpu = Cpu::new(2, 1, 1, CpuModel::Host).unwrap();
+    let machine = machine(Accelerator::Kvm, cpu);
+    let error = machine.with_hugepages(HugePage::OneGi).unwrap_err();
+    assert!(error.to_string().contains("512 MiB is no multiple"));
+    let cpu = Cpu::new(2, 1, 1, CpuModel::Host).unwrap();
+    let machine = self::machine(Accelerator::Kvm, cpu).with_max_memory(8 << 30);
+    let machine = machine.with_hugepages(HugePage::TwoMi).unwrap();
+    assert_eq!(machine.max_memory_bytes(), 512 << 20);
+    let machine = machine.with_max_memory(8 << 30);
+    let rendered = rendered(machine);
+    let lines = rendered.lines();
+    let lines: Vec<_> = lines
+        .filter(|line| ["-m", "ram", "balloon"].iter().any(|it| line.contains(it)))
+        .filter(|line| !line.starts_with("-machine") && !line.starts_with("-msg"))
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn devices_of_the_node() {
+    let mut machine = machine(Accelerator::Kvm, one_cpu());
+    let device = |name: &str, address: &str| {
+        let name = crate::machine::Name::new("device", name).unwrap();
+        HostDevice::new(name, address.parse().unwrap())
+    };
+    machine
+        .add_host_device(device("gpu", "0000:3b:00.0"))
+        .unwrap();
+    machine
+        .add_host_device(device("nic", "0000:5e:02.1"))
+        .unwrap();
+    assert!(
+        machine
+            .add_host_device(device("gpu", "0000:3b:00.1"))
+            .is_err()
+    );
+    assert!(
+        machine
+            .add_host_device(device("other", "0000:3b:00.0"))
+            .is_err()
+    );
+    let rendered = rendered(machine);
+    let lines = rendered.lines().filter(|line| line.contains("host-"));
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
+}

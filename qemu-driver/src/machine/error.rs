@@ -42,6 +42,11 @@ pub enum MachineError {
     )]
     Memory { bytes: u64 },
 
+    #[error(
+        "guest memory of {} MiB is no multiple of huge pages of {} MiB", bytes >> 20, page >> 20
+    )]
+    NotWholePages { bytes: u64, page: u64 },
+
     #[error("firmware {0:?}: use an absolute UTF-8 path without '..', as QEMU sees it")]
     FirmwarePath(PathBuf),
 
@@ -88,6 +93,12 @@ pub enum MachineError {
 
     #[error("interface {name}: a machine has at most {most} interfaces")]
     TooManyNics { name: Name, most: usize },
+
+    #[error("PCI address {0:?}: write it as 0000:3b:00.0")]
+    PciAddress(String),
+
+    #[error("device {name}: a machine has at most {most} devices of its node")]
+    TooManyHostDevices { name: Name, most: usize },
 
     #[error("interface {name}: its MAC address {mac} is another interface's already")]
     DuplicateMac { name: Name, mac: MacAddress },

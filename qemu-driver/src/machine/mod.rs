@@ -11,6 +11,8 @@ mod error;
 mod file;
 mod filesystem;
 mod firmware;
+mod host_device;
+mod hugepage;
 mod name;
 mod nic;
 mod vsock;
@@ -26,6 +28,8 @@ pub(crate) use file::Access;
 pub use file::DiskFile;
 pub use filesystem::Filesystem;
 pub use firmware::{Firmware, Uefi};
+pub use host_device::{HostDevice, PciAddress};
+pub use hugepage::HugePage;
 pub(crate) use name::disk_node;
 pub use name::{MachineType, Name};
 pub use nic::{MAX_QUEUES, MacAddress, Nic, NicModel};
@@ -53,6 +57,8 @@ pub struct Machine {
     pub(crate) accelerator: Accelerator,
     pub(crate) cpu: Cpu,
     pub(crate) memory: Memory,
+    /// What the memory is made of, if not of ordinary pages.
+    pub(crate) hugepages: Option<HugePage>,
     /// Bytes that can be added while the machine runs.
     pub(crate) memory_room: u64,
     pub(crate) firmware: Firmware,
@@ -64,6 +70,7 @@ pub struct Machine {
     pub(crate) nics: Vec<Nic>,
     pub(crate) filesystems: Vec<Filesystem>,
     pub(crate) tpm: Option<UnixStream>,
+    pub(crate) host_devices: Vec<HostDevice>,
 }
 
 impl Machine {
@@ -85,6 +92,7 @@ impl Machine {
             accelerator,
             cpu,
             memory,
+            hugepages: None,
             memory_room: 0,
             firmware: Firmware::Bios,
             serial: None,
@@ -95,13 +103,29 @@ impl Machine {
             nics: Vec::new(),
             filesystems: Vec::new(),
             tpm: None,
+            host_devices: Vec::new(),
         }
     }
 
     /// Lets the guest's memory grow while it runs, to `most` bytes or a little less.
     pub fn with_max_memory(mut self, most: u64) -> Self {
-        self.memory_room = cpu::room(self.memory, most);
+        if self.hugepages.is_none() {
+            self.memory_room = cpu::room(self.memory, most);
+        }
         self
+    }
+
+    /// Makes the guest's memory of huge pages, all of which QEMU takes before the guest starts. It is
+    /// a multiple of their size, and cannot grow or shrink while the machine runs.
+    pub fn with_hugepages(mut self, page: HugePage) -> Result<Self, MachineError> {
+        let bytes = self.memory.bytes();
+        if bytes % page.bytes() != 0 {
+            let page = page.bytes();
+            return Err(MachineError::NotWholePages { bytes, page });
+        }
+        self.hugepages = Some(page);
+        self.memory_room = 0;
+        Ok(self)
     }
 
     /// The firmware that the guest starts from.
@@ -225,6 +249,26 @@ impl Machine {
         !self.filesystems.is_empty()
     }
 
+    /// Adds a device of the node. Their order is the order in which the guest finds them.
+    pub fn add_host_device(&mut self, device: HostDevice) -> Result<(), MachineError> {
+        let mut others = self.host_devices.iter();
+        let same =
+            |other: &HostDevice| other.name == device.name || other.address == device.address;
+        if others.any(same) {
+            return Err(MachineError::Duplicate {
+                of: "device",
+                name: device.name,
+            });
+        }
+        let most = pci::MAX_HOST_DEVICES;
+        if self.host_devices.len() == most {
+            let name = device.name;
+            return Err(MachineError::TooManyHostDevices { name, most });
+        }
+        self.host_devices.push(device);
+        Ok(())
+    }
+
     fn check_boot_index(&self, name: &Name, index: Option<NonZeroU32>) -> Result<(), MachineError> {
         let Some(index) = index else { return Ok(()) };
         let disks = self
@@ -265,6 +309,11 @@ impl Machine {
     /// The memory.
     pub fn memory(&self) -> Memory {
         self.memory
+    }
+
+    /// Whether the memory is made of huge pages.
+    pub fn has_hugepages(&self) -> bool {
+        self.hugepages.is_some()
     }
 
     /// The most bytes of memory that the guest can have while it runs.

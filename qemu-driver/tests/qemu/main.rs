@@ -13,6 +13,7 @@ mod console;
 mod disks;
 mod firmware;
 mod guest;
+mod hugepages;
 mod life;
 mod size;
 mod watchdog;

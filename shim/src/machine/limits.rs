@@ -7,10 +7,12 @@ use cri_glue::bundle::Bundle;
 use cri_glue::cgroup::Cgroup;
 use cri_glue::jail;
 use cri_glue::overhead::{Overhead, PodLimits, cpu_limit_millis, memory_limit};
+use cri_glue::pinning::{Pinning, PinningError};
 use cri_glue::runtime::Runtime;
 use oci_spec::runtime::LinuxResources;
 use qemu_driver::machine::Accelerator;
 
+use super::resize::Pinned;
 use crate::task::{Fault, Pod};
 
 /// What is needed to change the limits of a machine.
@@ -67,6 +69,23 @@ impl Limits {
         self.runtime
             .update(self.bundle.id(), &self.jail(), &raised)
             .map_err(Fault::failed)
+    }
+
+    /// Where `wanted` moves a machine whose vCPUs have processors to themselves, if it has `vcpus` then.
+    pub(super) fn pinned(
+        &self,
+        pinned: Option<Pinned>,
+        wanted: &LinuxResources,
+        vcpus: u32,
+    ) -> Result<Option<Pinned>, Fault> {
+        let Some(pinned) = pinned else {
+            return Ok(None);
+        };
+        let invalid = |error: PinningError| Fault::Invalid(error.to_string());
+        let updated = Pinning::updated(wanted, &self.bundle).map_err(invalid)?;
+        let cpus = updated.unwrap_or(pinned.cpus);
+        pinned.pinning.check(&cpus, vcpus).map_err(invalid)?;
+        Ok(Some(Pinned { cpus, ..pinned }))
     }
 
     /// The OCI bundle that QEMU runs in.

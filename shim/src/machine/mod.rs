@@ -31,6 +31,7 @@ use cri_glue::bundle::Bundle;
 use cri_glue::launch::{self, Launched, MachineNetwork};
 use qemu_driver::agent::Agent;
 use qemu_driver::exec::{Room, User};
+use qemu_driver::machine::Accelerator;
 use qemu_driver::qmp::Qmp;
 use rustix::process::Signal;
 use vm_api::contract::GUEST_USER_ANNOTATION;
@@ -47,7 +48,7 @@ use ending::{Causes, Verdict, judge};
 use exec::{Execs, Target};
 use limits::Limits;
 use power::PowerButton;
-use resize::Resize;
+use resize::{Pinned, Resize};
 use target::Start;
 
 /// Longest time for the guest agent to answer.
@@ -109,6 +110,7 @@ pub(crate) async fn create(
         accelerator,
         size,
         vsock_cid,
+        pinning,
         events,
         helpers,
         pid: _,
@@ -143,7 +145,9 @@ pub(crate) async fn create(
         cpu_millis,
         memory_bytes,
     };
-    let resize = Resize::new(qmp.clone(), guest.clone(), limits, start, accelerator);
+    let pinned = pinning.map(|(pinning, cpus)| Pinned { pinning, cpus, pid });
+    let emulated = accelerator == Accelerator::Tcg;
+    let resize = Resize::new(qmp.clone(), guest.clone(), limits, start, emulated, pinned);
     let resize = Arc::new(resize);
     let life = Life::new(request.id.clone(), request.bundle.clone(), pid, stdio);
     let member = Arc::new(Member::new(

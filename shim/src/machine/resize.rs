@@ -9,8 +9,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cri_glue::pinning::{Cpus, Pinning};
 use oci_spec::runtime::LinuxResources;
-use qemu_driver::machine::Accelerator;
 use qemu_driver::qmp::{GuestMemory, Qmp, QmpError, VcpuPlace};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
@@ -41,6 +41,15 @@ pub(super) struct Resize {
     ordered: Mutex<Ordered>,
 }
 
+/// A machine whose vCPUs have processors of the node to themselves.
+#[derive(Clone, Debug)]
+pub(super) struct Pinned {
+    pub(super) pinning: Pinning,
+    pub(super) cpus: Cpus,
+    /// QEMU.
+    pub(super) pid: u32,
+}
+
 /// What the machine was last asked to be. What it is may differ for a while, after a reboot say.
 #[derive(Clone, Debug)]
 struct Ordered {
@@ -49,6 +58,7 @@ struct Ordered {
     vcpus: u32,
     /// What the balloon leaves of the memory that it started with, in bytes.
     base: u64,
+    pinned: Option<Pinned>,
 }
 
 impl Resize {
@@ -58,9 +68,9 @@ impl Resize {
         guest: Arc<GuestAgent>,
         limits: Limits,
         start: Start,
-        accelerator: Accelerator,
+        emulated: bool,
+        pinned: Option<Pinned>,
     ) -> Self {
-        let emulated = accelerator == Accelerator::Tcg;
         let resources = limits.changeable();
         Self {
             qmp,
@@ -72,6 +82,7 @@ impl Resize {
                 resources,
                 vcpus: start.size.vcpus,
                 base: start.size.memory_bytes,
+                pinned,
             }),
         }
     }
@@ -82,8 +93,11 @@ impl Resize {
         let (cpu, memory) = (Asked::cpu_millis(&wanted), Asked::memory_bytes(&wanted));
         let target = self.start.target(cpu, memory);
         let target = target.map_err(|refusal| Fault::Invalid(refusal.to_string()))?;
+        let vcpus = target.vcpus.unwrap_or(last.vcpus);
+        let pinned = self.limits.pinned(last.pinned.clone(), &wanted, vcpus)?;
         let before = self.memory().await?;
-        if let Err(fault) = self.change(&last, before, target, &wanted).await {
+        let changed = self.change(&last, before, target, &wanted, pinned.as_ref());
+        if let Err(fault) = changed.await {
             if let Err(error) = self.restore(&last, before, target).await {
                 tracing::warn!(%error, "a resize that failed was not taken back wholly");
             }
@@ -92,6 +106,7 @@ impl Resize {
         merge(&mut last.resources, &wanted);
         last.vcpus = target.vcpus.unwrap_or(last.vcpus);
         last.base = target.memory.map_or(last.base, |size| size.base);
+        last.pinned = pinned;
         Ok(())
     }
 
@@ -101,6 +116,7 @@ impl Resize {
         before: GuestMemory,
         target: Target,
         wanted: &LinuxResources,
+        pinned: Option<&Pinned>,
     ) -> Result<(), Fault> {
         if let Some(size) = target.memory {
             self.shrink(before, size).await?;
@@ -111,6 +127,9 @@ impl Resize {
         self.limit(wanted.clone()).await?;
         if let Some(vcpus) = target.vcpus {
             self.unplug(last.vcpus, vcpus).await?;
+        }
+        if let Some(pinned) = pinned {
+            self.pin(pinned).await?;
         }
         if let Some(size) = target.memory {
             self.grow(size).await?;
@@ -140,6 +159,9 @@ impl Resize {
             self.plug(vcpus, last.vcpus).await?;
             self.unplug(vcpus, last.vcpus).await?;
         }
+        if let Some(pinned) = &last.pinned {
+            self.pin(pinned).await?;
+        }
         if grew {
             let now = self.settle(|now| now.held() <= before.held()).await?;
             if now.held() > before.held() {
@@ -151,6 +173,12 @@ impl Resize {
             self.limit(last.resources.clone()).await?;
         }
         Ok(())
+    }
+
+    /// Binds the threads of the vCPUs that the machine has now.
+    async fn pin(&self, Pinned { pinning, cpus, pid }: &Pinned) -> Result<(), Fault> {
+        let bound = pinning.apply(cpus, &self.qmp, *pid).await;
+        bound.map_err(Fault::failed)
     }
 
     /// Sets the limits of the control group.

@@ -106,6 +106,8 @@ pub(super) enum Refusal {
         limit >> 20, Memory::MIN >> 20
     )]
     LessMemory { limit: u64 },
+    #[error("the memory of a machine in huge pages cannot change while it runs: stop it first")]
+    Hugepages,
 }
 
 impl Start {
@@ -147,8 +149,17 @@ impl Start {
         let Size {
             memory_bytes: base,
             max_memory_bytes: most,
+            hugepages,
             ..
         } = self.size;
+        // The limit is QEMU's own part then, and Kubernetes does not resize huge pages.
+        if hugepages {
+            return match asked {
+                Asked::Limit(limit) if Some(limit) != self.memory_bytes => Err(Refusal::Hugepages),
+                Asked::NoLimit if self.memory_bytes.is_some() => Err(Refusal::Hugepages),
+                _ => Ok(None),
+            };
+        }
         let whole = GuestSize { base, plugged: 0 };
         let limit = match (asked, self.memory_bytes) {
             (Asked::Nothing, _) => return Ok(None),
@@ -197,6 +208,7 @@ mod tests {
                 max_vcpus: 8,
                 memory_bytes: 256 * MIB,
                 max_memory_bytes: 1024 * MIB,
+                hugepages: false,
             },
             cpu_millis,
             memory_bytes: memory_mib.map(|mib| mib * MIB),
@@ -291,6 +303,23 @@ mod tests {
                 memory => memory,
             };
             assert_eq!(rounded, expected, "{before:?} {asked:?}");
+        }
+    }
+
+    #[test]
+    fn huge_pages_stay() {
+        let mut start = start(Some(1000), Some(64));
+        start.size.hugepages = true;
+        let mib = |mib: u64| Limit(mib * MIB);
+        for (asked, expected) in [
+            (Nothing, Ok(None)),
+            (mib(64), Ok(None)),
+            (mib(65), Err(Refusal::Hugepages)),
+            (mib(63), Err(Refusal::Hugepages)),
+            (NoLimit, Err(Refusal::Hugepages)),
+        ] {
+            let target = start.target(Nothing, asked).map(|target| target.memory);
+            assert_eq!(target, expected, "{asked:?}");
         }
     }
 

@@ -13,6 +13,7 @@ mod dialects;
 mod guest;
 mod machines;
 mod ordinary;
+mod pinning;
 mod pod;
 mod resize;
 mod sandboxes;

@@ -73,6 +73,29 @@ pub fn max_sockets(spec: &VirtualMachineInstanceSpec, topology: Topology) -> u32
         .unwrap_or_else(|| topology.sockets.saturating_mul(GROWTH))
 }
 
+/// That each virtual processor has a processor of the node to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dedicated {
+    /// So has QEMU for its own threads: one more.
+    pub isolate_emulator: bool,
+}
+
+impl Dedicated {
+    /// Processors of the node for so many virtual ones.
+    pub fn processors(self, vcpus: u32) -> u32 {
+        vcpus.saturating_add(self.isolate_emulator.into())
+    }
+}
+
+/// Whether the spec asks for processors of the node.
+pub fn dedicated(spec: &VirtualMachineInstanceSpec) -> Option<Dedicated> {
+    let cpu = spec.domain.cpu.as_ref()?;
+    let dedicated = cpu.dedicated_cpu_placement == Some(true);
+    dedicated.then(|| Dedicated {
+        isolate_emulator: cpu.isolate_emulator_thread == Some(true),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -80,7 +80,16 @@ fn room(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
         );
         errors.push(FieldError::new("domain.cpu.maxSockets", message));
     }
+    let hugepages = spec
+        .domain
+        .memory
+        .as_ref()
+        .and_then(|memory| memory.hugepages.as_ref());
     match (max_guest_memory_bytes(spec), guest_memory_bytes(spec, None)) {
+        (Ok(Some(most)), Ok(bytes)) if most > bytes && hugepages.is_some() => {
+            let message = "memory in huge pages does not grow while the machine runs: leave it out";
+            errors.push(FieldError::new("domain.memory.maxGuest", message));
+        }
         (Err(error), _) => errors.push(error),
         (Ok(Some(most)), Ok(bytes)) if most < bytes => {
             let message = format!(
@@ -205,6 +214,13 @@ mod tests {
         );
         let negative = at(json!({}), json!({ "guest": "64Mi", "maxGuest": "-1" }));
         assert!(negative[0].contains("maxGuest: "), "{negative:?}");
+        let pages = json!({ "pageSize": "2Mi" });
+        let pages = json!({ "guest": "64Mi", "maxGuest": "66Mi", "hugepages": pages });
+        let refused = at(json!({}), pages);
+        assert!(
+            refused[0].starts_with("domain.memory.maxGuest: memory in huge pages"),
+            "{refused:?}"
+        );
         let fine = json!({ "guest": "64Mi", "maxGuest": "64Mi" });
         assert_eq!(
             at(json!({ "maxSockets": 100_000 }), fine),

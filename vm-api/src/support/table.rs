@@ -76,8 +76,11 @@ pub(super) const INSTANCE: &[Working] = &[
     Field("domain.cpu.threads"),
     Field("domain.cpu.maxSockets"),
     Field("domain.cpu.model"),
+    Field("domain.cpu.dedicatedCpuPlacement"),
+    Field("domain.cpu.isolateEmulatorThread"),
     Field("domain.memory.guest"),
     Field("domain.memory.maxGuest"),
+    Only("domain.memory.hugepages.pageSize", &["2Mi", "1Gi"]),
     Field("domain.resources.requests.cpu"),
     Field("domain.resources.requests.memory"),
     Field("domain.resources.limits.cpu"),
@@ -124,6 +127,10 @@ pub(super) const INSTANCE: &[Working] = &[
     Field("domain.devices.tpm"),
     Field("domain.devices.tpm.enabled"),
     Only("domain.devices.tpm.persistent", &["false"]),
+    Field("domain.devices.gpus[].name"),
+    Field("domain.devices.gpus[].deviceName"),
+    Field("domain.devices.hostDevices[].name"),
+    Field("domain.devices.hostDevices[].deviceName"),
     Field("domain.devices.watchdog.name"),
     Field("domain.devices.watchdog.i6300esb"),
     Only(
@@ -213,10 +220,6 @@ pub(super) const HINTS: &[(&str, &str)] = &[
     (
         "dataVolumeTemplates",
         "make the claim beforehand and use persistentVolumeClaim",
-    ),
-    (
-        "domain.memory.hugepages",
-        "leave it out: guests get ordinary memory",
     ),
 ];
 

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::names::{Form, wrong};
 use crate::field::FieldError;
-use crate::machine::{DiskBus, DiskKind, MachineDisk, VolumeSource, disks, interfaces, watchdog};
+use crate::machine::{
+    DiskBus, DiskKind, MachineDisk, VolumeSource, disks, host_devices, interfaces, watchdog,
+};
 use crate::v1::{Network, VirtualMachineInstanceSpec};
 
 pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
@@ -24,6 +26,7 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     errors.extend(ports(spec));
     errors.extend(networks(spec));
     errors.extend(diag288(spec));
+    errors.extend(node_devices(spec));
     errors
 }
 
@@ -65,6 +68,18 @@ fn medium(disk: &MachineDisk<'_>, index: usize) -> Option<FieldError> {
 fn diag288(spec: &VirtualMachineInstanceSpec) -> Option<FieldError> {
     let other = spec.domain.devices.watchdog.as_ref()?.diag288.is_some();
     other.then(|| watchdog(spec).err())?
+}
+
+/// That a claim of one works is the concern of [`crate::support`].
+fn node_devices(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
+    let devices = &spec.domain.devices;
+    let gpus = devices.gpus.iter().map(|gpu| &gpu.claim_name);
+    let others = devices.host_devices.iter().map(|it| &it.claim_name);
+    let mut claims = gpus.chain(others).flatten();
+    if claims.any(|claim| !claim.is_empty()) {
+        return Vec::new();
+    }
+    host_devices(spec).err().unwrap_or_default()
 }
 
 fn names(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {

@@ -3,6 +3,7 @@
 //! Verdicts and paths follow KubeVirt's admission. That a valid field also works is the concern of
 //! [`crate::support`].
 
+mod dedicated;
 mod devices;
 mod machine;
 mod names;
@@ -30,6 +31,7 @@ pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
 pub fn annotation(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.extend(resources::check(spec));
+    errors.extend(dedicated::check(spec));
     errors.extend(devices::check(spec));
     errors.extend(volumes::check(spec));
     errors.extend(pod::check(spec));

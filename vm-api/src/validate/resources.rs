@@ -30,6 +30,7 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     errors.extend(machine_type(spec));
     errors.extend(amounts(spec));
     errors.extend(guest_within_limit(spec));
+    errors.extend(whole_pages(spec));
     for (index, feature) in spec
         .domain
         .cpu
@@ -160,6 +161,31 @@ fn amounts(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+/// Memory in huge pages is a multiple of them; where KubeVirt names it, though it may stand elsewhere.
+fn whole_pages(spec: &VirtualMachineInstanceSpec) -> Option<FieldError> {
+    let hugepages = spec.domain.memory.as_ref()?.hugepages.as_ref()?;
+    let size = Quantity::from(hugepages.page_size.as_deref().unwrap_or_default());
+    let page = match size.bytes() {
+        Ok(bytes) if bytes > 0 => bytes,
+        Ok(_) => {
+            let message = "a huge page has a size above zero: use 2Mi or 1Gi";
+            return Some(FieldError::new("domain.memory.hugepages.pageSize", message));
+        }
+        Err(error) => {
+            return Some(FieldError::new("domain.memory.hugepages.pageSize", error));
+        }
+    };
+    // Without any amount, it comes from the pod.
+    let guest = guest_memory_bytes(spec, None).ok()?;
+    (guest == 0 || guest % page != 0).then(|| {
+        let message = format!(
+            "the guest's memory, {guest} bytes, is no multiple of its huge pages of {size}: set \
+             domain.memory.guest to one"
+        );
+        FieldError::new("domain.resources.requests.memory", message)
+    })
 }
 
 fn guest_within_limit(spec: &VirtualMachineInstanceSpec) -> Option<FieldError> {

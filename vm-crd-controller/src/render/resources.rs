@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
-use vm_api::machine::{guest_memory_bytes, topology};
+use vm_api::machine::{PageSize, dedicated, guest_memory_bytes, host_devices, hugepages, topology};
 use vm_api::v1::VirtualMachineInstanceSpec;
 use vm_api::{FieldError, Quantity};
 
@@ -14,9 +14,12 @@ use vm_api::{FieldError, Quantity};
 /// a tenth, KubeVirt's ratio. Processors are shared; memory is not.
 const MILLICORES_PER_VCPU: u64 = 100;
 
-/// The guest's memory in bytes for each byte of page tables: eight bytes for a page of 4 KiB, once
-/// in QEMU's own tables and once in the tables that the processor translates the guest's by.
-const BYTES_PER_TABLE_BYTE: u64 = 4096 / 8 / 2;
+/// Bytes of an ordinary page.
+const PAGE: u64 = 4096;
+
+/// Bytes of page tables for each page of the guest's memory: eight in QEMU's own tables, and eight in
+/// the tables that the processor translates the guest's by.
+const TABLE_BYTES_PER_PAGE: u64 = 16;
 
 /// Bytes for each virtual processor: its thread's stack and the kernel's part of it.
 const BYTES_PER_VCPU: u64 = 1 << 20;
@@ -25,7 +28,8 @@ const BYTES_PER_VCPU: u64 = 1 << 20;
 pub(super) fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequirements, FieldError> {
     let guest = guest_memory_bytes(spec, None)?;
     let vcpus = u64::from(topology(spec, None)?.vcpus());
-    let qemu = need(guest, vcpus);
+    let pages = hugepages(spec)?;
+    let qemu = need(guest, vcpus, pages.map_or(PAGE, PageSize::bytes));
     let given = spec.domain.resources.clone().unwrap_or_default();
 
     let mut requests = passed_on(&given.requests);
@@ -47,11 +51,45 @@ pub(super) fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequiremen
         .unwrap_or(guest)
         .max(guest)
         .max(requested);
+    // Huge pages are a resource of their own, and the guest's memory no part of the ordinary.
+    let (requested, limit) = match pages {
+        None => (requested, limit),
+        Some(page) => {
+            for amounts in [&mut requests, &mut limits] {
+                amounts.insert(page.resource().to_owned(), quantity(guest));
+            }
+            (requested.saturating_sub(guest), limit - guest)
+        }
+    };
+    // Kubelet gives processors of their own only to pods of the class Guaranteed.
+    let dedicated = dedicated(spec);
+    let requested = if dedicated.is_some() {
+        limit
+    } else {
+        requested
+    };
     requests.insert(
         "memory".to_owned(),
         quantity(requested.saturating_add(qemu)),
     );
     limits.insert("memory".to_owned(), quantity(limit.saturating_add(qemu)));
+    if let Some(dedicated) = dedicated {
+        let vcpus = u32::try_from(vcpus).unwrap_or(u32::MAX);
+        let processors = u64::from(dedicated.processors(vcpus));
+        for amounts in [&mut requests, &mut limits] {
+            let millis = Quantity::from_millis(processors.saturating_mul(1000));
+            amounts.insert("cpu".to_owned(), millis.into());
+        }
+    }
+    // What is wrong with them is found by the validation.
+    let devices = host_devices(spec).unwrap_or_default();
+    for device in &devices {
+        let same = devices.iter().filter(|it| it.resource == device.resource);
+        let count = ApiQuantity(same.count().to_string());
+        for amounts in [&mut requests, &mut limits] {
+            amounts.insert(device.resource.to_owned(), count.clone());
+        }
+    }
     let cpu_limited = limits.contains_key("cpu");
     if !requests.contains_key("cpu") && !cpu_limited {
         let millis = Quantity::from_millis(vcpus.saturating_mul(MILLICORES_PER_VCPU));
@@ -65,8 +103,8 @@ pub(super) fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequiremen
 }
 
 /// Bytes that QEMU needs beside the guest's memory and its fixed part.
-fn need(guest: u64, vcpus: u64) -> u64 {
-    (guest / BYTES_PER_TABLE_BYTE).saturating_add(vcpus.saturating_mul(BYTES_PER_VCPU))
+fn need(guest: u64, vcpus: u64, page: u64) -> u64 {
+    (guest / page * TABLE_BYTES_PER_PAGE).saturating_add(vcpus.saturating_mul(BYTES_PER_VCPU))
 }
 
 /// All but memory, which is computed.
@@ -106,6 +144,60 @@ mod tests {
         assert_eq!(bytes(&resources["requests"]["memory"]), memory);
         assert_eq!(resources["requests"]["cpu"], "100m");
         assert!(resources["limits"].get("cpu").is_none());
+    }
+
+    #[test]
+    fn dedicated_processors_are_guaranteed() {
+        let cpu = |isolate: bool| {
+            let cpu = json!({
+                "cores": 2, "dedicatedCpuPlacement": true, "isolateEmulatorThread": isolate,
+            });
+            resources(json!({
+                "cpu": cpu, "memory": { "guest": "1Gi" },
+                "resources": { "requests": { "memory": "512Mi" } },
+            }))
+        };
+        for (isolate, processors) in [(false, "2"), (true, "3")] {
+            let given = cpu(isolate);
+            assert_eq!(given["requests"], given["limits"], "{given}");
+            assert_eq!(given["limits"]["cpu"], processors);
+        }
+    }
+
+    #[test]
+    fn devices_of_the_node_are_requested_from_their_plugins() {
+        let device = |name: &str, resource: &str| json!({ "name": name, "deviceName": resource });
+        let given = resources(json!({ "memory": { "guest": "1Gi" }, "devices": {
+            "gpus": [device("a", "x.com/gpu"), device("b", "x.com/gpu")],
+            "hostDevices": [device("c", "x.com/nic")],
+        } }));
+        for list in ["requests", "limits"] {
+            assert_eq!(given[list]["x.com/gpu"], "2");
+            assert_eq!(given[list]["x.com/nic"], "1");
+        }
+    }
+
+    #[test]
+    fn huge_pages_are_a_resource_beside_memory() {
+        let pages = json!({ "guest": "1Gi", "hugepages": { "pageSize": "2Mi" } });
+        let given = resources(json!({ "memory": pages }));
+        // 8 KiB of page tables and 1 Mi for the processor.
+        let memory = Quantity::from_bytes((1 << 20) + (8 << 10));
+        for list in ["requests", "limits"] {
+            assert_eq!(given[list]["hugepages-2Mi"], "1Gi");
+            assert_eq!(given[list]["memory"], json!(memory));
+        }
+        let more = resources(json!({
+            "memory": { "guest": "1Gi", "hugepages": { "pageSize": "1Gi" } },
+            "resources": { "requests": { "memory": "1Gi" }, "limits": { "memory": "2Gi" } },
+        }));
+        assert_eq!(more["requests"]["hugepages-1Gi"], "1Gi");
+        assert_eq!(more["limits"]["hugepages-1Gi"], "1Gi");
+        let bytes = |list: &str| {
+            let text: Quantity = serde_json::from_value(more[list]["memory"].clone()).unwrap();
+            text.bytes().unwrap()
+        };
+        assert_eq!(bytes("limits") - bytes("requests"), 1 << 30);
     }
 
     #[test]

@@ -1,0 +1,245 @@
+//! Guest memory in huge pages: which ones, and whether pod and node have them.
+//!
+//! Kubernetes counts them as a resource of their own, `hugepages-2Mi` beside `memory`. The limit of
+//! that resource is what a pod may take: it is in the container's spec where containerd passes it on
+//! (`disable_hugetlb_controller = false`), and otherwise in the pod's control group, where kubelet
+//! writes it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+use vm_api::field::FieldError;
+use vm_api::machine::{self, PageSize};
+use vm_api::v1::VirtualMachineInstanceSpec;
+
+use crate::cgroup::{Cgroup, CgroupError};
+
+/// Where the kernel tells of its huge pages (Documentation/admin-guide/mm/hugetlbpage.rst).
+const POOLS: &str = "/sys/kernel/mm/hugepages";
+
+/// Huge pages that a machine may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hugepages {
+    /// The size of each.
+    pub size: PageSize,
+    /// All that the pod may take, in bytes.
+    pub limit: u64,
+}
+
+/// Why a guest's memory cannot be in huge pages.
+#[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the messages say it, the fields are named in them"
+)]
+pub enum HugepagesError {
+    #[error(
+        "domain.memory.hugepages: the pod may take no huge pages of {size}: give the machine container \
+         resources.limits[{}]", size.resource()
+    )]
+    NoLimit { size: PageSize },
+    #[error(
+        "the pod has huge pages of {} and of {}: say in domain.memory.hugepages.pageSize of which \
+         the guest's memory is made",
+        PageSize::TwoMi,
+        PageSize::OneGi
+    )]
+    TwoSizes,
+    #[error(
+        "guest memory of {} MiB is more than the pod's huge pages of {} MiB: raise \
+         resources.limits[{}] of the machine container", guest >> 20, limit >> 20, size.resource()
+    )]
+    OverLimit {
+        guest: u64,
+        limit: u64,
+        size: PageSize,
+    },
+    #[error("guest memory of {guest} bytes is no multiple of its huge pages of {size}")]
+    NotWhole { guest: u64, size: PageSize },
+    #[error(
+        "this node has {free} huge pages of {size} free and the guest's memory needs {needed}: set \
+         more aside on the node (vm.nr_hugepages, or hugepages= at its boot), or use another node"
+    )]
+    TooFew {
+        free: u64,
+        needed: u64,
+        size: PageSize,
+    },
+    #[error("cannot read {}: it is {text:?}", path.display())]
+    Pool { path: PathBuf, text: String },
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Field(#[from] FieldError),
+}
+
+impl Hugepages {
+    /// What the machine of `spec` has in a container with these `resources`, whose pod's control
+    /// group is `pod`; `None` for ordinary memory.
+    pub fn of(
+        spec: &VirtualMachineInstanceSpec,
+        resources: &LinuxResources,
+        pod: Option<&Cgroup>,
+    ) -> Result<Option<Self>, HugepagesError> {
+        let limits = limits(resources, pod)?;
+        let mut given = limits.iter().filter(|pages| pages.limit > 0);
+        let Some(wished) = machine::hugepages(spec)? else {
+            return match (given.next(), given.next()) {
+                (first, None) => Ok(first.copied()),
+                (_, Some(_)) => Err(HugepagesError::TwoSizes),
+            };
+        };
+        let pages = given.find(|pages| pages.size == wished);
+        Ok(Some(
+            *pages.ok_or(HugepagesError::NoLimit { size: wished })?,
+        ))
+    }
+
+    /// Whether `guest` bytes can be in these pages, on this node and now.
+    pub fn check(self, guest: u64) -> Result<(), HugepagesError> {
+        self.check_at(Path::new(POOLS), guest)
+    }
+
+    fn check_at(self, pools: &Path, guest: u64) -> Result<(), HugepagesError> {
+        let Self { size, limit } = self;
+        if guest > limit {
+            return Err(HugepagesError::OverLimit { guest, limit, size });
+        }
+        if guest % size.bytes() != 0 {
+            return Err(HugepagesError::NotWhole { guest, size });
+        }
+        let needed = guest / size.bytes();
+        let free = free(pools, size)?;
+        if free < needed {
+            return Err(HugepagesError::TooFew { free, needed, size });
+        }
+        Ok(())
+    }
+}
+
+/// The limit of each size, 0 where there is none.
+fn limits(
+    resources: &LinuxResources,
+    pod: Option<&Cgroup>,
+) -> Result<[Hugepages; 2], HugepagesError> {
+    let told = resources.hugepage_limits().as_deref().unwrap_or_default();
+    let limit = |size: PageSize| {
+        let name = kernel_name(size);
+        if told.is_empty() {
+            let limit = pod.map(|pod| pod.hugepage_limit(name)).transpose()?;
+            return Ok(limit.flatten().unwrap_or(0));
+        }
+        let of_size = told.iter().find(|limit| limit.page_size() == name);
+        let limit = of_size.map_or(0, |limit| limit.limit());
+        Ok::<_, HugepagesError>(u64::try_from(limit).unwrap_or(0))
+    };
+    let [two, one] = [PageSize::TwoMi, PageSize::OneGi]
+        .map(|size| limit(size).map(|limit| Hugepages { size, limit }));
+    Ok([two?, one?])
+}
+
+/// How control groups and the OCI runtime spec write the size.
+fn kernel_name(size: PageSize) -> &'static str {
+    match size {
+        PageSize::TwoMi => "2MB",
+        PageSize::OneGi => "1GB",
+    }
+}
+
+/// Pages that nobody has or was promised, and those that the kernel would make on demand.
+fn free(pools: &Path, size: PageSize) -> Result<u64, HugepagesError> {
+    let pool = pools.join(format!("hugepages-{}kB", size.bytes() >> 10));
+    let read = |name: &str| {
+        let path = pool.join(name);
+        // A kernel without pages of that size has no such directory.
+        let text = fs::read_to_string(&path).unwrap_or_else(|_| "0".to_owned());
+        match text.trim().parse::<u64>() {
+            Ok(number) => Ok(number),
+            Err(_) => Err(HugepagesError::Pool { path, text }),
+        }
+    };
+    let idle = read("free_hugepages")?.saturating_sub(read("resv_hugepages")?);
+    let on_demand = read("nr_overcommit_hugepages")?.saturating_sub(read("surplus_hugepages")?);
+    Ok(idle.saturating_add(on_demand))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn of(spec: Value, limits: &[(&str, i64)]) -> Result<Option<Hugepages>, HugepagesError> {
+        let limit = |(size, limit): &(&str, i64)| json!({ "pageSize": size, "limit": limit });
+        let limits: Vec<_> = limits.iter().map(limit).collect();
+        let resources = json!({ "hugepageLimits": limits });
+        let spec = json!({ "domain": { "memory": spec } });
+        Hugepages::of(
+            &serde_json::from_value(spec).unwrap(),
+            &serde_json::from_value(resources).unwrap(),
+            None,
+        )
+    }
+
+    fn pages(size: PageSize, limit: u64) -> Hugepages {
+        Hugepages { size, limit }
+    }
+
+    #[test]
+    fn the_pods_limit_decides() {
+        let wish = json!({ "hugepages": { "pageSize": "2Mi" } });
+        let two = Some(pages(PageSize::TwoMi, 64 * MIB));
+        let limits = [("2MB", 64 << 20), ("1GB", 0)];
+        assert_eq!(of(wish.clone(), &limits).unwrap(), two);
+        assert_eq!(of(json!({}), &limits).unwrap(), two);
+        assert_eq!(of(json!({}), &[("2MB", 0)]).unwrap(), None);
+        assert_eq!(of(json!({}), &[]).unwrap(), None);
+        let both = [("2MB", 64 << 20), ("1GB", 1 << 30)];
+        assert_eq!(of(wish.clone(), &both).unwrap(), two);
+        let error = of(json!({}), &both).unwrap_err();
+        assert!(matches!(error, HugepagesError::TwoSizes));
+        for limits in [&[][..], &[("1GB", 1 << 30)], &[("2MB", 0)]] {
+            let error = of(wish.clone(), limits).unwrap_err().to_string();
+            assert!(error.contains("resources.limits[hugepages-2Mi]"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_guest_fits_pod_and_node() {
+        let pools = tempfile::tempdir().unwrap();
+        let pool = pools.path().join("hugepages-2048kB");
+        fs::create_dir(&pool).unwrap();
+        for (name, number) in [
+            ("free_hugepages", "20\n"),
+            ("resv_hugepages", "10\n"),
+            ("nr_overcommit_hugepages", "7\n"),
+            ("surplus_hugepages", "5\n"),
+        ] {
+            fs::write(pool.join(name), number).unwrap();
+        }
+        let check = |guest: u64| {
+            let checked = pages(PageSize::TwoMi, 64 * MIB).check_at(pools.path(), guest);
+            checked.map_err(|error| error.to_string())
+        };
+        assert_eq!(check(24 * MIB), Ok(()));
+        let refused = |guest, words: &str| {
+            let error = check(guest).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        };
+        refused(
+            26 * MIB,
+            "12 huge pages of 2Mi free and the guest's memory needs 13",
+        );
+        refused(
+            66 * MIB,
+            "66 MiB is more than the pod's huge pages of 64 MiB",
+        );
+        refused(23 * MIB, "no multiple of its huge pages of 2Mi");
+        let none = pages(PageSize::OneGi, 1 << 30).check_at(pools.path(), 1 << 30);
+        let error = none.unwrap_err().to_string();
+        assert!(error.contains("has 0 huge pages of 1Gi"), "{error}");
+    }
+}
