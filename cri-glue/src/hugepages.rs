@@ -1,14 +1,14 @@
 //! Guest memory in huge pages: which ones, and whether pod and node have them.
 //!
 //! Kubernetes counts them as a resource of their own, `hugepages-2Mi` beside `memory`. The limit of
-//! that resource is what a pod may take: it is in the container's spec where containerd passes it on
-//! (`disable_hugetlb_controller = false`), and otherwise in the pod's control group, where kubelet
-//! writes it.
+//! that resource is what may be taken: the container's is in its spec where containerd passes it on
+//! (`disable_hugetlb_controller = false`, which is not its default), and all of the pod's together in
+//! the pod's control group, where kubelet writes it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxHugepageLimit, LinuxResources};
 use vm_api::field::FieldError;
 use vm_api::machine::{self, PageSize};
 use vm_api::v1::VirtualMachineInstanceSpec;
@@ -82,18 +82,27 @@ impl Hugepages {
         resources: &LinuxResources,
         pod: Option<&Cgroup>,
     ) -> Result<Option<Self>, HugepagesError> {
-        let limits = limits(resources, pod)?;
-        let mut given = limits.iter().filter(|pages| pages.limit > 0);
-        let Some(wished) = machine::hugepages(spec)? else {
-            return match (given.next(), given.next()) {
-                (first, None) => Ok(first.copied()),
+        let told = resources.hugepage_limits().as_deref().unwrap_or_default();
+        let mut of_container = PageSize::ALL
+            .iter()
+            .map(|size| of_container(told, *size))
+            .filter(|pages| pages.limit > 0);
+        let Some(size) = machine::hugepages(spec)? else {
+            // All that the pod may take could be for another of its containers.
+            return match (of_container.next(), of_container.next()) {
+                (first, None) => Ok(first),
                 (_, Some(_)) => Err(HugepagesError::TwoSizes),
             };
         };
-        let pages = given.find(|pages| pages.size == wished);
-        Ok(Some(
-            *pages.ok_or(HugepagesError::NoLimit { size: wished })?,
-        ))
+        let limit = if told.is_empty() {
+            let limit = pod.map(|pod| pod.hugepage_limit(kernel_name(size)));
+            limit.transpose()?.flatten().filter(|limit| *limit > 0)
+        } else {
+            let mut of_container = of_container.filter(|pages| pages.size == size);
+            of_container.next().map(|pages| pages.limit)
+        };
+        let limit = limit.ok_or(HugepagesError::NoLimit { size })?;
+        Ok(Some(Self { size, limit }))
     }
 
     /// Whether `guest` bytes can be in these pages, on this node and now.
@@ -118,25 +127,15 @@ impl Hugepages {
     }
 }
 
-/// The limit of each size, 0 where there is none.
-fn limits(
-    resources: &LinuxResources,
-    pod: Option<&Cgroup>,
-) -> Result<[Hugepages; 2], HugepagesError> {
-    let told = resources.hugepage_limits().as_deref().unwrap_or_default();
-    let limit = |size: PageSize| {
-        let name = kernel_name(size);
-        if told.is_empty() {
-            let limit = pod.map(|pod| pod.hugepage_limit(name)).transpose()?;
-            return Ok(limit.flatten().unwrap_or(0));
-        }
-        let of_size = told.iter().find(|limit| limit.page_size() == name);
-        let limit = of_size.map_or(0, |limit| limit.limit());
-        Ok::<_, HugepagesError>(u64::try_from(limit).unwrap_or(0))
-    };
-    let [two, one] = [PageSize::TwoMi, PageSize::OneGi]
-        .map(|size| limit(size).map(|limit| Hugepages { size, limit }));
-    Ok([two?, one?])
+/// What the container's spec says of a size; 0 where it says nothing.
+fn of_container(told: &[LinuxHugepageLimit], size: PageSize) -> Hugepages {
+    let name = kernel_name(size);
+    let limit = told.iter().find(|limit| limit.page_size() == name);
+    let limit = limit.and_then(|limit| u64::try_from(limit.limit()).ok());
+    Hugepages {
+        size,
+        limit: limit.unwrap_or(0),
+    }
 }
 
 /// How control groups and the OCI runtime spec write the size.
@@ -205,6 +204,29 @@ mod tests {
             let error = of(wish.clone(), limits).unwrap_err().to_string();
             assert!(error.contains("resources.limits[hugepages-2Mi]"), "{error}");
         }
+    }
+
+    #[test]
+    fn where_the_containers_limit_is_not_told_the_pods_counts() {
+        let mount = tempfile::tempdir().unwrap();
+        let group = mount.path().join("pod");
+        fs::create_dir(&group).unwrap();
+        fs::write(group.join("hugetlb.2MB.max"), "67108864\n").unwrap();
+        fs::write(group.join("hugetlb.1GB.max"), "0\n").unwrap();
+        let pod = Cgroup::for_test(mount.path(), "/pod");
+        let of = |memory: Value| {
+            let spec = json!({ "domain": { "memory": memory } });
+            let spec = serde_json::from_value(spec).unwrap();
+            Hugepages::of(&spec, &LinuxResources::default(), Some(&pod))
+        };
+        let wish = |size: &str| json!({ "hugepages": { "pageSize": size } });
+        let two = pages(PageSize::TwoMi, 64 * MIB);
+        assert_eq!(of(wish("2Mi")).unwrap(), Some(two));
+        assert!(matches!(
+            of(wish("1Gi")),
+            Err(HugepagesError::NoLimit { .. })
+        ));
+        assert_eq!(of(json!({})).unwrap(), None);
     }
 
     #[test]

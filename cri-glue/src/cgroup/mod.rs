@@ -76,6 +76,12 @@ impl Cgroup {
         }
     }
 
+    /// A group of one hierarchy that is mounted elsewhere.
+    #[cfg(test)]
+    pub(crate) fn for_test(mount: &Path, path: &str) -> Self {
+        Self::under(mount, Version::V2, Path::new(path))
+    }
+
     /// The control group above: a pod's, for one of its containers.
     pub fn parent(&self) -> Option<Self> {
         let path = self
