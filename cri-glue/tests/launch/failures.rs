@@ -175,7 +175,8 @@ fn no_huge_pages() {
     let mut pod = plain();
     pod.wish(&json!({"domain": {"memory": {"hugepages": {"pageSize": "1Gi"}}}}));
     pod.refused(&["domain.memory.hugepages", "resources.limits[hugepages-1Gi]"]);
-    let limits = json!([{"pageSize": "2MB", "limit": 0}, {"pageSize": "1GB", "limit": 1_i64 << 40}]);
+    let limits =
+        json!([{"pageSize": "2MB", "limit": 0}, {"pageSize": "1GB", "limit": 1_i64 << 40}]);
     pod.spec["linux"]["resources"]["hugepageLimits"] = limits;
     pod.refused(&["huge pages of 1Gi free", "needs 1024", "vm.nr_hugepages"]);
     let wish = json!({"guest": "64Mi", "hugepages": {"pageSize": "1Gi"}});

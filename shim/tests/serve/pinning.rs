@@ -13,6 +13,10 @@ use crate::pod::{Pod, Task, bound, fifo, read};
 /// A pod whose machine container has these processors, and a vCPU for each but for one that is QEMU's
 /// if it is `isolated`.
 async fn prepared(cpus: &str, count: u64, isolated: bool) -> (Pod, Task, Task) {
+    prepared_with(resources(cpus, count), isolated).await
+}
+
+async fn prepared_with(resources: Value, isolated: bool) -> (Pod, Task, Task) {
     let pod = Pod::new().await;
     pod.prepare_sandbox();
     pod.prepare_machine("vm", Then::Halt);
@@ -20,7 +24,7 @@ async fn prepared(cpus: &str, count: u64, isolated: bool) -> (Pod, Task, Task) {
     let cpu = json!({ "dedicatedCpuPlacement": true, "isolateEmulatorThread": isolated });
     let wish = json!({ "domain": { "cpu": cpu } });
     spec["annotations"]["kubevirt.io/vmi-spec"] = wish.to_string().into();
-    spec["linux"]["resources"]["cpu"] = resources(cpus, count);
+    spec["linux"]["resources"]["cpu"] = resources;
     pod.write_spec("vm", &spec);
     let sandbox = pod.start("sandbox").await;
     sandbox.create("").await.unwrap();
@@ -67,7 +71,11 @@ fn allowed(pid: u32) -> (Vec<String>, String) {
 }
 
 async fn update(vm: &Task, cpus: &str, count: u64) -> Result<(), String> {
-    let resources = json!({ "cpu": resources(cpus, count) });
+    update_to(vm, resources(cpus, count)).await
+}
+
+async fn update_to(vm: &Task, cpu: Value) -> Result<(), String> {
+    let resources = json!({ "cpu": cpu });
     let resources = Any {
         type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
         value: resources.to_string().into_bytes(),
@@ -122,6 +130,24 @@ async fn it_follows_the_processors_of_an_update() {
     let error = update(&vm, "0-1", 1).await.unwrap_err();
     assert!(error.contains("no processors to itself"), "{error}");
     assert_eq!(allowed(pid), (owned(&["0"]), "1".to_owned()));
+    end(pod, sandbox, vm).await;
+}
+
+#[tokio::test]
+async fn a_vcpu_that_comes_is_bound_too() {
+    let limited = |cpus: &str, count: u64| {
+        let mut cpu = resources(cpus, count);
+        cpu["quota"] = (count * 100_000).into();
+        cpu
+    };
+    let (pod, sandbox, vm) = prepared_with(limited("1", 1), false).await;
+    let pid = run(&pod, &vm).await;
+    assert_eq!(allowed(pid), (owned(&["1"]), "1".to_owned()));
+    // More vCPUs than processors are refused, and nothing has changed.
+    let error = update_to(&vm, limited("1", 2)).await.unwrap_err();
+    assert!(error.contains("no processors to itself"), "{error}");
+    update_to(&vm, limited("0-1", 2)).await.unwrap();
+    assert_eq!(allowed(pid), (owned(&["0", "1"]), "0-1".to_owned()));
     end(pod, sandbox, vm).await;
 }
 
