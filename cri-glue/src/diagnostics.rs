@@ -1,4 +1,4 @@
-//! What QEMU says on its standard error: logged line by line, its end kept for error messages.
+//! What QEMU, or a program beside it, says on its standard error: logged line by line, its end kept for error messages.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +18,7 @@ const LINE_BYTES: u64 = 1024;
 /// Lines of one machine that are logged: a guest can make QEMU complain as often as it likes.
 const LOGGED_LINES: usize = 1000;
 
-/// The reader of a QEMU's standard error. It ends with QEMU.
+/// The reader of a program's standard error. It ends with the program.
 #[derive(Debug)]
 pub struct Diagnostics {
     tail: Arc<Mutex<VecDeque<String>>>,
@@ -26,11 +26,15 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// Reads `pipe` until its end. Must be called in a Tokio runtime.
-    pub fn read(pipe: OwnedFd) -> io::Result<Self> {
+    /// Reads `pipe` until its end; `program` is for the log. Must be called in a Tokio runtime.
+    pub fn read(program: &str, pipe: OwnedFd) -> io::Result<Self> {
         let receiver = Receiver::from_owned_fd(pipe)?;
         let tail = Arc::new(Mutex::new(VecDeque::new()));
-        let reader = tokio::spawn(drain(BufReader::new(receiver), Arc::clone(&tail)));
+        let reader = tokio::spawn(drain(
+            program.to_owned(),
+            BufReader::new(receiver),
+            Arc::clone(&tail),
+        ));
         Ok(Self { tail, reader })
     }
 
@@ -40,7 +44,7 @@ impl Diagnostics {
         tail.iter().cloned().collect()
     }
 
-    /// The last lines once QEMU has ended.
+    /// The last lines once the program has ended.
     pub async fn at_end(&mut self) -> Vec<String> {
         // That the reader was cancelled or has panicked leaves what it read.
         let _ = (&mut self.reader).await;
@@ -48,7 +52,7 @@ impl Diagnostics {
     }
 }
 
-async fn drain(mut pipe: BufReader<Receiver>, tail: Arc<Mutex<VecDeque<String>>>) {
+async fn drain(program: String, mut pipe: BufReader<Receiver>, tail: Arc<Mutex<VecDeque<String>>>) {
     let mut logged = 0;
     let mut line = Vec::new();
     loop {
@@ -66,9 +70,9 @@ async fn drain(mut pipe: BufReader<Receiver>, tail: Arc<Mutex<VecDeque<String>>>
             continue;
         }
         if logged < LOGGED_LINES {
-            tracing::warn!(target: "qemu", "{text}");
+            tracing::warn!(target: "qemu", program, "{text}");
         } else if logged == LOGGED_LINES {
-            tracing::warn!(target: "qemu", "further lines are not logged");
+            tracing::warn!(target: "qemu", program, "further lines are not logged");
         }
         logged = logged.saturating_add(1);
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_is_kept_in_bounds() {
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let mut diagnostics = Diagnostics::read(reader.into()).unwrap();
+        let mut diagnostics = Diagnostics::read("qemu", reader.into()).unwrap();
         let write = tokio::task::spawn_blocking(move || {
             for number in 0..2000 {
                 writeln!(writer, "line {number}").unwrap();

@@ -113,7 +113,7 @@ impl PodMounts {
                     .ok_or_else(|| MountError::Elsewhere(destination.clone()))?;
                 let volume = Volume::Mount {
                     source,
-                    read_only: has_option(mount, "ro"),
+                    read_only: has_option(mount, "ro") || has_option(mount, "rro"),
                     options: mount.options().clone().unwrap_or_default(),
                 };
                 sorted.volumes.insert(name, volume);

@@ -73,7 +73,10 @@ pub fn read(bundle: &Bundle, has_disk: bool) -> Result<VirtualMachineInstanceSpe
 
 fn add_image_disk(spec: &mut VirtualMachineInstanceSpec) {
     let mut name = IMAGE_DISK.to_owned();
-    while spec.volumes.iter().any(|volume| volume.name == name) {
+    let devices = &spec.domain.devices;
+    while spec.volumes.iter().any(|volume| volume.name == name)
+        || devices.filesystems.iter().any(|shared| shared.name == name)
+    {
         name.insert_str(0, "image-");
     }
     let volume = Volume {

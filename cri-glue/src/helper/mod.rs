@@ -2,7 +2,8 @@
 //!
 //! A helper has QEMU's user and nothing that QEMU has not, but for the groups by which the pod gets
 //! at its volumes. It is connected with QEMU by a socket that nobody else can reach, and ends when
-//! QEMU closes it.
+//! QEMU closes it. The jail confines all of them together: whoever has taken one over has what the
+//! pod gives its machine, and no more.
 
 mod tpm;
 mod virtiofs;
@@ -51,6 +52,8 @@ pub enum HelperError {
          /volumes/{name}, not a file of it (subPath), and no block device"
     )]
     NotADirectory { name: String },
+    #[error("cannot look at the directory {name}: {source}")]
+    Directory { name: String, source: io::Error },
     #[error("cannot make the socket of {name}: {source}")]
     Socket { name: String, source: io::Error },
 }

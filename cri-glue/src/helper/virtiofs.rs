@@ -10,6 +10,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use qemu_driver::machine::{Filesystem, MachineError, Name};
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::process::{Resource, getrlimit};
 use vm_api::contract::volume_path;
 use vm_api::machine::MachineFilesystem;
 
@@ -18,6 +20,12 @@ use crate::config::NodeConfig;
 use crate::identity::Identity;
 use crate::jail::Bind;
 use crate::mounts::{PodMounts, Volume};
+
+/// Files that virtiofsd has open at most, one for each name that the guest's kernel remembers. Each
+/// costs the node up to 2 KiB that nothing but the guest can free, and is charged to the machine: 32
+/// MiB of what its overhead has to spare. Beyond it the guest is told "too many open files", instead
+/// of being ended for want of memory.
+const MAX_FILES: u64 = 16_384;
 
 /// All uids or gids but the last, which means "unchanged" to the kernel.
 const ALL_IDS: u32 = u32::MAX;
@@ -86,13 +94,20 @@ pub fn share(
         // The jail is its sandbox.
         "--sandbox=none".to_owned(),
         "--inode-file-handles=never".to_owned(),
+        format!("--rlimit-nofile={}", max_files()),
         "--log-level=warn".to_owned(),
         format!("--translate-uid=squash-guest:0:{}:{ALL_IDS}", user.uid),
-        format!("--translate-uid=host:{}:0:1", user.uid),
+        format!("--translate-uid=squash-host:0:0:{ALL_IDS}"),
         format!("--translate-gid=squash-guest:0:{}:{ALL_IDS}", user.gid),
-        format!("--translate-gid=host:{}:0:1", user.gid),
+        format!("--translate-gid=squash-host:0:0:{ALL_IDS}"),
     ];
-    let read_only = *read_only || wished.read_only;
+    // A mount that is read-only by itself must not lose that when it gets options of its own.
+    let on_node = statvfs(source).map_err(|error| HelperError::Directory {
+        name: name.clone(),
+        source: error.into(),
+    })?;
+    let on_node = on_node.f_flag.contains(StatVfsMountFlags::RDONLY);
+    let read_only = *read_only || wished.read_only || on_node;
     if read_only {
         arguments.push("--readonly".to_owned());
     }
@@ -123,6 +138,12 @@ fn connected(directory: &Path) -> std::io::Result<(UnixListener, UnixStream)> {
     Ok((listener, stream?))
 }
 
+/// [`MAX_FILES`], or what the node allows the shim and so its children.
+fn max_files() -> u64 {
+    let allowed = getrlimit(Resource::Nofile).maximum;
+    allowed.unwrap_or(u64::MAX).min(MAX_FILES)
+}
+
 /// The pod's own options of the mount, less what nobody needs who only passes bytes on.
 fn bind_options(pods: &[String], read_only: bool) -> Vec<String> {
     let kept = |option: &&String| {
@@ -135,7 +156,11 @@ fn bind_options(pods: &[String], read_only: bool) -> Vec<String> {
     if !options.iter().any(|option| option.ends_with("bind")) {
         options.push("rbind".to_owned());
     }
-    if read_only && !options.iter().any(|option| option == "ro") {
+    if read_only
+        && !options
+            .iter()
+            .any(|option| option == "ro" || option == "rro")
+    {
         options.push("ro".to_owned());
     }
     for option in ["nosuid", "nodev", "noexec"] {
@@ -172,10 +197,7 @@ mod tests {
             of(&["rbind", "rslave", "rw", "suid", "dev"], false),
             "rbind,rslave,nosuid,nodev,noexec"
         );
-        assert_eq!(
-            of(&["bind", "ro", "rro"], true),
-            "bind,ro,rro,nosuid,nodev,noexec"
-        );
+        assert_eq!(of(&["bind", "rro"], true), "bind,rro,nosuid,nodev,noexec");
         assert_eq!(of(&[], true), "rbind,ro,nosuid,nodev,noexec");
     }
 }

@@ -4,8 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -37,10 +36,16 @@ pub(super) async fn start(
     helpers: Vec<Helper>,
     started: &mut Vec<RunningHelper>,
 ) -> Result<(), LaunchError> {
-    let mut starting = Vec::new();
-    for (index, helper) in helpers.into_iter().enumerate() {
+    let mut prepared = Vec::new();
+    for helper in helpers {
         let (output, helpers_output) = io::pipe().map_err(LaunchError::Pipe)?;
-        let diagnostics = Diagnostics::read(output.into()).map_err(LaunchError::Pipe)?;
+        let diagnostics = Diagnostics::read(&helper.name, output.into());
+        let diagnostics = diagnostics.map_err(LaunchError::Pipe)?;
+        prepared.push((helper, helpers_output, diagnostics));
+    }
+    // From here on, all of them are waited for.
+    let mut starting = Vec::new();
+    for (index, (helper, helpers_output, diagnostics)) in prepared.into_iter().enumerate() {
         let descriptors = Descriptors {
             output: Some(helpers_output.into()),
             preserved: helper.descriptors,
@@ -64,9 +69,9 @@ pub(super) async fn start(
     result
 }
 
-/// The first helper that has ended, as an error.
+/// The first helper that has failed, as an error. One that ended because QEMU hung up has not.
 pub(super) async fn failed(helpers: &mut [RunningHelper]) -> Option<LaunchError> {
-    let ended = helpers.iter_mut().find(|helper| has_ended(helper.pid))?;
+    let ended = helpers.iter_mut().find(|helper| has_failed(helper.pid))?;
     let said = timeout(LAST_WORDS, ended.diagnostics.at_end()).await;
     let mut said = said.unwrap_or_else(|_| ended.diagnostics.tail());
     if said.is_empty() {
@@ -76,13 +81,12 @@ pub(super) async fn failed(helpers: &mut [RunningHelper]) -> Option<LaunchError>
     Some(LaunchError::Helper { name, said })
 }
 
-/// Whether the child `pid`, which was not waited for yet, has ended.
-fn has_ended(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let now = rustix::time::Timespec::default();
-    pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-        .is_none_or(|process| {
-            let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&now));
-            ended.is_ok_and(|count| count > 0)
-        })
+/// Whether the child `pid` has ended, and not well. It is not waited for: others do that.
+pub(super) fn has_failed(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return false;
+    };
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let ended = waitid(WaitId::Pid(pid), look).ok().flatten();
+    ended.is_some_and(|status| status.exit_status() != Some(0))
 }

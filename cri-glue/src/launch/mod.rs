@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qemu_driver::machine::Accelerator;
-use qemu_driver::qmp::Event;
+use qemu_driver::qmp::{Event, QmpError};
 use qemu_driver::{Machine, Qmp};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::sync::broadcast;
@@ -232,24 +232,32 @@ async fn launch(
         vsock_cid,
         pinning,
     } = prepared;
-    let mut diagnostics = Diagnostics::read(output).map_err(LaunchError::Pipe)?;
+    let mut diagnostics = Diagnostics::read("qemu", output).map_err(LaunchError::Pipe)?;
     let cgroups_path = request.bundle.cgroups_path();
     let runtime = Runtime::new(&request.node, &request.namespace, cgroups_path);
     let place = (container.id.clone(), container.jail.clone());
     start(&runtime, container, &mut started.qemu).await?;
-    helpers::start(&runtime, place, helpers, &mut started.helpers).await?;
+    let helped = helpers::start(&runtime, place, helpers, &mut started.helpers).await;
+    if let Err(error) = helped {
+        // Nothing can be started beside a QEMU that has ended; it says why itself.
+        if !started.qemu.is_some_and(helpers::has_failed) {
+            return Err(error);
+        }
+        let (said, command) = (last_words(&mut diagnostics).await, "qmp_capabilities");
+        let error = QmpError::Closed { command };
+        return Err(LaunchError::Qemu { error, said });
+    }
     let network = MachineNetwork::serve(networks);
     let (qmp, events) = match Qmp::connect(channels.qmp, QMP_BOUND).await {
         Ok(connected) => connected,
         Err(error) => {
-            let said = timeout(Duration::from_secs(1), diagnostics.at_end()).await;
-            let said = said.unwrap_or_else(|_| diagnostics.tail());
+            let said = last_words(&mut diagnostics).await;
             // QEMU only says that nobody answered it.
             let failed = helpers::failed(&mut started.helpers).await;
             return Err(failed.unwrap_or(LaunchError::Qemu { error, said }));
         }
     };
-    if let (Some((pinning, cpus)), Some(pid)) = (&pinning, *pid) {
+    if let (Some((pinning, cpus)), Some(pid)) = (&pinning, started.qemu) {
         pinning.apply(cpus, &qmp, pid).await?;
     }
     Ok(Launched {
@@ -268,6 +276,12 @@ async fn launch(
         vsock_cid,
         pinning,
     })
+}
+
+/// What a QEMU said that has ended, or soon will.
+async fn last_words(diagnostics: &mut Diagnostics) -> Vec<String> {
+    let said = timeout(Duration::from_secs(1), diagnostics.at_end()).await;
+    said.unwrap_or_else(|_| diagnostics.tail())
 }
 
 /// Creates and starts QEMU's container; `pid` is set as soon as there is a process.

@@ -105,7 +105,7 @@ impl Event {
                 Self::Reset { guest }
             }
             "WATCHDOG" => {
-                let Watchdog { action } = serde_json::from_value(data).ok()?;
+                let Watchdog { action } = serde_json::from_str(data.get()).ok()?;
                 Self::Watchdog(action)
             }
             "BLOCK_IO_ERROR" => {

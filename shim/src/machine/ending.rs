@@ -68,7 +68,9 @@ pub(super) async fn judge(causes: Causes, status: u32) -> Verdict {
         killed_for_memory,
         said.last().map(String::as_str),
     );
-    if let Some(reason) = helper_failure.get().filter(|_| !verdict.out_of_memory) {
+    // Only if it was the shim that ended QEMU for it.
+    let killed = status == exit_code::SIGNAL_BASE + 9 && !verdict.out_of_memory;
+    if let Some(reason) = helper_failure.get().filter(|_| killed) {
         verdict.reason = reason;
     }
     if let Some(log) = termination_log {

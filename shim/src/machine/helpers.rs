@@ -11,8 +11,12 @@ use tokio::time::timeout;
 
 use crate::task::{Exit, Process};
 
-/// How long QEMU may take to end after a program beside it: they end because it does.
-const QEMUS_OWN_END: Duration = Duration::from_secs(1);
+/// How long QEMU may take to end after a program beside it that ended well: that one saw QEMU hang
+/// up, which QEMU's process does before it gives back its disks and the guest's memory.
+const QEMUS_OWN_END: Duration = Duration::from_secs(30);
+
+/// The same after one that did not end well: it may have been ended together with QEMU.
+const COMMON_END: Duration = Duration::from_secs(1);
 
 /// Longest time for a program's last words once it has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -61,7 +65,12 @@ async fn watch_one(
     failure: Failure,
 ) {
     let exit = process.exited().await;
-    let ends = timeout(QEMUS_OWN_END, qmp.ended()).await.is_ok();
+    let patience = if exit.status == 0 {
+        QEMUS_OWN_END
+    } else {
+        COMMON_END
+    };
+    let ends = timeout(patience, qmp.ended()).await.is_ok();
     let ending = qmp.ending();
     if ends || ending.panicked || ending.shutdown.is_some() {
         return;
