@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod boots;
+mod dead_runs;
 mod failures;
 mod guest;
 mod helpers;

@@ -13,6 +13,8 @@ use cri_glue::launch::{self, LaunchError, Launched, Request};
 use cri_glue::sandbox::Sandbox;
 use serde_json::{Value, json};
 
+use crate::dead_runs;
+
 pub(crate) const MIB: u64 = 1 << 20;
 
 /// A pod with one container, which is not created yet.
@@ -33,10 +35,11 @@ impl Pod {
             rustix::process::geteuid().is_root(),
             "these tests need root"
         );
+        dead_runs::clean_up();
         // As the shim is: QEMU becomes our child once runc has ended.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("glue{}x{number}", std::process::id());
+        let name = format!("{}{}x{number}", dead_runs::PREFIX, std::process::id());
         let directory = tempfile::tempdir().unwrap();
         let bundle = directory.path().join(&name);
         fs::create_dir_all(bundle.join("rootfs")).unwrap();
