@@ -118,34 +118,11 @@ impl GuestAgent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Seek};
     use std::os::unix::net::UnixStream;
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
-    use tracing::{Metadata, Subscriber, span};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::super::monitor::monitor;
-
-    /// Counts warnings.
-    struct Warnings(Arc<AtomicU32>);
-
-    impl Subscriber for Warnings {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            *metadata.level() == tracing::Level::WARN
-        }
-
-        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-            span::Id::from_u64(1)
-        }
-
-        fn event(&self, _: &tracing::Event<'_>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-
-        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-        fn enter(&self, _: &span::Id) {}
-        fn exit(&self, _: &span::Id) {}
-    }
 
     /// The agent of a QEMU that says of its port whether it is `open`.
     async fn guest(open: Arc<AtomicBool>) -> (Arc<GuestAgent>, broadcast::Sender<Event>) {
@@ -188,8 +165,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_guest_cannot_fill_the_log_with_disk_errors() {
-        let count = Arc::default();
-        let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&count)));
+        let mut log = tempfile::tempfile().unwrap();
+        let warnings = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_writer(log.try_clone().unwrap());
+        let _guard = tracing::subscriber::set_default(warnings.finish());
         let (guest, sender) = guest(Arc::default()).await;
         for _ in 0..2 * LOGGED_ERRORS {
             let error = Event::DiskError {
@@ -205,7 +185,10 @@ mod tests {
         while Arc::strong_count(&guest) > 1 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(count.load(Ordering::Relaxed), LOGGED_ERRORS);
+        let mut lines = String::new();
+        log.rewind().unwrap();
+        log.read_to_string(&mut lines).unwrap();
+        assert_eq!(lines.lines().count(), LOGGED_ERRORS as usize);
     }
 
     #[tokio::test(start_paused = true)]
