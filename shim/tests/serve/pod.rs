@@ -1,26 +1,26 @@
 //! A pod made by hand: a network namespace, bundles as CRI writes them, and the shim's program.
 
+mod task;
+mod traces;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use containerd_shim::api::{
-    ConnectRequest, CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse,
-    KillRequest, ShutdownRequest, StartRequest, StateRequest, StateResponse, WaitRequest,
-};
+use containerd_shim::api::{DeleteRequest, DeleteResponse};
 use containerd_shim::bootstrap::{BootstrapParams, Extension};
-use containerd_shim::protos::api::Mount;
 use containerd_shim::protos::protobuf::Message;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim_async::{Client, TaskClient};
+use containerd_shim::protos::ttrpc::Request;
 use containerd_shim::protos::ttrpc::context::{Context, to_pb, with_duration};
-use containerd_shim::protos::ttrpc::{Request, Result};
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::guest::{self, Then};
+pub(crate) use task::Task;
 
 /// Longest time that anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -319,91 +319,6 @@ impl Pod {
             .or_else(|_| read("/sys/fs/cgroup", "cpu.max"))
             .unwrap()
     }
-
-    /// Everything of this pod that is left on the machine but its own directories.
-    pub(crate) fn leftovers(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        let list = |found: &mut Vec<String>, directory: PathBuf| {
-            let entries = fs::read_dir(directory).into_iter().flatten();
-            found.extend(entries.map(|entry| entry.unwrap().path().display().to_string()));
-        };
-        list(&mut found, self.path("s"));
-        for socket in self.sockets() {
-            found.extend(Path::new(&socket).exists().then_some(socket));
-        }
-        list(&mut found, self.path("state/uids"));
-        list(&mut found, self.path("state/runc/test"));
-        for controller in ["memory", "cpu", "pids", "devices", "freezer", "unified"] {
-            list(
-                &mut found,
-                Path::new("/sys/fs/cgroup")
-                    .join(controller)
-                    .join(&self.name),
-            );
-        }
-        found.retain(|path| Path::new(path).is_dir() || !path.starts_with("/sys"));
-        let own = self.directory.path().display().to_string();
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        found.extend(
-            mounts
-                .lines()
-                .filter(|line| line.contains(&own))
-                .map(str::to_owned),
-        );
-        found.extend(self.processes().into_iter().map(|(pid, _)| pid.to_string()));
-        found
-    }
-
-    /// The sockets that the pod's shims have or had.
-    fn sockets(&self) -> Vec<String> {
-        let bundles = fs::read_dir(self.path("bundles")).into_iter().flatten();
-        let mut found = Vec::new();
-        for bundle in bundles.map(|bundle| bundle.unwrap().path()) {
-            found.extend(fs::read_to_string(bundle.join("address")));
-            if let Ok(note) = fs::read(bundle.join("kubevirt-inner.json")) {
-                let note: Value = serde_json::from_slice(&note).unwrap();
-                found.push(note["address"].as_str().unwrap().to_owned());
-            }
-        }
-        found.sort();
-        found.dedup();
-        let path = |address: &String| address.trim_start_matches("unix://").to_owned();
-        found.iter().map(path).collect()
-    }
-
-    /// Waits until nothing of the pod is left.
-    pub(crate) async fn assert_clean(&self) {
-        let end = Instant::now() + Duration::from_secs(10);
-        while !self.leftovers().is_empty() && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        assert_eq!(self.leftovers(), Vec::<String>::new());
-    }
-
-    /// Processes with this pod's name in their arguments or control group.
-    pub(crate) fn processes(&self) -> Vec<(i32, String)> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
-                continue;
-            };
-            let read = |name| fs::read(entry.path().join(name)).unwrap_or_default();
-            let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
-            let group = String::from_utf8_lossy(&read("cgroup")).into_owned();
-            let ours = line.contains(&self.name) || group.contains(&format!("/{}/", self.name));
-            if ours && !line.is_empty() {
-                found.push((pid, line.chars().take(100).collect()));
-            }
-        }
-        found
-    }
-
-    /// The pid of the process whose arguments contain `text`.
-    pub(crate) fn process(&self, text: &str) -> i32 {
-        let all = self.processes();
-        let found = all.iter().find(|(_, line)| line.contains(text));
-        found.unwrap_or_else(|| panic!("no {text} in {all:?}")).0
-    }
 }
 
 impl Drop for Pod {
@@ -436,114 +351,6 @@ impl Drop for Pod {
         {
             let _ = fs::remove_dir(entry.path().join(&self.name));
         }
-    }
-}
-
-/// Containerd's end of one container.
-pub(crate) struct Task {
-    pub(crate) client: TaskClient,
-    pub(crate) id: String,
-    pub(crate) address: String,
-    bundle: PathBuf,
-    image: PathBuf,
-}
-
-impl Task {
-    /// The request for `Create`, with output to `stdout`.
-    pub(crate) fn create_request(&self, stdout: &str) -> CreateTaskRequest {
-        let rootfs = Mount {
-            type_: "bind".into(),
-            source: self.image.to_str().unwrap().into(),
-            options: vec!["rbind".into(), "rw".into()],
-            ..Mount::default()
-        };
-        CreateTaskRequest {
-            id: self.id.clone(),
-            bundle: self.bundle.to_str().unwrap().into(),
-            rootfs: vec![rootfs],
-            stdout: stdout.into(),
-            // The node's own shim wants both or none.
-            stderr: stdout.into(),
-            ..CreateTaskRequest::default()
-        }
-    }
-
-    pub(crate) async fn create(&self, stdout: &str) -> Result<CreateTaskResponse> {
-        self.client
-            .create(bound(), &self.create_request(stdout))
-            .await
-    }
-
-    pub(crate) async fn run(&self) -> u32 {
-        let request = StartRequest {
-            id: self.id.clone(),
-            ..StartRequest::default()
-        };
-        self.client.start(bound(), &request).await.unwrap().pid
-    }
-
-    pub(crate) async fn state(&self) -> Result<StateResponse> {
-        let request = StateRequest {
-            id: self.id.clone(),
-            ..StateRequest::default()
-        };
-        self.client.state(bound(), &request).await
-    }
-
-    pub(crate) async fn kill(&self, signal: u32) -> Result<()> {
-        let request = KillRequest {
-            id: self.id.clone(),
-            signal,
-            ..KillRequest::default()
-        };
-        self.client.kill(bound(), &request).await.map(drop)
-    }
-
-    /// Waits for the end; its status.
-    pub(crate) async fn wait(&self) -> u32 {
-        let request = WaitRequest {
-            id: self.id.clone(),
-            ..WaitRequest::default()
-        };
-        self.client
-            .wait(bound(), &request)
-            .await
-            .unwrap()
-            .exit_status
-    }
-
-    pub(crate) async fn delete(&self) -> Result<DeleteResponse> {
-        let request = DeleteRequest {
-            id: self.id.clone(),
-            ..DeleteRequest::default()
-        };
-        self.client.delete(bound(), &request).await
-    }
-
-    pub(crate) async fn shutdown(&self) {
-        let request = ShutdownRequest {
-            id: self.id.clone(),
-            ..ShutdownRequest::default()
-        };
-        self.client.shutdown(bound(), &request).await.unwrap();
-    }
-
-    pub(crate) async fn shim_pid(&self) -> i32 {
-        let request = ConnectRequest {
-            id: self.id.clone(),
-            ..ConnectRequest::default()
-        };
-        let response = self.client.connect(bound(), &request).await.unwrap();
-        response.shim_pid.try_into().unwrap()
-    }
-
-    /// Kills, deletes and shuts down, as containerd does at the end of a container.
-    pub(crate) async fn finish(&self) {
-        // It may have ended by itself.
-        let _ = self.kill(9).await;
-        self.wait().await;
-        self.delete().await.unwrap();
-        self.shutdown().await;
     }
 }
 
