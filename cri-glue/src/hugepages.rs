@@ -115,7 +115,7 @@ impl Hugepages {
         if guest > limit {
             return Err(HugepagesError::OverLimit { guest, limit, size });
         }
-        if guest % size.bytes() != 0 {
+        if !guest.is_multiple_of(size.bytes()) {
             return Err(HugepagesError::NotWhole { guest, size });
         }
         let needed = guest / size.bytes();

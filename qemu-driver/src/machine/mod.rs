@@ -119,7 +119,7 @@ impl Machine {
     /// a multiple of their size, and cannot grow or shrink while the machine runs.
     pub fn with_hugepages(mut self, page: HugePage) -> Result<Self, MachineError> {
         let bytes = self.memory.bytes();
-        if bytes % page.bytes() != 0 {
+        if !bytes.is_multiple_of(page.bytes()) {
             let page = page.bytes();
             return Err(MachineError::NotWholePages { bytes, page });
         }

@@ -27,7 +27,7 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let requested = millis(&resources.requests, "cpu");
     let limited = millis(&resources.limits, "cpu");
     for (list, amount) in [("requests", requested), ("limits", limited)] {
-        if amount.is_some_and(|amount| amount % 1000 != 0) {
+        if amount.is_some_and(|amount| !amount.is_multiple_of(1000)) {
             let path = format!("domain.resources.{list}.cpu");
             let message = "dedicated processors are whole ones: use a whole number";
             errors.push(FieldError::new(path, message));

@@ -179,7 +179,7 @@ fn whole_pages(spec: &VirtualMachineInstanceSpec) -> Option<FieldError> {
     };
     // Without any amount, it comes from the pod.
     let guest = guest_memory_bytes(spec, None).ok()?;
-    (guest == 0 || guest % page != 0).then(|| {
+    (guest == 0 || !guest.is_multiple_of(page)).then(|| {
         let message = format!(
             "the guest's memory, {guest} bytes, is no multiple of its huge pages of {size}: set \
              domain.memory.guest to one"
