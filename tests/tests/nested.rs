@@ -160,7 +160,7 @@ fn a_machine_runs_under_systemds_groups_and_leaves_none() {
     // The guest's memory and QEMU's need in emulation; a processor and the share of QEMU's threads.
     assert_eq!(file("memory.max"), ((32 + 80 + 96) << 20).to_string());
     assert_eq!(file("cpu.max"), "110000 100000");
-    assert_eq!(file("cgroup.controllers").contains("memory"), true);
+    assert!(file("cgroup.controllers").contains("memory"));
     let container = group
         .rsplit("cri-containerd-")
         .next()
