@@ -13,7 +13,7 @@ use qemu_driver::qmp::{Ending, Qmp};
 use tokio::time::timeout;
 use vm_api::contract::exit_code;
 
-use super::helpers::Failure;
+use super::helpers::Watched;
 use crate::task::{Fault, blocking};
 
 /// Longest time for QEMU's last words; its end closes their channels.
@@ -25,8 +25,8 @@ pub(super) struct Causes {
     pub(super) cgroup: Option<Cgroup>,
     pub(super) diagnostics: Diagnostics,
     pub(super) termination_log: Option<TerminationLog>,
-    /// Why the shim itself ended QEMU, if a program beside it failed.
-    pub(super) helper_failure: Failure,
+    /// The programs beside QEMU, for want of which the shim may have ended it.
+    pub(super) helpers: Watched,
 }
 
 /// What the end was.
@@ -47,8 +47,9 @@ pub(super) async fn judge(causes: Causes, status: u32) -> Verdict {
         cgroup,
         mut diagnostics,
         termination_log,
-        helper_failure,
+        helpers,
     } = causes;
+    let helper_failure = helpers.ended().await;
     let ending = timeout(LAST_WORDS, qmp.ended())
         .await
         .unwrap_or_else(|_| qmp.ending());
@@ -70,7 +71,7 @@ pub(super) async fn judge(causes: Causes, status: u32) -> Verdict {
     );
     // Only if it was the shim that ended QEMU for it.
     let killed = status == exit_code::SIGNAL_BASE + 9 && !verdict.out_of_memory;
-    if let Some(reason) = helper_failure.get().filter(|_| killed) {
+    if let Some(reason) = helper_failure.filter(|_| killed) {
         verdict.reason = reason;
     }
     if let Some(log) = termination_log {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cri_glue::launch::RunningHelper;
 use qemu_driver::qmp::Qmp;
 use rustix::process::Signal;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::task::{Exit, Process};
@@ -21,13 +22,15 @@ const COMMON_END: Duration = Duration::from_secs(1);
 /// Longest time for a program's last words once it has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long a program may take to end after QEMU.
+const THEIR_END: Duration = Duration::from_secs(2);
+
 /// Why the machine was ended for want of a program beside QEMU, if it was.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Failure(Arc<Mutex<Option<String>>>);
+struct Failure(Arc<Mutex<Option<String>>>);
 
 impl Failure {
-    /// The sentence.
-    pub(super) fn get(&self) -> Option<String> {
+    fn get(&self) -> Option<String> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -39,27 +42,53 @@ impl Failure {
     }
 }
 
+/// The programs beside a QEMU.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    failure: Failure,
+    helpers: Vec<(Arc<Process>, JoinHandle<()>)>,
+}
+
+impl Watched {
+    /// Waits for their end, QEMU's having come: they have the guest's memory as long as they live.
+    /// Returns the sentence if it was the shim that ended QEMU for want of one of them.
+    pub(super) async fn ended(self) -> Option<String> {
+        for (process, mut watcher) in self.helpers {
+            if timeout(THEIR_END, &mut watcher).await.is_ok() {
+                continue;
+            }
+            if let Err(error) = process.signal(Signal::KILL) {
+                tracing::error!(%error, "a program beside QEMU cannot be ended");
+            }
+            drop(timeout(THEIR_END, watcher).await);
+        }
+        self.failure.get()
+    }
+}
+
 /// Watches and reaps `helpers` from now on, and ends QEMU, the process `pid`, after any of them.
-pub(super) fn watch(helpers: Vec<RunningHelper>, pid: u32, qmp: &Qmp) -> Failure {
-    let failure = Failure::default();
+pub(super) fn watch(helpers: Vec<RunningHelper>, pid: u32, qmp: &Qmp) -> Watched {
+    let mut watched = Watched::default();
     for helper in helpers {
-        let (qmp, failure) = (qmp.clone(), failure.clone());
+        let (qmp, failure) = (qmp.clone(), watched.failure.clone());
         // Both are opened before anybody can have reaped them.
         match (Process::open(helper.pid), Process::open(pid)) {
             (Ok(process), Ok(qemu)) => {
-                tokio::spawn(watch_one(helper, process, qemu, qmp, failure));
+                let process = Arc::new(process);
+                let watcher = watch_one(helper, process.clone(), qemu, qmp, failure);
+                watched.helpers.push((process, tokio::spawn(watcher)));
             }
             (Err(error), _) | (_, Err(error)) => {
                 tracing::error!(helper = helper.name, %error, "a program beside QEMU is not watched");
             }
         }
     }
-    failure
+    watched
 }
 
 async fn watch_one(
     mut helper: RunningHelper,
-    process: Process,
+    process: Arc<Process>,
     qemu: Process,
     qmp: Qmp,
     failure: Failure,

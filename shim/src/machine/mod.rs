@@ -115,7 +115,7 @@ pub(crate) async fn create(
         helpers,
         pid: _,
     } = launched;
-    let helper_failure = helpers::watch(helpers, pid, &qmp);
+    let helpers = helpers::watch(helpers, pid, &qmp);
     let network = network.map(Arc::new);
     let attached = match &network {
         Some(network) => pod.attach(network).await,
@@ -162,7 +162,7 @@ pub(crate) async fn create(
         cgroup,
         diagnostics,
         termination_log,
-        helper_failure,
+        helpers,
     };
     let last = {
         let (member, console) = (member.clone(), console.clone());

@@ -167,7 +167,12 @@ impl Volumes {
                 "no volume is called `{}`: add it to volumes, or leave the file system out",
                 shared.name
             );
-            return Err(FieldError::new("domain.devices.filesystems", message));
+            let mut listed = spec.domain.devices.filesystems.iter();
+            let index = listed
+                .position(|it| it.name == shared.name)
+                .unwrap_or_default();
+            let path = format!("domain.devices.filesystems[{index}].name");
+            return Err(FieldError::new(path, message));
         };
         if let Some(name) = claim_name(source) {
             let path = path_of(spec, shared.name);
