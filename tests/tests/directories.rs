@@ -88,6 +88,8 @@ fn a_pods_volumes_are_mounted_and_follow_it(node: Node) {
     // 16 MiB there and back.
     let sum = vm("head -c 16777216 /dev/urandom > /mnt/scratch/big; sha256sum < /mnt/scratch/big");
     assert_eq!(other("sha256sum < /scratch/big"), sum);
+    let sum = other("head -c 16777217 /dev/urandom > /scratch/back; sha256sum < /scratch/back");
+    assert_eq!(vm("sha256sum < /mnt/scratch/back"), sum);
 
     namespace.apply(&object(
         "ConfigMap",
