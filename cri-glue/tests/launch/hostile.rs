@@ -292,8 +292,8 @@ fn wishes_that_are_refused() {
         &["hostDisk"],
     );
     wish(
-        r#"{"domain": {"devices": {"tpm": {}}}}"#,
-        &["domain.devices.tpm"],
+        r#"{"domain": {"devices": {"downwardMetrics": {}}}}"#,
+        &["domain.devices.downwardMetrics"],
     );
     wish(
         r#"{"volumes": [{"name": "a", "persistentVolumeClaim": {"claimName": "c"}}]}"#,
