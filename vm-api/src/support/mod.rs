@@ -199,9 +199,9 @@ mod tests {
             [
                 "domain.cpu.numa",
                 "domain.devices.disks[1].disk.bus",
+                "domain.devices.downwardMetrics",
                 "domain.devices.interfaces[0].sriov",
                 "domain.devices.interfaces[1].ports",
-                "domain.devices.downwardMetrics",
                 "domain.resources.limits.example.com/gpu",
                 "readinessProbe",
                 "volumes[0].sysprep",
