@@ -29,9 +29,6 @@ pub(crate) struct QemuEnds {
     pub(crate) agent: OwnedFd,
 }
 
-/// QEMU's id of the guest agent's port and of its end.
-pub(crate) const AGENT_ID: &str = "agent";
-
 /// Bytes of kernel memory that the console may hold while nobody reads it.
 ///
 /// QEMU writes each character by itself and the kernel counts several hundred bytes for each such

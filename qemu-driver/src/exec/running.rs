@@ -18,7 +18,6 @@ use super::bootstrap::{self, LACKING, helper};
 use super::signal::script;
 use super::{Ports, Size, Streams};
 use crate::agent::{Agent, AgentError, Asked, Late};
-use crate::channels::AGENT_ID;
 use crate::qmp::Event;
 
 /// Time between two questions whether the command has ended: at first, and at most. The guest's end
@@ -28,9 +27,9 @@ const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_se
 /// How long processes that the command left behind keep its streams open.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long an agent may be away, its port closed, when the command's streams have ended too, until
-/// the command is given up.
-const AWAY: Duration = Duration::from_secs(30);
+/// How long an agent may not answer, when the command's streams have ended too, until the command is
+/// given up.
+const SILENT: Duration = Duration::from_secs(30);
 
 /// How often a stream is looked at for whether it was read empty.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -128,7 +127,7 @@ impl Running {
     /// along.
     pub async fn ended(&mut self, agent: &Agent) -> Ended {
         let mut pause = POLL.0;
-        let mut away_since: Option<Instant> = None;
+        let mut silent_since: Option<Instant> = None;
         let mut late: Option<Late<_>> = None;
         let question = qga::guest_exec_status {
             pid: self.handle.pid,
@@ -158,7 +157,7 @@ impl Running {
             match asked {
                 Asked::Now(Ok(status)) if status.exited => return ended(status),
                 Asked::Now(Ok(_)) => {
-                    away_since = None;
+                    silent_since = None;
                     continue;
                 }
                 Asked::Now(Err(AgentError::Closed)) => return Ended::Lost("the machine ended"),
@@ -174,18 +173,11 @@ impl Running {
                 // It may be the command's end, which is told once.
                 Asked::Later(answer) => late = Some(answer),
             }
-            let since = *away_since.get_or_insert_with(Instant::now);
-            if self.open.is_empty() && since.elapsed() > AWAY && self.is_agent_gone().await {
+            let since = *silent_since.get_or_insert_with(Instant::now);
+            if self.open.is_empty() && since.elapsed() > SILENT {
                 return Ended::Lost("the guest's agent does not answer any more");
             }
         }
-    }
-
-    /// Whether nobody in the guest has the agent's port open. One that has, and is only slow, answers
-    /// some time.
-    async fn is_agent_gone(&self) -> bool {
-        let open = self.ports.qmp.open_ports().await;
-        open.is_ok_and(|open| !open.contains(AGENT_ID))
     }
 
     /// Waits until all that the command has written was read, or `given_up`, then ends the streams.
