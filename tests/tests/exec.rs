@@ -15,6 +15,7 @@ on_both_nodes!(
     carries_bytes_unchanged_both_ways,
     has_a_terminal,
     ends_with_its_client,
+    survives_a_long_silence,
     copies_files_both_ways,
     runs_as_the_user_of_the_annotation,
     says_what_a_guest_without_agent_lacks,
@@ -135,6 +136,27 @@ fn has_a_terminal(node: Node) {
 
 /// What is left of the command below.
 const LEFT: &str = "ps | grep 'still her[e]' || echo none";
+
+/// Longer than any bound of ours: nothing may take silence for an end.
+const SILENCE: Duration = Duration::from_secs(100);
+
+fn survives_a_long_silence(node: Node) {
+    let namespace = machine("exec-silent", node);
+    let script = format!("echo begin; sleep {}; cat; echo end", SILENCE.as_secs());
+    let arguments = [
+        "--namespace",
+        namespace.name(),
+        "exec",
+        "-i",
+        "vm",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ];
+    let output = kubectl_input(&arguments, b"typed before\n");
+    assert_eq!(output.expect_success(), "begin\ntyped before\nend\n");
+}
 
 fn ends_with_its_client(node: Node) {
     let namespace = machine("exec-gone", node);

@@ -1,5 +1,6 @@
-//! cgroup v2, the systemd cgroup driver and KVM, which the test cluster's nodes do not have: a machine
-//! that is itself a node, with the programs of the node below it, runs a machine.
+//! cgroup v2, the systemd cgroup driver, KVM, vhost, huge pages and kubelet's static CPU manager, which
+//! the test cluster's nodes do not have: a machine that is itself a node, with the programs of the node
+//! below it, runs machines.
 //!
 //! Everything in it is emulated, its processor's virtualization too, and takes its time.
 
@@ -121,67 +122,123 @@ impl Nested {
 }
 
 /// A pod that kubelet reads from a file. Its overhead is what the RuntimeClass would give it.
-fn static_pod() -> Value {
+fn static_pod(name: &str, limits: &Value, spec: &Value) -> Value {
     json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "vm", "namespace": "default" },
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": "default",
+            "annotations": { "kubevirt.io/vmi-spec": spec.to_string() },
+        },
         "spec": {
             "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
             "overhead": { "memory": "208Mi", "cpu": "100m" },
             "containers": [{
                 "name": "machine", "image": image::BOOT_SECTOR, "imagePullPolicy": "Never",
-                "command": ["vm"], "resources": { "limits": { "cpu": "1", "memory": "32Mi" } },
+                "command": ["vm"], "resources": { "limits": limits, "requests": limits },
             }],
         },
     })
 }
 
-#[test]
-fn a_machine_runs_under_systemds_groups_and_leaves_none() {
-    let node = Nested::new();
-    let before = node.shell("mount | wc -l");
-    node.shell(&format!(
-        "cat > /etc/pods/vm.json <<'JSON'\n{}\nJSON",
-        static_pod()
-    ));
-    node.wait("grep -h 'boot-sector guest ready' /var/log/pods/default_vm-*/machine/*.log");
+/// A machine in the node.
+struct Inner<'a> {
+    node: &'a Nested,
+    name: &'static str,
+    group: String,
+    mounts: String,
+}
 
-    let group = node.wait("cut -d: -f3 /proc/$(pidof qemu-system-x86_64)/cgroup");
+impl<'a> Inner<'a> {
+    #[track_caller]
+    fn new(node: &'a Nested, name: &'static str, limits: &Value, spec: &Value) -> Self {
+        let mounts = node.shell("mount | wc -l");
+        let pod = static_pod(name, limits, spec);
+        node.shell(&format!(
+            "cat > /etc/pods/{name}.json <<'JSON'\n{pod}\nJSON"
+        ));
+        node.wait(&format!(
+            "grep -h 'boot-sector guest ready' /var/log/pods/default_{name}-*/machine/*.log"
+        ));
+        let group = node.wait("cut -d: -f3 /proc/$(pidof qemu-system-x86_64)/cgroup");
+        Self {
+            node,
+            name,
+            group,
+            mounts,
+        }
+    }
+
+    fn file(&self, name: &str) -> String {
+        let file = format!("/sys/fs/cgroup{}/{name}", self.group);
+        self.node.shell(&format!("cat {file}")).trim().to_owned()
+    }
+
+    fn arguments(&self) -> String {
+        self.node
+            .shell("tr '\\0' ' ' < /proc/$(pidof qemu-system-x86_64)/cmdline")
+    }
+
+    /// Deletes the pod; nothing of it must stay.
+    #[track_caller]
+    fn end(self) {
+        let node = self.node;
+        node.shell(&format!("rm /etc/pods/{}.json", self.name));
+        node.wait("pidof qemu-system-x86_64 containerd-shim-kubevirt-v1 > /dev/null || echo gone");
+        node.wait("find /sys/fs/cgroup/kubepods.slice -name '*.scope' | grep -q . || echo none");
+        let held = "find /run/netns /run/kubevirt/uids /run/kubevirt/runc/k8s.io -mindepth 1";
+        node.wait(&format!("{held} | grep -q . || echo none"));
+        assert_eq!(node.shell("mount | wc -l"), self.mounts);
+    }
+}
+
+#[test]
+fn machines_run_under_systemds_groups_by_kvm_and_leave_nothing() {
+    let node = Nested::new();
+    let limits = json!({ "cpu": "500m", "memory": "32Mi" });
+    let inner = Inner::new(&node, "plain", &limits, &json!({}));
+    let group = &inner.group;
     assert!(
         group.starts_with("/kubepods.slice/")
             && group.contains("/cri-containerd-")
             && group.ends_with(".scope"),
         "{group}"
     );
-    let file = |name: &str| {
-        node.shell(&format!("cat /sys/fs/cgroup{group}/{name}"))
-            .trim()
-            .to_owned()
-    };
-    // An emulated processor has SVM, so the inner machine runs by KVM.
-    let arguments = node.shell("tr '\\0' ' ' < /proc/$(pidof qemu-system-x86_64)/cmdline");
+    // An emulated processor has SVM, so the inner machine runs by KVM, and its network by vhost.
+    let arguments = inner.arguments();
     assert!(arguments.contains("-accel kvm"), "{arguments}");
-    // The guest's memory and QEMU's need; a processor and the share of QEMU's threads.
-    assert_eq!(file("memory.max"), ((32 + 80) << 20).to_string());
-    assert_eq!(file("cpu.max"), "110000 100000");
-    assert!(file("cgroup.controllers").contains("memory"));
-    let container = group
-        .rsplit("cri-containerd-")
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches(".scope");
+    assert!(arguments.contains("\"vhost\":true"), "{arguments}");
+    // The guest's memory and QEMU's need; half a processor and the share of QEMU's threads.
+    assert_eq!(inner.file("memory.max"), ((32 + 80) << 20).to_string());
+    assert_eq!(inner.file("cpu.max"), "60000 100000");
+    let container = group.rsplit("cri-containerd-").next().unwrap_or_default();
+    let container = container.trim_end_matches(".scope");
     let metrics = node.shell(&format!(
         "PATH=$PATH:/node/usr/local/bin ctr -n k8s.io task metrics {container}"
     ));
-    assert!(
-        metrics.contains("memory.usage_in_bytes") || metrics.contains("memory.usage"),
-        "{metrics}"
-    );
+    assert!(metrics.contains("memory.usage"), "{metrics}");
+    inner.end();
 
-    node.shell("rm /etc/pods/vm.json");
-    node.wait("pidof qemu-system-x86_64 containerd-shim-kubevirt-v1 > /dev/null || echo gone");
-    node.wait("find /sys/fs/cgroup/kubepods.slice -name '*.scope' | grep -q . || echo none");
-    let held = "find /run/netns /run/kubevirt/uids /run/kubevirt/runc/k8s.io -mindepth 1";
-    node.wait(&format!("{held} | grep -q . || echo none"));
-    let after = node.shell("mount | wc -l");
-    assert_eq!(after, before);
+    // What only such a node can give: a processor to itself, huge pages, a vsock.
+    let limits = json!({ "cpu": "1", "memory": "16Mi", "hugepages-2Mi": "32Mi" });
+    let spec = json!({ "domain": {
+        "cpu": { "dedicatedCpuPlacement": true },
+        "memory": { "hugepages": { "pageSize": "2Mi" } },
+        "devices": { "autoattachVSOCK": true },
+    } });
+    let inner = Inner::new(&node, "special", &limits, &spec);
+    let arguments = inner.arguments();
+    for word in ["vhost-vsock-pci", "\"hugetlb\":true"] {
+        assert!(arguments.contains(word), "{word} is not in {arguments}");
+    }
+    let free = node.shell("cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    assert_eq!(free, "16\n");
+    // Threads are called by what they run (`-name debug-threads=on`).
+    let bound = node.shell(
+        "grep -l '^CPU ' /proc/$(pidof qemu-system-x86_64)/task/*/comm | while read comm; do \
+         grep Cpus_allowed_list ${comm%comm}status; done",
+    );
+    assert_eq!(bound, "Cpus_allowed_list:\t1\n");
+    inner.end();
+    let free = node.shell("cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    assert_eq!(free, "32\n");
 }
