@@ -4,6 +4,7 @@
 //! the plug. Its process is watched like every other; what its end means is said by `ending`.
 
 mod agent;
+mod create;
 mod ending;
 mod exec;
 mod helpers;
@@ -12,47 +13,33 @@ mod limits;
 mod monitor;
 mod power;
 mod resize;
+mod signal;
 mod target;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use containerd_shim::api::{
-    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
-    DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest,
-    PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, StartRequest, StartResponse,
-    StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest,
-    WaitResponse,
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, DeleteRequest,
+    DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest,
+    PidsResponse, ResizePtyRequest, ResumeRequest, StartRequest, StartResponse, StateRequest,
+    StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
-use containerd_shim::protos::events::task::{TaskOOM, TaskPaused, TaskResumed};
+use containerd_shim::protos::events::task::{TaskPaused, TaskResumed};
 use containerd_shim::{Task, TtrpcContext, TtrpcResult};
-use cri_glue::bundle::Bundle;
-use cri_glue::launch::{self, Launched, MachineNetwork};
-use qemu_driver::agent::Agent;
-use qemu_driver::exec::{Room, User};
-use qemu_driver::machine::Accelerator;
+use cri_glue::launch::MachineNetwork;
 use qemu_driver::qmp::Qmp;
 use rustix::process::Signal;
-use vm_api::contract::GUEST_USER_ANNOTATION;
 
-use crate::create::rootfs;
 use crate::resources;
 use crate::stdio::Console;
-use crate::task::{
-    Container, Exit, Fault, Happening, Holder, Life, Member, Phase, Pod, Process, StdioPaths,
-    to_the_end,
-};
+use crate::task::{Fault, Happening, Member, Phase, to_the_end};
 use agent::GuestAgent;
-use ending::{Causes, Verdict, judge};
-use exec::{Execs, Target};
-use limits::Limits;
+pub(crate) use create::create;
+use exec::Execs;
 use power::PowerButton;
-use resize::{Pinned, Resize};
-use target::Start;
-
-/// Longest time for the guest agent to answer.
-const AGENT_BOUND: Duration = Duration::from_secs(5);
+use resize::Resize;
+use signal::Wish;
 
 /// The pod's machine.
 struct Machine {
@@ -65,195 +52,6 @@ struct Machine {
     resize: Arc<Resize>,
     /// Serves the guest's DHCP for as long as the machine lives.
     network: Mutex<Option<Arc<MachineNetwork>>>,
-}
-
-/// Makes the machine of `bundle`, whose root is mounted; its container and QEMU's pid.
-pub(crate) async fn create(
-    pod: &Arc<Pod>,
-    bundle: Bundle,
-    holder: &Holder,
-    request: &CreateTaskRequest,
-) -> Result<(Container, u32), Fault> {
-    let directory = bundle.dir().to_owned();
-    let bundle = Arc::new(bundle);
-    let user = guest_user(&bundle)?;
-    let launched = launch::create(launch::Request {
-        node: pod.node_now().map_err(Fault::failed)?,
-        bundle: bundle.clone(),
-        sandbox: holder.sandbox.clone(),
-        rootfs: rootfs(&directory),
-        holder: holder.pid,
-        namespace: pod.daemon.namespace.clone(),
-        reserved_ports: pod.declared(),
-        worker: pod.worker.clone(),
-    })
-    .await
-    .map_err(Fault::failed)?;
-
-    let pid = launched.pid;
-    let process = Process::open(pid)
-        .map_err(|error| Fault::failed(format!("the machine's QEMU {pid} is gone: {error}")))?;
-    let stdio = StdioPaths {
-        stdin: request.stdin.clone(),
-        stdout: request.stdout.clone(),
-        stderr: request.stderr.clone(),
-        terminal: request.terminal,
-    };
-    let Launched {
-        console,
-        agent,
-        qmp,
-        network,
-        cgroup,
-        diagnostics,
-        termination_log,
-        accelerator,
-        size,
-        vsock_cid,
-        pinning,
-        events,
-        helpers,
-        pid: _,
-    } = launched;
-    let helpers = helpers::watch(helpers, pid, &qmp);
-    let network = network.map(Arc::new);
-    let attached = match &network {
-        Some(network) => pod.attach(network).await,
-        None => Ok(()),
-    };
-    let connected = Console::connect(console, &stdio, &request.id, &pod.daemon.namespace).await;
-    let agent = Agent::new(agent, AGENT_BOUND).map_err(Fault::failed);
-    let limits = Limits::new(pod, &bundle, accelerator);
-    let parts = attached
-        .and(connected.map_err(Fault::failed))
-        .and_then(|console| {
-            let guest = GuestAgent::new(agent?, qmp.clone(), events);
-            Ok((Arc::new(console), guest, limits?))
-        });
-    let (console, guest, limits) = match parts {
-        Ok(parts) => parts,
-        Err(fault) => {
-            // Reaped here, because the undoing that follows takes a zombie for a living process.
-            drop(process.signal(Signal::KILL));
-            process.exited().await;
-            return Err(fault);
-        }
-    };
-    let (cpu_millis, memory_bytes) = limits.at_start();
-    let start = Start {
-        size,
-        cpu_millis,
-        memory_bytes,
-    };
-    let pinned = pinning.map(|(pinning, cpus)| Pinned { pinning, cpus, pid });
-    let emulated = accelerator == Accelerator::Tcg;
-    let resize = Resize::new(qmp.clone(), guest.clone(), limits, start, emulated, pinned);
-    let resize = Arc::new(resize);
-    let life = Life::new(request.id.clone(), request.bundle.clone(), pid, stdio);
-    let member = Arc::new(Member::new(
-        pod.clone(),
-        life,
-        process,
-        directory,
-        cgroup.clone(),
-    ));
-    let causes = Causes {
-        qmp: qmp.clone(),
-        cgroup,
-        diagnostics,
-        termination_log,
-        helpers,
-    };
-    let last = {
-        let (member, console) = (member.clone(), console.clone());
-        move |exit| async move { end(&member, &console, causes, exit).await }
-    };
-    member.watch(last);
-    let network = Mutex::new(network);
-    let button = PowerButton::new(qmp.clone(), guest.clone());
-    let execs = Execs::new(Target {
-        member: member.clone(),
-        qmp: qmp.clone(),
-        guest: guest.clone(),
-        room: Room::default(),
-        button: button.clone(),
-        console: console.clone(),
-        network_namespace: holder.sandbox.network_namespace.clone(),
-        vsock_cid,
-        user,
-    });
-    Ok((
-        Arc::new(Machine {
-            member,
-            qmp,
-            button,
-            console,
-            guest,
-            execs,
-            resize,
-            network,
-        }),
-        pid,
-    ))
-}
-
-/// Who commands run as in the guest, if the pod says so.
-fn guest_user(bundle: &Bundle) -> Result<Option<User>, Fault> {
-    let user = bundle.annotation(GUEST_USER_ANNOTATION).map(User::new);
-    user.transpose()
-        .map_err(|error| Fault::Invalid(format!("annotation {GUEST_USER_ANNOTATION}: {error}")))
-}
-
-/// The machine has ended: its last output, why it ended, and what containerd is told.
-async fn end(member: &Member, console: &Arc<Console>, causes: Causes, exit: Exit) -> Exit {
-    console.drain().await;
-    let Verdict {
-        status,
-        reason,
-        out_of_memory,
-    } = judge(causes, exit.status).await;
-    tracing::info!(
-        container = member.life.id,
-        status,
-        reason,
-        "the machine ended"
-    );
-    if out_of_memory {
-        let container_id = member.life.id.clone();
-        member.pod.events.publish(&TaskOOM {
-            container_id,
-            ..TaskOOM::default()
-        });
-    }
-    Exit { status, ..exit }
-}
-
-/// What a signal to a machine asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    /// To pull the plug.
-    Plug,
-    /// To press the power button.
-    Button,
-    /// What a process ignores unless it asks for it.
-    Nothing,
-}
-
-impl Wish {
-    /// What the signal with this number asks for, real-time signals included.
-    fn of(number: u32) -> Option<Self> {
-        const IGNORED: [Signal; 4] = [Signal::CHILD, Signal::CONT, Signal::URG, Signal::WINCH];
-        let number = i32::try_from(number)
-            .ok()
-            .filter(|number| (1..=64).contains(number))?;
-        Some(if number == Signal::KILL.as_raw() {
-            Self::Plug
-        } else if IGNORED.iter().any(|signal| signal.as_raw() == number) {
-            Self::Nothing
-        } else {
-            Self::Button
-        })
-    }
 }
 
 impl Machine {
@@ -423,31 +221,5 @@ impl Task for Machine {
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> TtrpcResult<Empty> {
         self.unsupported("a machine cannot be checkpointed: its guest's state is not a process's")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_signal_has_its_meaning() {
-        for (number, wish) in [
-            (0, None),
-            (1, Some(Wish::Button)),
-            (9, Some(Wish::Plug)),
-            (15, Some(Wish::Button)),
-            (17, Some(Wish::Nothing)),
-            (18, Some(Wish::Nothing)),
-            (23, Some(Wish::Nothing)),
-            (28, Some(Wish::Nothing)),
-            // SIGRTMIN+3, by which systemd as PID 1 is stopped.
-            (37, Some(Wish::Button)),
-            (64, Some(Wish::Button)),
-            (65, None),
-            (u32::MAX, None),
-        ] {
-            assert_eq!(Wish::of(number), wish, "{number}");
-        }
     }
 }
