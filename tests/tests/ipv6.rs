@@ -1,8 +1,8 @@
-//! IPv6 of a machine in a dual-stack pod: an address, both ways to others, Services, and what the
+//! IPv6 of a machine: an address, both ways to others, Services, pods without IPv4, and what the
 //! bridge does without.
 
 use serde_json::{Value, json};
-use tests::{Manifest, Node, SOON, TestNamespace, eventually, image, on_both_nodes};
+use tests::{Manifest, Node, SOON, TestNamespace, eventually, image, kubectl, on_both_nodes};
 
 on_both_nodes!(is_reached_and_reaches_out, leaves_a_bridged_guest_its_ipv4,);
 
@@ -84,6 +84,64 @@ fn is_reached_and_reaches_out(node: Node) {
     for (host, port) in [(far.v6, 80), (service("far"), 8080), ("far".into(), 8080)] {
         guest(&namespace, &ask(&host, port), &format!("\n[{}]\n", vm.v6));
     }
+}
+
+/// The handler of node 2 whose pods have IPv6 alone, as a class of the test's own.
+struct Ipv6Class(String);
+
+impl Ipv6Class {
+    #[track_caller]
+    fn new(namespace: &TestNamespace) -> Self {
+        let class = namespace.get("runtimeclass", "kubevirt");
+        let overhead = class.expect("the product is installed")["overhead"].clone();
+        let name = namespace.name().to_owned();
+        namespace.apply(&Manifest::new(json!({
+            "apiVersion": "node.k8s.io/v1",
+            "kind": "RuntimeClass",
+            "metadata": { "name": name },
+            "handler": "bench-ipv6",
+            "overhead": overhead,
+        })));
+        Self(name)
+    }
+}
+
+impl Drop for Ipv6Class {
+    fn drop(&mut self) {
+        let _ = std::panic::catch_unwind(|| kubectl(&["delete", "runtimeclass", &self.0]));
+    }
+}
+
+#[test]
+fn does_without_ipv4() {
+    let node = Node::Two;
+    let namespace = TestNamespace::new("ipv6-alone");
+    let class = Ipv6Class::new(&namespace);
+    let pod = Manifest::machine_pod("vm", image::TINY, node);
+    namespace.apply(&pod.with("/spec/runtimeClassName", json!(class.0)));
+    namespace.apply(&Manifest::shell_pod("client", SERVER, node.other()));
+    namespace.apply(&service("vm"));
+    namespace.wait_for_log("vm", "machine", image::TINY_READY);
+    let status = namespace.get("pod", "vm").expect("the pod is there")["status"].clone();
+    let addresses = status["podIPs"].as_array().expect("a list");
+    let [address] = &addresses[..] else {
+        panic!("{status}");
+    };
+    let address = address["ip"].as_str().expect("an address");
+    assert!(address.starts_with("fd00:10:244:"), "{address}");
+
+    guest(&namespace, "ip -6 -o addr show scope global", GUEST);
+    let ipv4 = guest(&namespace, "ip -4 -o addr; echo asked", "asked");
+    assert!(!ipv4.contains("eth0"), "{ipv4}");
+    for (host, port) in [(address, 80), ("vm", 8080)] {
+        let page = eventually(SOON, || namespace.fetch("client", "main", host, port));
+        assert_eq!(page.trim(), "vm", "at {host}:{port}");
+    }
+    let ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5";
+    let client = namespace.addresses("client").v6;
+    guest(&namespace, &format!("{ask} {client} 80"), "client");
+    let page = namespace.forwarded("vm", 80);
+    assert!(page.trim_end().ends_with("vm"), "{page}");
 }
 
 fn leaves_a_bridged_guest_its_ipv4(node: Node) {

@@ -110,6 +110,10 @@ fn provision(
         "/etc/cni/net.d/10-bench.conflist",
         cni(node).to_string().as_bytes(),
     )?;
+    write(
+        &format!("{}/10-bench.conflist", containerd::IPV6_CNI),
+        ipv6_cni(node).to_string().as_bytes(),
+    )?;
 
     let kubernetes = "/etc/kubernetes";
     write(
@@ -180,9 +184,25 @@ fn cni(node: Node) -> serde_json::Value {
         .pod_subnets()
         .both()
         .map(|subnet| json!([{ "subnet": subnet }]));
+    bridge("bench", json!(ranges))
+}
+
+/// The same network for pods that have IPv6 alone, with addresses that the others never come to.
+fn ipv6_cni(node: Node) -> serde_json::Value {
+    let subnet = node.pod_subnets().v6;
+    let first = subnet.trim_end_matches("/64");
+    let range = json!({
+        "subnet": subnet,
+        "rangeStart": format!("{first}f000"),
+        "rangeEnd": format!("{first}ffff"),
+    });
+    bridge("bench-ipv6", json!([[range]]))
+}
+
+fn bridge(network: &str, ranges: serde_json::Value) -> serde_json::Value {
     json!({
         "cniVersion": "1.0.0",
-        "name": "bench",
+        "name": network,
         "plugins": [
             {
                 "type": "bridge",
@@ -225,5 +245,11 @@ mod tests {
             ])
         );
         assert_ne!(ranges(Node::One), ranges(Node::Two));
+        let ipv6 = &ipv6_cni(Node::One)["plugins"][0]["ipam"]["ranges"];
+        let range = json!({
+            "subnet": "fd00:10:244:1::/64",
+            "rangeStart": "fd00:10:244:1::f000", "rangeEnd": "fd00:10:244:1::ffff",
+        });
+        assert_eq!(ipv6, &json!([[range]]));
     }
 }
