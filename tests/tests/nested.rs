@@ -52,6 +52,8 @@ impl Nested {
             );
             Node::Two.shell(&export).expect_success();
         }
+        let sums = format!("cd {directory} && sha256sum *.tar > sums");
+        Node::Two.shell(&sums).expect_success();
         let shared: Vec<_> = SHARED
             .into_iter()
             .chain([("images", directory.as_str())])
@@ -121,8 +123,13 @@ impl Nested {
     }
 }
 
-/// A pod that kubelet reads from a file. Its overhead is what the RuntimeClass would give it.
+/// A pod that kubelet reads from a file. Its overhead is what the RuntimeClass would give it, as far as
+/// the node has room: one that wants a processor to itself finds no further share of one there.
 fn static_pod(name: &str, limits: &Value, spec: &Value) -> Value {
+    let mut overhead = json!({ "memory": "208Mi" });
+    if limits["cpu"] != "1" {
+        overhead["cpu"] = "100m".into();
+    }
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
@@ -131,7 +138,7 @@ fn static_pod(name: &str, limits: &Value, spec: &Value) -> Value {
         },
         "spec": {
             "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
-            "overhead": { "memory": "208Mi", "cpu": "100m" },
+            "overhead": overhead,
             "containers": [{
                 "name": "machine", "image": image::BOOT_SECTOR, "imagePullPolicy": "Never",
                 "command": ["vm"], "resources": { "limits": limits, "requests": limits },

@@ -6,6 +6,8 @@ mod command;
 mod demo;
 mod distribution;
 mod elf;
+mod faults;
+mod footprint;
 mod guest;
 mod image;
 mod oci;
@@ -32,6 +34,8 @@ enum Command {
     Demo(demo::Args),
     /// Run all tests
     Test(test::Args),
+    /// Kill what machines depend on at every moment of their lives, and look what is lost or left
+    Faults(faults::Args),
     /// Bring the two-node test cluster up or down, and work with it
     Cluster(cluster::Args),
     /// Build a guest disk and its containerDisk image
@@ -56,6 +60,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Faults(args) => faults::run(&args),
         Command::Cluster(args) => cluster::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Image(args) => image::run(args),

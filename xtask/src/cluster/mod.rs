@@ -24,6 +24,7 @@ mod network;
 mod node;
 mod pki;
 mod place;
+mod power;
 mod process;
 mod supervisor;
 mod up;
@@ -39,10 +40,11 @@ pub(crate) use down::down;
 pub(crate) use env::environment;
 pub(crate) use extras::extras;
 pub(crate) use install::{install, uninstall};
-pub(crate) use kubectl::kubectl;
+pub(crate) use kubectl::{apply, kubectl};
 pub(crate) use load::load;
 pub(crate) use names::{ClusterName, Node};
 pub(crate) use place::on_node;
+pub(crate) use power::power_cycle;
 pub(crate) use up::up;
 
 /// Directory of the Kubernetes programs, built if need be.

@@ -17,6 +17,9 @@ use crate::progress;
 /// The copy of this program that the supervisors run, so that a rebuild does not touch them.
 pub(crate) const PROGRAM: &str = "bench";
 
+/// What the supervisor of a place was started with, in the place's directory.
+pub(crate) const SPEC: &str = "supervisor.json";
+
 /// The supervisor of `place`, if it lives.
 pub(crate) fn supervisor(cluster: &ClusterName, place: Place) -> Option<Identity> {
     Identity::alive(&cluster.place_dir(place).join("pid"))
@@ -31,7 +34,7 @@ pub(crate) fn start(cluster: &ClusterName, place: Place, spec: &Spec) -> Result<
     // What an earlier life left when its power was cut.
     cgroup::remove(&cluster.cgroup(place))?;
     cgroup::create(&cluster.cgroup(place))?;
-    let spec_file = dir.join("supervisor.json");
+    let spec_file = dir.join(SPEC);
     fs::write(&spec_file, serde_json::to_vec_pretty(spec)?)?;
     let log_file = dir.join("supervisor.log");
     let log = OpenOptions::new()

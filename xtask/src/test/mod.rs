@@ -3,7 +3,6 @@
 //! End to end it uses a cluster of its own name, and takes it down at the end; what the suite left
 //! on the nodes is compared with what was there before.
 
-mod footprint;
 mod licences;
 mod uninstall;
 
@@ -16,6 +15,7 @@ use clap::ValueEnum;
 
 use crate::cluster::{self, ClusterName};
 use crate::distribution;
+use crate::footprint;
 use crate::guest::{self, Guest};
 use crate::image;
 
@@ -93,11 +93,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if wanted(Part::Unit) {
         distribution::ensure(&PACKAGES)?;
         stage("unit tests", || {
-            let test = ["test", "--workspace", "--exclude", "tests", "--exclude"];
-            cargo(
-                &[&test[..], &["vm-crd-controller"]].concat(),
-                &HashMap::new(),
-            )
+            let test =
+                "test --workspace --exclude tests --exclude vm-crd-controller --no-fail-fast";
+            cargo(&test.split(' ').collect::<Vec<_>>(), &HashMap::new())
         })?;
     }
     if wanted(Part::Controller) {

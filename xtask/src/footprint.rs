@@ -103,12 +103,19 @@ fn words(line: &str, cluster: &ClusterName) -> Command {
 pub(crate) fn of(cluster: &ClusterName) -> Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
     for node in Node::ALL {
-        let cgroup = format!("{cluster}-{}", node.name());
-        let mut list = cluster::on_node(cluster, node)?;
-        let list = command::output(list.args(["sh", "-c", LIST, &cgroup]))?;
-        all.extend(list.lines().map(|line| format!("{} {line}", node.name())));
+        let lines = of_node(cluster, node)?;
+        let name = node.name();
+        all.extend(lines.into_iter().map(|line| format!("{name} {line}")));
     }
     Ok(all)
+}
+
+/// Everything on one node, things of one name as often as they are there.
+pub(crate) fn of_node(cluster: &ClusterName, node: Node) -> Result<Vec<String>> {
+    let cgroup = format!("{cluster}-{}", node.name());
+    let mut list = cluster::on_node(cluster, node)?;
+    let list = command::output(list.args(["sh", "-c", LIST, &cgroup]))?;
+    Ok(list.lines().map(str::to_owned).collect())
 }
 
 /// Waits until the nodes hold what they held before, and says by name what they do not.

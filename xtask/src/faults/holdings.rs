@@ -1,0 +1,72 @@
+//! What a node holds, without the names that differ from one machine to the next: two nodes with as
+//! many machines hold the same.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use regex::Regex;
+
+use crate::cluster::{ClusterName, Node};
+use crate::footprint;
+
+/// How long containerd and kubelet may take to tidy up.
+const SETTLE: Duration = Duration::from_secs(90);
+
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Things and how many there are of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holdings(BTreeMap<String, usize>);
+
+impl Holdings {
+    pub(super) fn of(cluster: &ClusterName, node: Node) -> Result<Self> {
+        let names = [
+            (r"[0-9a-f]{64}", "ID"),
+            (r"[0-9a-f]{8}([-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}", "UID"),
+            (r"veth[0-9a-f]+", "veth"),
+            (r"\d{6,}", "N"),
+        ];
+        let mut things = BTreeMap::new();
+        for mut line in footprint::of_node(cluster, node)? {
+            for (pattern, name) in names {
+                line = Regex::new(pattern)?.replace_all(&line, name).into_owned();
+            }
+            *things.entry(line).or_default() += 1;
+        }
+        Ok(Self(things))
+    }
+
+    /// Waits until the node holds this again, and says by name what it has too much or too little.
+    pub(super) fn settle(&self, cluster: &ClusterName, node: Node) -> Result<()> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let now = Self::of(cluster, node)?;
+            if &now == self {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "{} holds something else than before:{}",
+                    node.name(),
+                    self.difference(&now)
+                );
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn difference(&self, now: &Self) -> String {
+        let count = |of: &Self, thing| of.0.get(thing).copied().unwrap_or(0);
+        let things: std::collections::BTreeSet<_> = self.0.keys().chain(now.0.keys()).collect();
+        let mut said = String::new();
+        for thing in things {
+            let (before, after) = (count(self, thing), count(now, thing));
+            if before != after {
+                said += &format!("\n  {before} -> {after}: {thing}");
+            }
+        }
+        said
+    }
+}

@@ -1,0 +1,160 @@
+//! One round: a machine, a fault, and what must hold then.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::holdings::Holdings;
+use super::inflict::inflict;
+use super::machine::{Machine, Sight};
+use super::plan::{Fault, Phase, Plan};
+use crate::cluster::{ClusterName, Node};
+
+/// The longest that a machine may take to run, to run again, and to be gone, on busy cores.
+const TO_RUN: Duration = Duration::from_secs(180);
+const TO_GO: Duration = Duration::from_secs(120);
+
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What came of a round.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outcome {
+    pub(super) plan: Plan,
+    /// Whether there was anything to harm.
+    pub(super) hit: bool,
+    /// From the fault to the machine's running again, where it was to.
+    pub(super) recovery: Option<Duration>,
+}
+
+/// A node with a machine that looks on.
+pub(super) struct Stage<'a> {
+    cluster: &'a ClusterName,
+    node: Node,
+    neighbour: Machine<'a>,
+    /// Which process it is.
+    process: String,
+    /// What the node holds between two rounds.
+    between: Holdings,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn new(cluster: &'a ClusterName, node: Node) -> Result<Self> {
+        let neighbour = Machine::neighbour(cluster, node)?;
+        let process = runs(&neighbour, None)?;
+        Ok(Self {
+            cluster,
+            node,
+            neighbour,
+            process,
+            between: Holdings::of(cluster, node)?,
+        })
+    }
+
+    /// Plays a round.
+    ///
+    /// # Errors
+    /// When something is lost or left; then the node is not fit for another one.
+    pub(super) fn play(&mut self, plan: Plan) -> Result<Outcome> {
+        let machine = Machine::of_round(self.cluster, &plan)?;
+        let mut before = None;
+        if plan.phase != Phase::Creating {
+            before = Some(runs(&machine, None)?);
+        }
+        if plan.phase == Phase::Deleting {
+            machine.delete()?;
+        }
+        std::thread::sleep(plan.delay);
+        let hit = inflict(self.cluster, &plan, &machine.uid)?;
+        let begin = Instant::now();
+        let mut recovery = None;
+        if plan.phase != Phase::Deleting {
+            if plan.fault != Fault::StopQemu {
+                let ended = before.clone().filter(|_| hit && !plan.fault.is_survived());
+                let now = runs(&machine, ended.as_deref()).context("after the fault")?;
+                recovery = Some(begin.elapsed());
+                if plan.fault.is_survived() && before.is_some_and(|before| before != now) {
+                    bail!("the machine did not outlive it");
+                }
+            }
+            machine.delete()?;
+        }
+        gone(&machine)?;
+        self.look_on(&plan)?;
+        self.between.settle(self.cluster, self.node)?;
+        Ok(Outcome {
+            plan,
+            hit,
+            recovery,
+        })
+    }
+
+    /// The neighbour has nothing to do with what happens to others, but for the node's power.
+    fn look_on(&mut self, plan: &Plan) -> Result<()> {
+        let cut = plan.fault == Fault::PowerCut;
+        let ended = cut.then_some(self.process.as_str());
+        let now = runs(&self.neighbour, ended).context("the neighbour")?;
+        if !cut && now != self.process {
+            bail!("the neighbour did not outlive it");
+        }
+        self.process = now;
+        Ok(())
+    }
+}
+
+/// Waits until the machine runs, and not as the process `not`; as which one it does.
+fn runs(machine: &Machine<'_>, not: Option<&str>) -> Result<String> {
+    let deadline = Instant::now() + TO_RUN;
+    loop {
+        let Sight { process, writers } = machine.look()?;
+        one_writer(writers)?;
+        if let Some(process) = process.filter(|process| Some(process.as_str()) != not)
+            && machine.is_ready()?
+        {
+            return Ok(process);
+        }
+        if Instant::now() > deadline {
+            let pod = machine.pod()?.unwrap_or_default();
+            bail!(
+                "{} did not run within {} s: {:#}",
+                machine.name,
+                TO_RUN.as_secs(),
+                pod["status"]
+            );
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Waits until neither pod nor process is left.
+fn gone(machine: &Machine<'_>) -> Result<()> {
+    let deadline = Instant::now() + TO_GO;
+    loop {
+        let Sight { process, writers } = machine.look()?;
+        one_writer(writers)?;
+        let pod = machine.pod()?;
+        if pod.is_none() {
+            // Kubelet reports a pod's end after its last process's.
+            match process {
+                None => return Ok(()),
+                Some(process) => bail!("the pod is gone and its QEMU {process} is not"),
+            }
+        }
+        if Instant::now() > deadline {
+            let status = &pod.unwrap_or_default()["status"];
+            bail!(
+                "{} was not gone within {} s: {status:#}",
+                machine.name,
+                TO_GO.as_secs()
+            );
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn one_writer(writers: usize) -> Result<()> {
+    if writers > 1 {
+        bail!("{writers} QEMUs have one disk open for writing");
+    }
+    Ok(())
+}
