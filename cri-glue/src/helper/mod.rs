@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::beneath::Directory;
 
 pub use tpm::{STATE as TPM_STATE, swtpm};
-pub use virtiofs::{ShareError, Shared, share};
+pub use virtiofs::{ShareError, Shared, files_of_each, share};
 
 /// A program to be run beside QEMU.
 #[derive(Debug)]

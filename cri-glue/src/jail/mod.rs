@@ -46,7 +46,8 @@ const MASKED: [&str; 9] = [
 ];
 
 /// Bytes that may be locked beside the guest's memory: firmware and devices' own memory, for which
-/// libvirt allows as much.
+/// libvirt allows as much. The latter is no memory of the node's, so the control group needs no more
+/// for it.
 const DEVICE_MEMORY: u64 = 1 << 30;
 
 const READ_ONLY: [&str; 5] = [

@@ -30,6 +30,7 @@ use crate::cgroup::Cgroup;
 use crate::config::NodeConfig;
 use crate::diagnostics::Diagnostics;
 use crate::network::{self, NetworkError, NetworkUndo, Port, Services};
+use crate::overhead::Overhead;
 use crate::pinning::{Cpus, Pinning};
 use crate::record::{self, Stop};
 use crate::runtime::Runtime;
@@ -93,6 +94,8 @@ pub struct Launched {
     pub termination_log: Option<TerminationLog>,
     /// What runs the guest's instructions.
     pub accelerator: Accelerator,
+    /// What QEMU's control group has beyond the container's limits.
+    pub overhead: Overhead,
     /// What it starts with and can grow to.
     pub size: Size,
     /// The programs beside QEMU.
@@ -201,6 +204,7 @@ async fn launch(
         channels,
         networks,
         accelerator,
+        overhead,
         termination_log,
         size,
         vsock_cid,
@@ -247,6 +251,7 @@ async fn launch(
         diagnostics,
         termination_log,
         accelerator,
+        overhead,
         size,
         helpers: std::mem::take(&mut started.helpers),
         vsock_cid,

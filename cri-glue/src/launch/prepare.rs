@@ -14,7 +14,7 @@ use qemu_driver::{Channels, CommandLine};
 use rustix::thread::CapabilitySet;
 use vm_api::Quantity;
 use vm_api::contract::{DISK_DIRECTORY, VOLUME_SIZES_ANNOTATION};
-use vm_api::machine::{self, Bootloader, MachineDisk, VolumeSource};
+use vm_api::machine::{self, Beside, Bootloader, MachineDisk, VolumeSource};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
 use super::{LaunchError, Request, Size};
@@ -50,6 +50,7 @@ pub(super) struct Prepared {
     pub(super) channels: Channels,
     pub(super) networks: Vec<(Services, NetworkUndo)>,
     pub(super) accelerator: Accelerator,
+    pub(super) overhead: Overhead,
     pub(super) termination_log: Option<TerminationLog>,
     pub(super) size: Size,
     pub(super) vsock_cid: Option<u32>,
@@ -103,8 +104,13 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         machine = machine.with_vsock(vsock);
     }
     let resources = bundle.linux().resources().clone().unwrap_or_default();
+    let beside = Beside {
+        host_devices: machine.locks_memory(),
+        ..Beside::of(&spec)
+    };
     let overhead = Overhead::of(accelerator);
-    let resources = overhead.add_to(&resources, pod_limits(bundle), accelerator)?;
+    let overhead = overhead.with(beside, ordinary_memory(&machine), &resources);
+    let resources = overhead.add_to(&resources, pod_limits(bundle))?;
 
     // From here on, each step is noted before it is done.
     let record = Record::open(bundle.dir()).map_err(record_error)?;
@@ -132,7 +138,8 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     let mut helpers = Vec::new();
     let mut binds = Vec::new();
     for wished in &directories {
-        let shared = helper::share(wished, &mounts, node, &user, bundle.dir())?;
+        let files = helper::files_of_each(directories.len());
+        let shared = helper::share(wished, &mounts, node, &user, bundle.dir(), files)?;
         machine.add_filesystem(shared.filesystem)?;
         helpers.push(shared.helper);
         binds.push(shared.bind);
@@ -199,6 +206,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         channels,
         networks,
         accelerator,
+        overhead,
         termination_log: mounts.termination_log().map(TerminationLog::new),
         size,
         vsock_cid,
@@ -273,6 +281,15 @@ fn accelerator(choice: AcceleratorChoice) -> Result<Accelerator, LaunchError> {
             Ok(Accelerator::Tcg)
         }
         (Detected::Kvm, _) => Ok(Accelerator::Kvm),
+    }
+}
+
+/// Bytes of the guest's memory that are no huge pages.
+fn ordinary_memory(machine: &Machine) -> u64 {
+    if machine.has_hugepages() {
+        0
+    } else {
+        machine.memory().bytes()
     }
 }
 

@@ -108,6 +108,7 @@ pub(crate) async fn create(
         diagnostics,
         termination_log,
         accelerator,
+        overhead,
         size,
         vsock_cid,
         pinning,
@@ -123,7 +124,7 @@ pub(crate) async fn create(
     };
     let connected = Console::connect(console, &stdio, &request.id, &pod.daemon.namespace).await;
     let agent = Agent::new(agent, AGENT_BOUND).map_err(Fault::failed);
-    let limits = Limits::new(pod, &bundle, accelerator);
+    let limits = Limits::new(pod, &bundle, overhead);
     let parts = attached
         .and(connected.map_err(Fault::failed))
         .and_then(|console| {
