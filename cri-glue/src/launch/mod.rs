@@ -237,6 +237,8 @@ async fn launch(
             return Err(failed.unwrap_or_else(|| size.not_ready(error, said)));
         }
     };
+    let helpers = started.helpers.iter().map(|helper| helper.pid).collect();
+    let pinning = pinning.map(|(pinning, cpus)| (pinning.with_helpers(helpers), cpus));
     if let (Some((pinning, cpus)), Some(pid)) = (&pinning, started.qemu) {
         pinning.apply(cpus, &qmp, pid).await?;
     }
