@@ -18,7 +18,7 @@ use vm_api::machine::{self, Beside, Bootloader, MachineDisk, VolumeSource};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
 use super::{LaunchError, Request, Size};
-use crate::beneath::Directory;
+use crate::beneath::{Directory, check_file};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::config::{AcceleratorChoice, NodeConfig};
@@ -221,12 +221,7 @@ fn boots_from_network(spec: &VirtualMachineInstanceSpec) -> bool {
 
 fn check_qemu(node: &NodeConfig) -> Result<(), LaunchError> {
     let (root, path) = (&node.qemu.root, &node.qemu.path);
-    let found = Directory::open(root).and_then(|root| root.read_in_root(path));
-    let found = found.and_then(|file| match file.metadata()?.is_file() {
-        true => Ok(()),
-        false => Err(io::Error::other("it is not a file")),
-    });
-    found.map_err(|source| LaunchError::NoQemu {
+    check_file(root, path).map_err(|source| LaunchError::NoQemu {
         root: root.clone(),
         path: path.clone(),
         source,
