@@ -164,6 +164,7 @@ pub(crate) async fn create(
         diagnostics,
         termination_log,
         helpers,
+        hugepages: size.hugepages,
     };
     let last = {
         let (member, console) = (member.clone(), console.clone());
