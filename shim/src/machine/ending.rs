@@ -186,7 +186,7 @@ mod tests {
         Ending {
             panicked,
             shutdown,
-            watchdog: None,
+            ..Ending::default()
         }
     }
 
