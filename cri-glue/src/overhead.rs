@@ -2,7 +2,8 @@
 //!
 //! The container's limit is the guest's; QEMU's own need comes on top of it and is in the pod's
 //! limit as the overhead of its RuntimeClass. A container can never use more than its pod, so a
-//! pod without that overhead is refused before it is killed for want of memory.
+//! pod without that overhead is refused before it is killed for want of memory. What programs beside
+//! QEMU need is added as far as the pod has it, since they seldom need all of it.
 
 use oci_spec::runtime::LinuxResources;
 use qemu_driver::machine::Accelerator;

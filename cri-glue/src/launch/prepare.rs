@@ -137,8 +137,8 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     let mut machine = machine.with_firmware(firmware);
     let mut helpers = Vec::new();
     let mut binds = Vec::new();
+    let files = helper::files_of_each(directories.len());
     for wished in &directories {
-        let files = helper::files_of_each(directories.len());
         let shared = helper::share(wished, &mounts, node, &user, bundle.dir(), files)?;
         machine.add_filesystem(shared.filesystem)?;
         helpers.push(shared.helper);
