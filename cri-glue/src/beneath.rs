@@ -76,6 +76,18 @@ impl Regular {
     }
 }
 
+/// Whether there is a file at `path` in the tree `root`; both are the node's own.
+pub(crate) fn check_file(root: &Path, path: &Path) -> io::Result<()> {
+    match Directory::open(root)?
+        .read_in_root(path)?
+        .metadata()?
+        .is_file()
+    {
+        true => Ok(()),
+        false => Err(io::Error::other("it is not a file")),
+    }
+}
+
 impl Directory {
     /// Opens the directory at `path`, which is trusted: it comes from the runtime.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {

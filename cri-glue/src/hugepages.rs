@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxHugepageLimit, LinuxResources};
+use vm_api::contract::VMI_SPEC_ANNOTATION;
 use vm_api::field::FieldError;
 use vm_api::machine::{self, PageSize};
 use vm_api::v1::VirtualMachineInstanceSpec;
@@ -46,6 +47,12 @@ pub enum HugepagesError {
         PageSize::OneGi
     )]
     TwoSizes,
+    #[error(
+        "the pod may take huge pages of {size}, and containerd does not tell for which of its containers: \
+         name domain.memory.hugepages.pageSize in the annotation {VMI_SPEC_ANNOTATION} if the guest's \
+         memory is made of them, or else domain.memory.guest"
+    )]
+    Whose { size: PageSize },
     #[error(
         "guest memory of {} MiB is more than the pod's huge pages of {} MiB: raise \
          resources.limits[{}] of the machine container", guest >> 20, limit >> 20, size.resource()
@@ -89,14 +96,16 @@ impl Hugepages {
             .filter(|pages| pages.limit > 0);
         let Some(size) = machine::hugepages(spec)? else {
             // All that the pod may take could be for another of its containers.
+            if told.is_empty() && machine::guest_memory_bytes(spec, None).is_err() {
+                refuse_unclaimed(pod)?;
+            }
             return match (of_container.next(), of_container.next()) {
                 (first, None) => Ok(first),
                 (_, Some(_)) => Err(HugepagesError::TwoSizes),
             };
         };
         let limit = if told.is_empty() {
-            let limit = pod.map(|pod| pod.hugepage_limit(kernel_name(size)));
-            limit.transpose()?.flatten().filter(|limit| *limit > 0)
+            of_pod(pod, size)?
         } else {
             let mut of_container = of_container.filter(|pages| pages.size == size);
             of_container.next().map(|pages| pages.limit)
@@ -125,6 +134,22 @@ impl Hugepages {
         }
         Ok(())
     }
+}
+
+/// Refuses a machine that does not say of what its guest's memory is, in a pod with huge pages.
+fn refuse_unclaimed(pod: Option<&Cgroup>) -> Result<(), HugepagesError> {
+    for size in PageSize::ALL.iter().copied() {
+        if of_pod(pod, size)?.is_some() {
+            return Err(HugepagesError::Whose { size });
+        }
+    }
+    Ok(())
+}
+
+/// What all containers of the pod together may take of a size.
+fn of_pod(pod: Option<&Cgroup>, size: PageSize) -> Result<Option<u64>, CgroupError> {
+    let limit = pod.map(|pod| pod.hugepage_limit(kernel_name(size)));
+    Ok(limit.transpose()?.flatten().filter(|limit| *limit > 0))
 }
 
 /// What the container's spec says of a size; 0 where it says nothing.
@@ -226,6 +251,10 @@ mod tests {
             of(wish("1Gi")),
             Err(HugepagesError::NoLimit { .. })
         ));
+        let error = of(json!({})).unwrap_err().to_string();
+        assert!(error.contains("may take huge pages of 2Mi"), "{error}");
+        assert_eq!(of(json!({ "guest": "64Mi" })).unwrap(), None);
+        fs::write(group.join("hugetlb.2MB.max"), "max\n").unwrap();
         assert_eq!(of(json!({})).unwrap(), None);
     }
 

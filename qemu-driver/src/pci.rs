@@ -56,36 +56,15 @@ pub(crate) struct Range {
 }
 
 /// Where interfaces sit.
-pub(crate) const NICS: Range = Range {
-    first_slot: 0x10,
-    places: MAX_NICS,
-    kind: "nic",
-};
+pub(crate) const NICS: Range = Range::new(0x10, MAX_NICS, "nic");
 /// Where virtio disks sit.
-pub(crate) const DISKS: Range = Range {
-    first_slot: 0x12,
-    places: MAX_VIRTIO_DISKS,
-    kind: "disk",
-};
+pub(crate) const DISKS: Range = Range::new(0x12, MAX_VIRTIO_DISKS, "disk");
 /// Where devices are plugged in later.
-pub(crate) const HOTPLUG: Range = Range {
-    first_slot: 0x16,
-    places: HOTPLUG_PORTS,
-    kind: "hotplug",
-};
+pub(crate) const HOTPLUG: Range = Range::new(0x16, HOTPLUG_PORTS, "hotplug");
 /// Where shared directories sit.
-pub(crate) const FILESYSTEMS: Range = Range {
-    first_slot: 0x19,
-    places: MAX_FILESYSTEMS,
-    kind: "fs",
-};
-
+pub(crate) const FILESYSTEMS: Range = Range::new(0x19, MAX_FILESYSTEMS, "fs");
 /// Where devices of the node sit.
-pub(crate) const HOST_DEVICES: Range = Range {
-    first_slot: 0x17,
-    places: MAX_HOST_DEVICES,
-    kind: "host",
-};
+pub(crate) const HOST_DEVICES: Range = Range::new(0x17, MAX_HOST_DEVICES, "host");
 
 /// One place of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +80,14 @@ pub(crate) struct Place {
 }
 
 impl Range {
+    const fn new(first_slot: usize, places: usize, kind: &'static str) -> Self {
+        Self {
+            first_slot,
+            places,
+            kind,
+        }
+    }
+
     /// The place `index` of the range; [`Machine`](crate::Machine) never has more devices than
     /// places.
     pub(crate) fn place(&self, index: usize) -> Place {

@@ -12,10 +12,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use crate::beneath::Directory;
+use crate::beneath::check_file;
 
 pub use tpm::{STATE as TPM_STATE, swtpm};
-pub use virtiofs::{ShareError, Shared, share};
+pub use virtiofs::{ShareError, Shared, files_of_each, share};
 
 /// A program to be run beside QEMU.
 #[derive(Debug)]
@@ -70,12 +70,7 @@ struct Program<'a> {
 impl Program<'_> {
     /// The program as the first argument, if it is there; `what` needs it.
     fn argument(&self, what: impl FnOnce() -> String) -> Result<String, HelperError> {
-        let found = Directory::open(self.root).and_then(|root| root.read_in_root(self.path));
-        let found = found.and_then(|file| match file.metadata()?.is_file() {
-            true => Ok(()),
-            false => Err(io::Error::other("it is not a file")),
-        });
-        found.map_err(|source| HelperError::Missing {
+        check_file(self.root, self.path).map_err(|source| HelperError::Missing {
             what: what(),
             program: self.name,
             key: self.key,

@@ -21,10 +21,10 @@ use crate::identity::Identity;
 use crate::jail::Bind;
 use crate::mounts::{PodMounts, Volume};
 
-/// Files that virtiofsd has open at most, one for each name that the guest's kernel remembers. Each
-/// costs the node up to 2 KiB that nothing but the guest can free, and is charged to the machine: 32
-/// MiB of what its overhead has to spare. Beyond it the guest is told "too many open files", instead
-/// of being ended for want of memory.
+/// Files that all virtiofsd of a machine have open at most, one for each name that the guest's kernel
+/// remembers. Each costs the node up to 2 KiB that nothing but the guest can free, and is charged to
+/// the machine: 32 MiB of what its overhead has to spare. Beyond it the guest is told "too many open
+/// files", instead of being ended for want of memory.
 const MAX_FILES: u64 = 16_384;
 
 /// All uids or gids but the last, which means "unchanged" to the kernel.
@@ -53,14 +53,16 @@ pub enum ShareError {
     Machine(#[from] MachineError),
 }
 
-/// Shares a directory of the pod with the guest. The socket is made in `directory`, which is nobody
-/// else's, and has no name there when this returns; `user` is the machine's.
+/// Shares a directory of the pod with the guest, which can have so many `files` of it open. The socket
+/// is made in `directory`, which is nobody else's, and has no name there when this returns; `user` is
+/// the machine's.
 pub fn share(
     wished: &MachineFilesystem<'_>,
     mounts: &PodMounts,
     node: &NodeConfig,
     user: &Identity,
     directory: &Path,
+    files: u64,
 ) -> Result<Shared, ShareError> {
     let name = wished.name.to_owned();
     let Volume::Mount {
@@ -94,7 +96,7 @@ pub fn share(
         // The jail is its sandbox.
         "--sandbox=none".to_owned(),
         "--inode-file-handles=never".to_owned(),
-        format!("--rlimit-nofile={}", max_files()),
+        format!("--rlimit-nofile={files}"),
         "--log-level=warn".to_owned(),
         format!("--translate-uid=squash-guest:0:{}:{ALL_IDS}", user.uid),
         format!("--translate-uid=squash-host:0:0:{ALL_IDS}"),
@@ -138,10 +140,12 @@ fn connected(directory: &Path) -> std::io::Result<(UnixListener, UnixStream)> {
     Ok((listener, stream?))
 }
 
-/// [`MAX_FILES`], or what the node allows the shim and so its children.
-fn max_files() -> u64 {
+/// The files that each of so many virtiofsd of a machine may have open: its part of [`MAX_FILES`], or
+/// what the node allows the shim and so its children.
+pub fn files_of_each(directories: usize) -> u64 {
     let allowed = getrlimit(Resource::Nofile).maximum;
-    allowed.unwrap_or(u64::MAX).min(MAX_FILES)
+    let part = MAX_FILES / (directories as u64).max(1);
+    allowed.unwrap_or(u64::MAX).min(part)
 }
 
 /// The pod's own options of the mount, less what nobody needs who only passes bytes on.
@@ -185,6 +189,14 @@ mod tests {
         served.read_exact(&mut [0]).unwrap();
         listener.set_nonblocking(true).unwrap();
         assert!(listener.accept().is_err());
+    }
+
+    #[test]
+    fn directories_divide_the_files_among_them() {
+        let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        for (directories, files) in [(0, 16_384), (1, 16_384), (3, 5461), (16, 1024)] {
+            assert_eq!(files_of_each(directories), allowed.min(files));
+        }
     }
 
     #[test]

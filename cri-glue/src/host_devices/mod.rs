@@ -91,6 +91,12 @@ pub enum HostDeviceError {
     )]
     NotNamed { group: Group, named: bool },
     #[error(
+        "the container was given {}, a group without an IOMMU: its device would reach all of the node's \
+         memory; switch on the node's IOMMU, in its firmware and by its kernel's arguments, or use another \
+         node", path.display()
+    )]
+    NoIommu { path: PathBuf },
+    #[error(
         "the container has a group of VFIO, but not /dev/vfio/vfio: its device plugin is wrong"
     )]
     NoContainer,
@@ -117,6 +123,10 @@ impl HostDevices {
         let wished = host_devices(spec).map_err(HostDeviceError::Fields)?;
         let given = bundle.linux().devices().iter().flatten();
         let given: Vec<_> = given.filter(|it| is_vfio(it)).map(node).collect();
+        if let Some(node) = given.iter().find(|node| is_without_iommu(node)) {
+            let path = node.path.clone();
+            return Err(HostDeviceError::NoIommu { path });
+        }
         let env = bundle.process().env().clone().unwrap_or_default();
         let mut pools = variables::pools(&env);
         let mut chosen = Vec::new();
@@ -192,6 +202,12 @@ fn node(device: &LinuxDevice) -> Node {
 fn is_container(node: &Node) -> bool {
     let (name, major, minor) = CONTAINER;
     node.path.ends_with(name) && (node.major, node.minor) == (major, minor)
+}
+
+/// How VFIO calls the groups of a node without IOMMU (`drivers/vfio/group.c`).
+fn is_without_iommu(node: &Node) -> bool {
+    let name = node.path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with("noiommu-"))
 }
 
 fn group_of(node: &Node) -> Option<Group> {

@@ -161,6 +161,15 @@ fn a_node_that_only_looks_like_a_group_is_refused() {
 }
 
 #[test]
+fn a_group_without_an_iommu_is_refused() {
+    let without = || json!([character("noiommu-0", 240, 0), common()]);
+    for wish in [wished(), json!({})] {
+        let words = "/dev/vfio/noiommu-0, a group without an IOMMU";
+        refused(without(), &[GPU_VARIABLE], wish, words);
+    }
+}
+
+#[test]
 fn nothing_is_given_in_vain() {
     let devices = || json!([gpu(), nic(), common()]);
     refused(

@@ -46,7 +46,8 @@ const MASKED: [&str; 9] = [
 ];
 
 /// Bytes that may be locked beside the guest's memory: firmware and devices' own memory, for which
-/// libvirt allows as much.
+/// libvirt allows as much. The latter is no memory of the node's, so the control group needs no more
+/// for it.
 const DEVICE_MEMORY: u64 = 1 << 30;
 
 const READ_ONLY: [&str; 5] = [
@@ -356,6 +357,18 @@ mod tests {
     use crate::bundle::tests::{bundle, spec};
 
     fn jail_spec(accelerator: Accelerator, host_devices: &HostDevices) -> serde_json::Value {
+        with_jail(|jail| {
+            let jail = Jail {
+                accelerator,
+                host_devices,
+                ..jail
+            };
+            serde_json::to_value(jail.spec(&["/usr".into()]).unwrap()).unwrap()
+        })
+    }
+
+    /// What `look` sees in a jail with nothing but QEMU.
+    fn with_jail<T>(look: impl FnOnce(Jail<'_>) -> T) -> T {
         let mut given = spec();
         given["process"]["apparmorProfile"] = "cri-containerd.apparmor.d".into();
         given["linux"]["seccomp"] = serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO"});
@@ -367,7 +380,7 @@ mod tests {
             cgroups_path: None,
             oom_score_adj: None,
         };
-        let jail = Jail {
+        look(Jail {
             root: Path::new("/opt/kubevirt/qemu"),
             bundle: &bundle,
             sandbox: &sandbox,
@@ -379,15 +392,14 @@ mod tests {
                 capabilities: rustix::thread::CapabilitySet::empty(),
             },
             arguments: vec!["/usr/bin/qemu-system-x86_64".into(), "-S".into()],
-            accelerator,
+            accelerator: Accelerator::Kvm,
             resources: bundle.linux().resources().clone().unwrap(),
             binds: &[],
             helpers: &[],
             tpm: false,
-            host_devices,
+            host_devices: &HostDevices::default(),
             memory_bytes: 4 << 30,
-        };
-        serde_json::to_value(jail.spec(&["/usr".into()]).unwrap()).unwrap()
+        })
     }
 
     #[test]
@@ -420,6 +432,49 @@ mod tests {
             "rlimits": spec["process"]["rlimits"],
             "sysfs": spec["mounts"].as_array().unwrap().last(),
         });
+        insta::assert_snapshot!(serde_json::to_string_pretty(&shown).unwrap());
+    }
+
+    #[test]
+    fn programs_beside_qemu_have_their_directories_and_the_pods_groups() {
+        let bind = Bind {
+            source: "/var/lib/kubelet/data".into(),
+            destination: "/volumes/data".into(),
+            options: ["rbind", "nosuid", "nodev", "noexec"]
+                .map(Into::into)
+                .into(),
+        };
+        let helper = Helper {
+            name: "virtiofsd of data".into(),
+            arguments: vec!["/usr/libexec/virtiofsd".into(), "--fd=3".into()],
+            descriptors: vec![],
+        };
+        let root = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().join("jail");
+        with_jail(|jail| {
+            let jail = Jail {
+                root: root.path(),
+                binds: &[bind],
+                helpers: &[helper],
+                tpm: true,
+                ..jail
+            };
+            jail.make(&directory).unwrap();
+        });
+        let read = |file: &str| -> serde_json::Value {
+            serde_json::from_slice(&fs::read(directory.join(file)).unwrap()).unwrap()
+        };
+        let mounts = &read("config.json")["mounts"];
+        let own = |mount: &&serde_json::Value| {
+            let destination = mount["destination"].as_str().unwrap();
+            ["/volumes/data", "/tpm"].contains(&destination)
+        };
+        let own: Vec<_> = mounts.as_array().unwrap().iter().filter(own).collect();
+        for path in ["rootfs/volumes/data", "rootfs/tpm"] {
+            assert!(directory.join(path).is_dir(), "{path}");
+        }
+        let shown = serde_json::json!({ "mounts": own, "process": read(&helper_file(0)) });
         insta::assert_snapshot!(serde_json::to_string_pretty(&shown).unwrap());
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use qemu_driver::machine::MachineError;
 use qemu_driver::qmp::QmpError;
@@ -66,6 +67,16 @@ pub enum LaunchError {
     VolumeSizes(String),
     #[error("QEMU did not get ready to start its guest: {error}{}{}", if said.is_empty() { "" } else { "; it said: " }, said.join("; "))]
     Qemu { error: QmpError, said: Vec<String> },
+    #[error(
+        "QEMU did not get ready within {} seconds: before that it {work}, {} MiB; use a node that is \
+         less busy, or give the machine less memory",
+        bound.as_secs(), bytes >> 20
+    )]
+    Slow {
+        work: &'static str,
+        bytes: u64,
+        bound: Duration,
+    },
     #[error("{name} does not serve the machine: {}", said.join("; "))]
     Helper { name: String, said: Vec<String> },
     #[error("cannot write the record {}: {source}", path.display())]
@@ -80,7 +91,7 @@ pub enum LaunchError {
         "the machine's volumes and network were not ready within {} seconds: is a claim's server \
          not answering?", .0.as_secs()
     )]
-    Stuck(std::time::Duration),
+    Stuck(Duration),
     #[error(
         "an earlier try to make this pod's machine still waits for a volume: if the server of its \
          claim does not answer again, delete the pod"

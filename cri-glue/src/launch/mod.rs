@@ -9,6 +9,7 @@
 mod error;
 mod helpers;
 mod prepare;
+mod size;
 mod worker;
 
 use std::os::unix::net::UnixStream;
@@ -16,9 +17,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use qemu_driver::Qmp;
 use qemu_driver::machine::Accelerator;
 use qemu_driver::qmp::{Event, QmpError};
-use qemu_driver::{Machine, Qmp};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::sync::broadcast;
 use tokio::task::spawn_blocking;
@@ -29,6 +30,7 @@ use crate::cgroup::Cgroup;
 use crate::config::NodeConfig;
 use crate::diagnostics::Diagnostics;
 use crate::network::{self, NetworkError, NetworkUndo, Port, Services};
+use crate::overhead::Overhead;
 use crate::pinning::{Cpus, Pinning};
 use crate::record::{self, Stop};
 use crate::runtime::Runtime;
@@ -38,10 +40,10 @@ use crate::termination::TerminationLog;
 pub use error::LaunchError;
 pub use helpers::RunningHelper;
 use prepare::{Container, Prepared, prepare};
+pub use size::Size;
 pub use worker::Worker;
 
-/// How long QEMU may take to answer for the first time. It needs 0.1 s; a node under pressure,
-/// seconds.
+/// How long QEMU may take to answer. It needs 0.1 s; a node under pressure, seconds.
 const QMP_BOUND: Duration = Duration::from_secs(20);
 
 /// How long opening and setting up may take: it is a matter of milliseconds, unless a claim's
@@ -92,6 +94,8 @@ pub struct Launched {
     pub termination_log: Option<TerminationLog>,
     /// What runs the guest's instructions.
     pub accelerator: Accelerator,
+    /// What QEMU's control group has beyond the container's limits.
+    pub overhead: Overhead,
     /// What it starts with and can grow to.
     pub size: Size,
     /// The programs beside QEMU.
@@ -100,33 +104,6 @@ pub struct Launched {
     pub vsock_cid: Option<u32>,
     /// How its threads are bound to processors, and to which, if they are.
     pub pinning: Option<(Pinning, Cpus)>,
-}
-
-/// What a machine starts with, and what it can grow to while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// vCPUs at the start.
-    pub vcpus: u32,
-    /// The most vCPUs.
-    pub max_vcpus: u32,
-    /// Bytes of guest memory at the start.
-    pub memory_bytes: u64,
-    /// The most bytes of guest memory.
-    pub max_memory_bytes: u64,
-    /// Whether the memory is in huge pages, and stays as it is.
-    pub hugepages: bool,
-}
-
-impl Size {
-    fn of(machine: &Machine) -> Self {
-        Self {
-            vcpus: machine.cpu().vcpus(),
-            max_vcpus: machine.cpu().max_vcpus(),
-            memory_bytes: machine.memory().bytes(),
-            max_memory_bytes: machine.max_memory_bytes(),
-            hugepages: machine.has_hugepages(),
-        }
-    }
 }
 
 /// The networks of a running machine.
@@ -227,6 +204,7 @@ async fn launch(
         channels,
         networks,
         accelerator,
+        overhead,
         termination_log,
         size,
         vsock_cid,
@@ -248,15 +226,19 @@ async fn launch(
         return Err(LaunchError::Qemu { error, said });
     }
     let network = MachineNetwork::serve(networks);
-    let (qmp, events) = match Qmp::connect(channels.qmp, QMP_BOUND).await {
+    let patience = QMP_BOUND + size.time_before_start();
+    let connected = Qmp::connect_within(patience, channels.qmp, QMP_BOUND).await;
+    let (qmp, events) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             let said = last_words(&mut diagnostics).await;
             // QEMU only says that nobody answered it.
             let failed = helpers::failed(&mut started.helpers).await;
-            return Err(failed.unwrap_or(LaunchError::Qemu { error, said }));
+            return Err(failed.unwrap_or_else(|| size.not_ready(error, said)));
         }
     };
+    let helpers = started.helpers.iter().map(|helper| helper.pid).collect();
+    let pinning = pinning.map(|(pinning, cpus)| (pinning.with_helpers(helpers), cpus));
     if let (Some((pinning, cpus)), Some(pid)) = (&pinning, started.qemu) {
         pinning.apply(cpus, &qmp, pid).await?;
     }
@@ -271,6 +253,7 @@ async fn launch(
         diagnostics,
         termination_log,
         accelerator,
+        overhead,
         size,
         helpers: std::mem::take(&mut started.helpers),
         vsock_cid,

@@ -14,11 +14,11 @@ use qemu_driver::{Channels, CommandLine};
 use rustix::thread::CapabilitySet;
 use vm_api::Quantity;
 use vm_api::contract::{DISK_DIRECTORY, VOLUME_SIZES_ANNOTATION};
-use vm_api::machine::{self, Bootloader, MachineDisk, VolumeSource};
+use vm_api::machine::{self, Beside, Bootloader, MachineDisk, VolumeSource};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
 use super::{LaunchError, Request, Size};
-use crate::beneath::Directory;
+use crate::beneath::{Directory, check_file};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::config::{AcceleratorChoice, NodeConfig};
@@ -50,6 +50,7 @@ pub(super) struct Prepared {
     pub(super) channels: Channels,
     pub(super) networks: Vec<(Services, NetworkUndo)>,
     pub(super) accelerator: Accelerator,
+    pub(super) overhead: Overhead,
     pub(super) termination_log: Option<TerminationLog>,
     pub(super) size: Size,
     pub(super) vsock_cid: Option<u32>,
@@ -103,8 +104,13 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         machine = machine.with_vsock(vsock);
     }
     let resources = bundle.linux().resources().clone().unwrap_or_default();
+    let beside = Beside {
+        host_devices: machine.locks_memory(),
+        ..Beside::of(&spec)
+    };
     let overhead = Overhead::of(accelerator);
-    let resources = overhead.add_to(&resources, pod_limits(bundle), accelerator)?;
+    let overhead = overhead.with(beside, ordinary_memory(&machine), &resources);
+    let resources = overhead.add_to(&resources, pod_limits(bundle))?;
 
     // From here on, each step is noted before it is done.
     let record = Record::open(bundle.dir()).map_err(record_error)?;
@@ -131,8 +137,9 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     let mut machine = machine.with_firmware(firmware);
     let mut helpers = Vec::new();
     let mut binds = Vec::new();
+    let files = helper::files_of_each(directories.len());
     for wished in &directories {
-        let shared = helper::share(wished, &mounts, node, &user, bundle.dir())?;
+        let shared = helper::share(wished, &mounts, node, &user, bundle.dir(), files)?;
         machine.add_filesystem(shared.filesystem)?;
         helpers.push(shared.helper);
         binds.push(shared.bind);
@@ -199,6 +206,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         channels,
         networks,
         accelerator,
+        overhead,
         termination_log: mounts.termination_log().map(TerminationLog::new),
         size,
         vsock_cid,
@@ -213,12 +221,7 @@ fn boots_from_network(spec: &VirtualMachineInstanceSpec) -> bool {
 
 fn check_qemu(node: &NodeConfig) -> Result<(), LaunchError> {
     let (root, path) = (&node.qemu.root, &node.qemu.path);
-    let found = Directory::open(root).and_then(|root| root.read_in_root(path));
-    let found = found.and_then(|file| match file.metadata()?.is_file() {
-        true => Ok(()),
-        false => Err(io::Error::other("it is not a file")),
-    });
-    found.map_err(|source| LaunchError::NoQemu {
+    check_file(root, path).map_err(|source| LaunchError::NoQemu {
         root: root.clone(),
         path: path.clone(),
         source,
@@ -273,6 +276,15 @@ fn accelerator(choice: AcceleratorChoice) -> Result<Accelerator, LaunchError> {
             Ok(Accelerator::Tcg)
         }
         (Detected::Kvm, _) => Ok(Accelerator::Kvm),
+    }
+}
+
+/// Bytes of the guest's memory that are no huge pages.
+fn ordinary_memory(machine: &Machine) -> u64 {
+    if machine.has_hugepages() {
+        0
+    } else {
+        machine.memory().bytes()
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::boots::{kill, read_until, status_field, wait};
 use crate::guest::{self, GREETING, Then};
-use crate::pod::Pod;
+use crate::pod::{MIB, Pod};
 
 /// A pod that shares the directory `data`.
 fn sharing() -> Pod {
@@ -73,6 +73,27 @@ async fn they_are_as_jailed_as_qemu_and_end_with_it() {
     drop(launched);
     tokio::task::block_in_place(|| record::undo(&pod.bundle())).unwrap();
     assert_eq!(pod.leftovers(), before);
+}
+
+/// 64 MiB are the guest's, 176 an emulating QEMU's, and 5 a program's. Needs swtpm.
+#[tokio::test(flavor = "multi_thread")]
+async fn their_memory_comes_on_top_as_far_as_the_pod_has_it() {
+    for (of_pod, expected) in [(None, 245), (Some(242), 242), (Some(300), 245)] {
+        let mut pod = Pod::new();
+        guest::write_disk(&pod.disk("disk.img"), Then::Halt);
+        pod.wish(&json!({ "domain": { "devices": { "tpm": {} } } }));
+        if let Some(mib) = of_pod {
+            pod.limit_memory(mib * MIB);
+        }
+        let launched = pod.launch().await.unwrap();
+        let limit = launched.cgroup.as_ref().unwrap().memory_limit();
+        assert_eq!(limit.unwrap(), Some(expected * MIB), "{of_pod:?}");
+        kill(&launched);
+        wait(&launched);
+        crate::boots::reap(launched.helpers[0].pid);
+        drop(launched);
+        tokio::task::block_in_place(|| record::undo(&pod.bundle())).unwrap();
+    }
 }
 
 #[test]

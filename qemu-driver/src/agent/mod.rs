@@ -10,6 +10,8 @@ mod error;
 mod info;
 mod late;
 mod network;
+#[cfg(test)]
+pub(crate) mod port;
 mod size;
 
 use std::os::unix::net::UnixStream;

@@ -1,8 +1,9 @@
 //! Agents that answer, lie, flood, and are silent.
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::port::Port;
 use super::*;
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -19,31 +20,11 @@ fn pair() -> (Agent, tokio::net::UnixStream) {
 
 /// Behaves like qemu-ga, answering each command by `answer`; None is no answer.
 async fn serve(guest: tokio::net::UnixStream, answer: impl Fn(&str, &Value) -> Option<Value>) {
-    let (read, mut write) = guest.into_split();
-    let mut read = BufReader::new(read);
-    let mut line = Vec::new();
-    while read.read_until(b'\n', &mut line).await.unwrap() > 0 {
-        let json = line
-            .iter()
-            .rposition(|byte| *byte == 0xff)
-            .map_or(0, |at| at + 1);
-        let request: Value = serde_json::from_slice(&line[json..]).unwrap();
-        let command = request["execute"].as_str().unwrap();
-        if command == "guest-sync-delimited" {
-            write.write_all(&[0xff]).await.unwrap();
-            let echo = json!({"return": request["arguments"]["id"]});
-            write
-                .write_all(format!("{echo}\n").as_bytes())
-                .await
-                .unwrap();
-        } else if let Some(answer) = answer(command, &request["arguments"]) {
-            // qemu-ga ends lines like this too.
-            write
-                .write_all(format!("{answer}\r\n").as_bytes())
-                .await
-                .unwrap();
+    let mut port = Port::new(guest);
+    while let Some((command, arguments)) = port.next().await {
+        if let Some(answer) = answer(&command, &arguments) {
+            port.say(&answer).await;
         }
-        line.clear();
     }
 }
 

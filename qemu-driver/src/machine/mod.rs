@@ -316,6 +316,11 @@ impl Machine {
         self.hugepages.is_some()
     }
 
+    /// Whether the memory is locked, because devices of the node reach all of it.
+    pub fn locks_memory(&self) -> bool {
+        !self.host_devices.is_empty()
+    }
+
     /// The most bytes of memory that the guest can have while it runs.
     pub fn max_memory_bytes(&self) -> u64 {
         self.memory.bytes() + self.memory_room

@@ -110,6 +110,11 @@ impl Connection {
         Ok((connection, greeting, events))
     }
 
+    /// Lets each call from now on wait at most `bound`.
+    pub(super) fn set_bound(&mut self, bound: Duration) {
+        self.bound = bound;
+    }
+
     pub(super) async fn execute<C: Command>(&self, command: &C) -> Result<C::Ok, QmpError> {
         self.execute_with(command, None).await
     }

@@ -148,8 +148,11 @@ pub struct Ending {
     /// `guest-panic`, `host-qmp-quit`, `host-signal`. None if QEMU ended without a word: it was
     /// killed, or crashed.
     pub shutdown: Option<(bool, String)>,
-    /// What the guest's watchdog did last, if the guest was not reset since.
+    /// What the guest's watchdog did last, if the guest was not reset and nobody else pressed the
+    /// power button since.
     pub watchdog: Option<WatchdogAction>,
+    /// Whether the watchdog's own press of the power button was reported.
+    pub pressed: bool,
 }
 
 impl Ending {
@@ -157,7 +160,15 @@ impl Ending {
     pub(super) fn learn(&mut self, event: &Event) -> bool {
         match event {
             Event::Panicked => self.panicked = true,
-            Event::Watchdog(action) => self.watchdog = Some(*action),
+            Event::Watchdog(action) => {
+                self.watchdog = Some(*action);
+                self.pressed = false;
+            }
+            Event::PowerButton if self.watchdog == Some(WatchdogAction::Shutdown) => {
+                // The guest had not followed its watchdog: what it does now is another's doing.
+                self.watchdog = self.watchdog.filter(|_| !self.pressed);
+                self.pressed = self.watchdog.is_some();
+            }
             Event::Shutdown { guest, reason } => self.shutdown = Some((*guest, reason.clone())),
             // The machine lives on: what was said before was about an end that did not come.
             Event::Reset { .. } if *self != Self::default() => *self = Self::default(),
@@ -269,6 +280,19 @@ mod tests {
         assert!(barked.learn(&Event::Watchdog(WatchdogAction::Reset)));
         assert!(barked.watchdog.is_some() && !barked.powered_off());
         assert!(barked.learn(&reset));
+        assert_eq!(barked, Ending::default());
+        // The press of the watchdog, and of another.
+        for (action, after) in [
+            (WatchdogAction::Shutdown, Some(WatchdogAction::Shutdown)),
+            (WatchdogAction::Reset, Some(WatchdogAction::Reset)),
+        ] {
+            barked.learn(&Event::Watchdog(action));
+            barked.learn(&Event::PowerButton);
+            assert_eq!(barked.watchdog, after);
+        }
+        barked.learn(&Event::Watchdog(WatchdogAction::Shutdown));
+        barked.learn(&Event::PowerButton);
+        assert!(barked.learn(&Event::PowerButton));
         assert_eq!(barked, Ending::default());
     }
 }

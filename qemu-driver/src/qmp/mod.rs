@@ -67,7 +67,17 @@ impl Qmp {
         stream: UnixStream,
         bound: Duration,
     ) -> Result<(Self, broadcast::Receiver<Event>), QmpError> {
-        let (connection, greeting, events) = Connection::open(stream, bound).await?;
+        Self::connect_within(bound, stream, bound).await
+    }
+
+    /// The same for a QEMU that was just started: it may take `start` for its greeting and to get
+    /// ready for commands.
+    pub async fn connect_within(
+        start: Duration,
+        stream: UnixStream,
+        bound: Duration,
+    ) -> Result<(Self, broadcast::Receiver<Event>), QmpError> {
+        let (mut connection, greeting, events) = Connection::open(stream, start).await?;
         let greeting: Greeting =
             serde_json::from_slice(&greeting).map_err(|source| QmpError::Answer {
                 command: "greeting",
@@ -84,6 +94,7 @@ impl Qmp {
         connection
             .execute(&qmp::qmp_capabilities { enable: None })
             .await?;
+        connection.set_bound(bound);
         Ok((
             Self {
                 connection: Arc::new(connection),

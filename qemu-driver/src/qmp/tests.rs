@@ -120,6 +120,23 @@ async fn a_silent_monitor_is_not_awaited_for_ever() {
 }
 
 #[tokio::test]
+async fn a_monitor_may_come_late_and_is_bounded_then() {
+    let (host, qemu) = UnixStream::pair().unwrap();
+    let mut theirs = qemu.try_clone().unwrap();
+    std::thread::spawn(move || {
+        std::thread::sleep(SHORT * 2);
+        std::io::Write::write_all(&mut theirs, greeting(8).as_bytes()).unwrap();
+        std::thread::sleep(SHORT * 2);
+        std::io::Write::write_all(&mut theirs, b"{\"return\": {}, \"id\": 0}\n").unwrap();
+    });
+    let connected = Qmp::connect_within(SHORT * 20, host, SHORT).await;
+    let (qmp, _events) = connected.unwrap();
+    let error = qmp.cont().await.unwrap_err().to_string();
+    assert_eq!(error, "QEMU did not answer cont within 500ms");
+    drop(qemu);
+}
+
+#[tokio::test]
 async fn a_monitor_that_does_not_read_is_not_awaited_for_ever() {
     let (host, qemu) = UnixStream::pair().unwrap();
     std::io::Write::write_all(&mut &qemu, greeting(8).as_bytes()).unwrap();

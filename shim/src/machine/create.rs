@@ -69,6 +69,7 @@ pub(crate) async fn create(
         diagnostics,
         termination_log,
         accelerator,
+        overhead,
         size,
         vsock_cid,
         pinning,
@@ -84,7 +85,7 @@ pub(crate) async fn create(
     };
     let connected = Console::connect(console, &stdio, &request.id, &pod.daemon.namespace).await;
     let agent = Agent::new(agent, AGENT_BOUND).map_err(Fault::failed);
-    let limits = Limits::new(pod, &bundle, accelerator);
+    let limits = Limits::new(pod, &bundle, overhead);
     let parts = attached
         .and(connected.map_err(Fault::failed))
         .and_then(|console| {
@@ -124,6 +125,7 @@ pub(crate) async fn create(
         diagnostics,
         termination_log,
         helpers,
+        hugepages: size.hugepages,
     };
     let last = {
         let (member, console) = (member.clone(), console.clone());

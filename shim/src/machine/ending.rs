@@ -13,7 +13,7 @@ use qemu_driver::qmp::{Ending, Qmp};
 use tokio::time::timeout;
 use vm_api::contract::exit_code;
 
-use super::helpers::Watched;
+use super::helpers::{Lost, Watched};
 use crate::task::{Fault, blocking};
 
 /// Longest time for QEMU's last words; its end closes their channels.
@@ -27,6 +27,19 @@ pub(super) struct Causes {
     pub(super) termination_log: Option<TerminationLog>,
     /// The programs beside QEMU, for want of which the shim may have ended it.
     pub(super) helpers: Watched,
+    /// Whether the guest's memory is in huge pages, and no part of the container's memory limit.
+    pub(super) hugepages: bool,
+}
+
+/// What is known of an end beside what QEMU said.
+#[derive(Clone, Debug, Default)]
+struct Circumstances {
+    /// The kernel has killed a process of the machine's for want of memory.
+    killed_for_memory: bool,
+    /// The guest's memory is in huge pages.
+    hugepages: bool,
+    /// The shim has ended QEMU for want of this program.
+    lost: Option<Lost>,
 }
 
 /// What the end was.
@@ -48,8 +61,9 @@ pub(super) async fn judge(causes: Causes, status: u32) -> Verdict {
         mut diagnostics,
         termination_log,
         helpers,
+        hugepages,
     } = causes;
-    let helper_failure = helpers.ended().await;
+    let lost = helpers.ended().await;
     let ending = timeout(LAST_WORDS, qmp.ended())
         .await
         .unwrap_or_else(|_| qmp.ending());
@@ -63,17 +77,13 @@ pub(super) async fn judge(causes: Causes, status: u32) -> Verdict {
     .await
     .inspect_err(|error| tracing::warn!(%error, "whether memory was short is unknown"))
     .is_ok_and(|kills| kills > 0);
-    let mut verdict = verdict(
-        status,
-        &ending,
+    let circumstances = Circumstances {
         killed_for_memory,
-        said.last().map(String::as_str),
-    );
-    // Only if it was the shim that ended QEMU for it.
-    let killed = status == exit_code::SIGNAL_BASE + 9 && !verdict.out_of_memory;
-    if let Some(reason) = helper_failure.filter(|_| killed) {
-        verdict.reason = reason;
-    }
+        hugepages,
+        lost,
+    };
+    let said = said.last().map(String::as_str);
+    let verdict = verdict(status, &ending, circumstances, said);
     if let Some(log) = termination_log {
         let message = verdict.reason.clone();
         let written = blocking(move || log.write(&message).map_err(Fault::failed)).await;
@@ -84,18 +94,38 @@ pub(super) async fn judge(causes: Causes, status: u32) -> Verdict {
     verdict
 }
 
-fn verdict(status: u32, ending: &Ending, killed_for_memory: bool, said: Option<&str>) -> Verdict {
+fn verdict(
+    status: u32,
+    ending: &Ending,
+    circumstances: Circumstances,
+    said: Option<&str>,
+) -> Verdict {
     let signal = status
         .checked_sub(exit_code::SIGNAL_BASE)
         .filter(|signal| *signal > 0);
-    // The counter counts for the whole life of the group: it is the cause only of a SIGKILL.
-    let out_of_memory = killed_for_memory && signal == Some(9);
+    // It was the shim that ended QEMU only if QEMU was killed.
+    let lost = circumstances.lost.filter(|_| signal == Some(9));
+    // The counter counts for the whole life of the group: it is the cause only of a SIGKILL, and not
+    // of QEMU's where that has another.
+    let killed = lost.as_ref().map_or(signal == Some(9), |lost| lost.killed);
+    let out_of_memory = circumstances.killed_for_memory && killed;
+    let advice = match circumstances.hugepages {
+        false => "raise the container's memory limit above the guest's memory",
+        true => {
+            "raise the container's memory limit, which is for QEMU beside the guest's huge pages"
+        }
+    };
     let because = |text: &str| match said {
         Some(said) => format!("{text}; QEMU's last message: {said}"),
         None => text.to_owned(),
     };
-    let (status, reason) = if out_of_memory {
-        let advice = "raise the container's memory limit above the guest's memory";
+    let (status, reason) = if let Some(Lost { reason, .. }) = lost {
+        let reason = match out_of_memory {
+            false => reason,
+            true => format!("{reason}; the kernel was out of memory for it: {advice}"),
+        };
+        (status, reason)
+    } else if out_of_memory {
         (
             status,
             format!("the machine was ended by the kernel, out of memory: {advice}"),
@@ -156,7 +186,7 @@ mod tests {
         Ending {
             panicked,
             shutdown,
-            watchdog: None,
+            ..Ending::default()
         }
     }
 
@@ -224,11 +254,52 @@ mod tests {
                 "signal 9",
             ),
         ];
-        for (status, ending, oom, expected, words) in table {
-            let verdict = verdict(status, &ending, oom, Some("boom"));
+        for (status, ending, killed_for_memory, expected, words) in table {
+            let circumstances = Circumstances {
+                killed_for_memory,
+                ..Circumstances::default()
+            };
+            let verdict = verdict(status, &ending, circumstances, Some("boom"));
             assert_eq!(verdict.status, expected, "{verdict:?}");
             assert!(verdict.reason.contains(words), "{verdict:?}");
             assert_eq!(verdict.out_of_memory, words == "out of memory");
+        }
+    }
+    #[test]
+    fn a_lost_program_is_the_reason_and_memory_only_if_it_was_killed() {
+        let of = |status, killed_for_memory, killed| {
+            let reason = "because virtiofsd ended".to_owned();
+            let circumstances = Circumstances {
+                killed_for_memory,
+                lost: Some(Lost { reason, killed }),
+                ..Circumstances::default()
+            };
+            let verdict = verdict(status, &ending(false, None), circumstances, None);
+            (verdict.reason, verdict.out_of_memory)
+        };
+        let alone = ("because virtiofsd ended".to_owned(), false);
+        assert_eq!(of(137, false, true), alone);
+        assert_eq!(of(137, true, false), alone);
+        let (reason, out_of_memory) = of(137, true, true);
+        assert!(reason.starts_with("because virtiofsd ended; the kernel was out of memory for it"));
+        assert!(out_of_memory);
+        // QEMU was not ended by the shim.
+        assert_eq!(of(139, true, true).0, "QEMU was ended by signal 11");
+    }
+
+    #[test]
+    fn huge_pages_are_no_part_of_the_limit() {
+        for (hugepages, words) in [
+            (false, "above the guest's memory"),
+            (true, "which is for QEMU beside the guest's huge pages"),
+        ] {
+            let circumstances = Circumstances {
+                killed_for_memory: true,
+                hugepages,
+                lost: None,
+            };
+            let verdict = verdict(137, &ending(false, None), circumstances, None);
+            assert!(verdict.reason.ends_with(words), "{verdict:?}");
         }
     }
 }

@@ -9,6 +9,7 @@ use qemu_driver::qmp::Qmp;
 use rustix::process::Signal;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use vm_api::contract::exit_code::SIGNAL_BASE;
 
 use crate::task::{Exit, Process};
 
@@ -25,20 +26,29 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long a program may take to end after QEMU.
 const THEIR_END: Duration = Duration::from_secs(2);
 
-/// Why the machine was ended for want of a program beside QEMU, if it was.
+/// A program beside QEMU for want of which the machine was ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// One sentence.
+    pub(super) reason: String,
+    /// Whether it was killed, as the kernel does for want of memory.
+    pub(super) killed: bool,
+}
+
+/// The program for want of which the machine was ended, if it was.
 #[derive(Clone, Debug, Default)]
-struct Failure(Arc<Mutex<Option<String>>>);
+struct Failure(Arc<Mutex<Option<Lost>>>);
 
 impl Failure {
-    fn get(&self) -> Option<String> {
+    fn get(&self) -> Option<Lost> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    fn set(&self, sentence: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sentence);
+    fn set(&self, lost: Lost) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(lost);
     }
 }
 
@@ -51,8 +61,8 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Waits for their end, QEMU's having come: they have the guest's memory as long as they live.
-    /// Returns the sentence if it was the shim that ended QEMU for want of one of them.
-    pub(super) async fn ended(self) -> Option<String> {
+    /// Returns the one for want of which the shim ended QEMU, if it did.
+    pub(super) async fn ended(self) -> Option<Lost> {
         for (process, mut watcher) in self.helpers {
             if timeout(THEIR_END, &mut watcher).await.is_ok() {
                 continue;
@@ -106,19 +116,17 @@ async fn watch_one(
     }
     let said = timeout(LAST_WORDS, helper.diagnostics.at_end()).await;
     let said = said.unwrap_or_else(|_| helper.diagnostics.tail());
-    let sentence = sentence(&helper.name, exit, said.last().map(String::as_str));
-    tracing::error!("{sentence}");
-    failure.set(sentence);
+    let killed = exit.status == SIGNAL_BASE + 9;
+    let reason = sentence(&helper.name, exit, said.last().map(String::as_str));
+    tracing::error!("{reason}");
+    failure.set(Lost { reason, killed });
     if let Err(error) = qemu.signal(Signal::KILL) {
         tracing::error!(%error, "QEMU cannot be ended");
     }
 }
 
 fn sentence(name: &str, exit: Exit, said: Option<&str>) -> String {
-    let how = match exit
-        .status
-        .checked_sub(vm_api::contract::exit_code::SIGNAL_BASE)
-    {
+    let how = match exit.status.checked_sub(SIGNAL_BASE) {
         Some(signal) if signal > 0 => format!("signal {signal}"),
         _ => format!("status {}", exit.status),
     };

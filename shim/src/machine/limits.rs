@@ -10,7 +10,6 @@ use cri_glue::overhead::{Overhead, PodLimits, cpu_limit_millis, memory_limit};
 use cri_glue::pinning::{Pinning, PinningError};
 use cri_glue::runtime::Runtime;
 use oci_spec::runtime::LinuxResources;
-use qemu_driver::machine::Accelerator;
 
 use super::resize::Pinned;
 use crate::task::{Fault, Pod};
@@ -20,25 +19,19 @@ use crate::task::{Fault, Pod};
 pub(super) struct Limits {
     bundle: Arc<Bundle>,
     runtime: Runtime,
-    accelerator: Accelerator,
     overhead: Overhead,
 }
 
 impl Limits {
-    /// The limits of the machine of `bundle`, which was just made.
-    pub(super) fn new(
-        pod: &Pod,
-        bundle: &Arc<Bundle>,
-        accelerator: Accelerator,
-    ) -> Result<Self, Fault> {
+    /// The limits of the machine of `bundle`, which was just made with this `overhead`.
+    pub(super) fn new(pod: &Pod, bundle: &Arc<Bundle>, overhead: Overhead) -> Result<Self, Fault> {
         let cgroups_path = bundle.linux().cgroups_path().as_deref();
         let runtime = Runtime::new(&pod.node, &pod.daemon.namespace, cgroups_path);
         let resources = bundle.linux().resources().as_ref();
-        let overhead = Overhead::of(accelerator).within(resources, pod_limits(bundle)?);
+        let overhead = overhead.within(resources, pod_limits(bundle)?);
         Ok(Self {
             bundle: bundle.clone(),
             runtime,
-            accelerator,
             overhead,
         })
     }
@@ -64,7 +57,7 @@ impl Limits {
     /// Sets the limits to `wanted`, which are the container's. Blocks.
     pub(super) fn update(&self, wanted: &LinuxResources) -> Result<(), Fault> {
         let pod = pod_limits(&self.bundle)?;
-        let raised = self.overhead.add_to(wanted, pod, self.accelerator);
+        let raised = self.overhead.add_to(wanted, pod);
         let raised = raised.map_err(Fault::failed)?;
         self.runtime
             .update(self.bundle.id(), &self.jail(), &raised)

@@ -108,6 +108,11 @@ pub(super) enum Refusal {
     LessMemory { limit: u64 },
     #[error("the memory of a machine in huge pages cannot change while it runs: stop it first")]
     Hugepages,
+    #[error(
+        "a memory limit of {} MiB is less than what the machine was started with, which is locked for \
+         its devices of the node: stop it first", limit >> 20
+    )]
+    Locked { limit: u64 },
 }
 
 impl Start {
@@ -150,6 +155,7 @@ impl Start {
             memory_bytes: base,
             max_memory_bytes: most,
             hugepages,
+            locked,
             ..
         } = self.size;
         // The limit is QEMU's own part then, and Kubernetes does not resize huge pages.
@@ -174,6 +180,10 @@ impl Start {
         };
         if wanted < Memory::MIN {
             return Err(Refusal::LessMemory { limit });
+        }
+        // What the balloon takes stays locked; what virtio-mem takes is returned.
+        if locked && wanted < base {
+            return Err(Refusal::Locked { limit });
         }
         let Some(more) = wanted.checked_sub(base) else {
             // Down, because the limit is what the guest must stay under.
@@ -209,6 +219,7 @@ mod tests {
                 memory_bytes: 256 * MIB,
                 max_memory_bytes: 1024 * MIB,
                 hugepages: false,
+                locked: false,
             },
             cpu_millis,
             memory_bytes: memory_mib.map(|mib| mib * MIB),
@@ -320,6 +331,30 @@ mod tests {
         ] {
             let target = start.target(Nothing, asked).map(|target| target.memory);
             assert_eq!(target, expected, "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn locked_memory_only_grows_and_returns_to_its_first_size() {
+        let mib = |mib: u64| Limit(mib * MIB);
+        let size = |plugged: u64| {
+            let (base, plugged) = (256 * MIB, plugged * MIB);
+            Ok(Some(GuestSize { base, plugged }))
+        };
+        let refused = |limit: u64| Err(Refusal::Locked { limit: limit * MIB });
+        for (before, asked, expected) in [
+            (Some(256), Nothing, Ok(None)),
+            (Some(256), mib(256), size(0)),
+            (Some(256), mib(512), size(256)),
+            (Some(256), mib(255), refused(255)),
+            (Some(300), mib(299), refused(299)),
+            (None, NoLimit, size(0)),
+            (None, mib(128), refused(128)),
+        ] {
+            let mut start = start(None, before);
+            start.size.locked = true;
+            let target = start.target(Nothing, asked).map(|target| target.memory);
+            assert_eq!(target, expected, "{before:?} {asked:?}");
         }
     }
 

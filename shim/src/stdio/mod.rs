@@ -237,12 +237,13 @@ async fn carry_in(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::path::Path;
 
-    fn fifo(directory: &Path, name: &str) -> String {
+    /// A FIFO in `directory`; its path.
+    pub(crate) fn fifo(directory: &Path, name: &str) -> String {
         let path = directory.join(name);
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
         path.to_str().unwrap().to_owned()

@@ -3,26 +3,24 @@
 
 use std::fs;
 
-use containerd_shim::api::UpdateTaskRequest;
-use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use serde_json::{Value, json};
 
 use crate::guest::Then;
-use crate::pod::{Pod, Task, bound, fifo, read};
+use crate::pod::{Pod, Task, end, fifo, read};
 
 /// A pod whose machine container has these processors, and a vCPU for each but for one that is QEMU's
 /// if it is `isolated`.
 async fn prepared(cpus: &str, count: u64, isolated: bool) -> (Pod, Task, Task) {
-    prepared_with(resources(cpus, count), isolated).await
+    prepared_with(resources(cpus, count), isolated, json!({})).await
 }
 
-async fn prepared_with(resources: Value, isolated: bool) -> (Pod, Task, Task) {
+async fn prepared_with(resources: Value, isolated: bool, devices: Value) -> (Pod, Task, Task) {
     let pod = Pod::new().await;
     pod.prepare_sandbox();
     pod.prepare_machine("vm", Then::Halt);
     let mut spec = pod.spec("vm", "container");
     let cpu = json!({ "dedicatedCpuPlacement": true, "isolateEmulatorThread": isolated });
-    let wish = json!({ "domain": { "cpu": cpu } });
+    let wish = json!({ "domain": { "cpu": cpu, "devices": devices } });
     spec["annotations"]["kubevirt.io/vmi-spec"] = wish.to_string().into();
     spec["linux"]["resources"]["cpu"] = resources;
     pod.write_spec("vm", &spec);
@@ -70,30 +68,20 @@ fn allowed(pid: u32) -> (Vec<String>, String) {
     )
 }
 
+/// The programs in the control group of the process `pid`, but for that one.
+fn beside(pid: u32) -> Vec<u32> {
+    let group = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let of_group = |id: &u32| {
+        let other = fs::read_to_string(format!("/proc/{id}/cgroup"));
+        *id != pid && other.is_ok_and(|other| other == group)
+    };
+    let entries = fs::read_dir("/proc").unwrap();
+    let ids = entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    ids.filter(of_group).collect()
+}
+
 async fn update(vm: &Task, cpus: &str, count: u64) -> Result<(), String> {
-    update_to(vm, resources(cpus, count)).await
-}
-
-async fn update_to(vm: &Task, cpu: Value) -> Result<(), String> {
-    let resources = json!({ "cpu": cpu });
-    let resources = Any {
-        type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
-        value: resources.to_string().into_bytes(),
-        ..Any::default()
-    };
-    let request = UpdateTaskRequest {
-        id: vm.id.clone(),
-        resources: Some(resources).into(),
-        ..Default::default()
-    };
-    let updated = vm.client.update(bound(), &request).await;
-    updated.map(drop).map_err(|error| error.to_string())
-}
-
-async fn end(pod: Pod, sandbox: Task, vm: Task) {
-    vm.finish().await;
-    sandbox.finish().await;
-    pod.assert_clean().await;
+    vm.update(&json!({ "cpu": resources(cpus, count) })).await
 }
 
 fn owned(cpus: &[&str]) -> Vec<String> {
@@ -133,21 +121,58 @@ async fn it_follows_the_processors_of_an_update() {
     end(pod, sandbox, vm).await;
 }
 
+/// The same with a limit of so many processors.
+fn limited(cpus: &str, count: u64, limit: u64) -> Value {
+    let mut cpu = resources(cpus, count);
+    cpu["quota"] = (limit * 100_000).into();
+    cpu
+}
+
 #[tokio::test]
 async fn a_vcpu_that_comes_is_bound_too() {
-    let limited = |cpus: &str, count: u64| {
-        let mut cpu = resources(cpus, count);
-        cpu["quota"] = (count * 100_000).into();
-        cpu
-    };
-    let (pod, sandbox, vm) = prepared_with(limited("1", 1), false).await;
+    let (pod, sandbox, vm) = prepared_with(limited("1", 1, 1), false, json!({})).await;
     let pid = run(&pod, &vm).await;
     assert_eq!(allowed(pid), (owned(&["1"]), "1".to_owned()));
-    // More vCPUs than processors are refused, and nothing has changed.
-    let error = update_to(&vm, limited("1", 2)).await.unwrap_err();
-    assert!(error.contains("no processors to itself"), "{error}");
-    update_to(&vm, limited("0-1", 2)).await.unwrap();
+    let wanted = json!({ "cpu": limited("0-1", 2, 2) });
+    vm.update(&wanted).await.unwrap();
     assert_eq!(allowed(pid), (owned(&["0", "1"]), "0-1".to_owned()));
+    end(pod, sandbox, vm).await;
+}
+
+#[tokio::test]
+async fn more_vcpus_than_processors_are_refused_and_nothing_has_changed() {
+    let (pod, sandbox, vm) = prepared_with(limited("0-1", 2, 2), true, json!({})).await;
+    let pid = run(&pod, &vm).await;
+    assert_eq!(allowed(pid), (owned(&["0"]), "1".to_owned()));
+    for (cpu, words) in [
+        (
+            limited("0-1", 2, 3),
+            "has 2 processors to itself and needs 3",
+        ),
+        (limited("0", 1, 2), "has 1 processors to itself and needs 2"),
+        (limited("0", 2, 2), "no processors to itself"),
+    ] {
+        let error = vm.update(&json!({ "cpu": cpu })).await.unwrap_err();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(allowed(pid), (owned(&["0"]), "1".to_owned()));
+    }
+    end(pod, sandbox, vm).await;
+}
+
+/// Needs swtpm.
+#[tokio::test]
+async fn programs_beside_qemu_are_bound_like_its_own_threads() {
+    let devices = json!({ "tpm": {} });
+    let (pod, sandbox, vm) = prepared_with(resources("0-1", 2), true, devices).await;
+    let pid = run(&pod, &vm).await;
+    let [swtpm] = beside(pid)[..] else {
+        panic!("one program: {:?}", beside(pid))
+    };
+    assert_eq!(allowed(swtpm).1, "1");
+    let error = update(&vm, "0", 1).await.unwrap_err();
+    assert!(error.contains("needs 2"), "{error}");
+    update(&vm, "0-1", 2).await.unwrap();
+    assert_eq!(allowed(swtpm).1, "1");
     end(pod, sandbox, vm).await;
 }
 

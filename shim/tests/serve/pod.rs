@@ -375,6 +375,13 @@ pub(crate) fn make_log(bundle: &Path) {
     }
 }
 
+/// Ends a machine and its pod, and looks for leftovers.
+pub(crate) async fn end(pod: Pod, sandbox: Task, vm: Task) {
+    vm.finish().await;
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}
+
 /// A fifo for output; returns its path.
 pub(crate) fn fifo(pod: &Pod, name: &str) -> String {
     let path = pod.path(name);

@@ -4,14 +4,13 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use containerd_shim::api::{StatsRequest, Status, UpdateTaskRequest};
+use containerd_shim::api::{StatsRequest, Status};
 use containerd_shim::protos::cgroups::metrics::Metrics;
 use containerd_shim::protos::protobuf::Message;
-use containerd_shim::protos::protobuf::well_known_types::any::Any;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::guest::Then;
-use crate::pod::{Pod, Task, bound, fifo, read};
+use crate::pod::{Pod, Task, bound, end, fifo, read};
 
 const MIB: u64 = 1 << 20;
 
@@ -38,33 +37,13 @@ async fn machine_in(pod: Pod) -> (Pod, Task, Task, u32) {
     (pod, sandbox, vm, pid)
 }
 
-async fn end(pod: Pod, sandbox: Task, vm: Task) {
-    vm.finish().await;
-    sandbox.finish().await;
-    pod.assert_clean().await;
-}
-
-async fn update(vm: &Task, resources: Value) -> Result<(), String> {
-    let resources = Any {
-        type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
-        value: resources.to_string().into_bytes(),
-        ..Any::default()
-    };
-    let request = UpdateTaskRequest {
-        id: vm.id.clone(),
-        resources: Some(resources).into(),
-        ..Default::default()
-    };
-    let updated = vm.client.update(bound(), &request).await;
-    updated.map(drop).map_err(|error| error.to_string())
-}
-
 async fn cpu(vm: &Task, quota: i64) -> Result<(), String> {
-    update(vm, json!({ "cpu": { "quota": quota, "period": 100_000 } })).await
+    vm.update(&json!({ "cpu": { "quota": quota, "period": 100_000 } }))
+        .await
 }
 
 async fn memory(vm: &Task, limit: u64) -> Result<(), String> {
-    update(vm, json!({ "memory": { "limit": limit } })).await
+    vm.update(&json!({ "memory": { "limit": limit } })).await
 }
 
 /// The control group's limit of memory, where the figures have a form that tells it.
@@ -142,7 +121,7 @@ async fn a_resize_that_fails_is_taken_back() {
     let both = json!({
         "cpu": { "quota": 150_000, "period": 100_000 }, "memory": { "limit": 128 * MIB }
     });
-    let error = update(&vm, both).await.unwrap_err();
+    let error = vm.update(&both).await.unwrap_err();
     assert!(
         error.contains("has taken 64 MiB of the 128 MiB") || error.contains("2 processors"),
         "{error}"
@@ -175,7 +154,7 @@ async fn memory_comes_with_the_limit_and_the_limit_goes_with_the_memory() {
     let error = memory(&vm, 132 * MIB).await.unwrap_err();
     let expected = "132 MiB of guest memory are more than the 128 MiB";
     assert!(error.contains(expected), "{error}");
-    let error = update(&vm, json!({ "memory": { "limit": -1 } })).await;
+    let error = vm.update(&json!({ "memory": { "limit": -1 } })).await;
     assert!(error.unwrap_err().contains("the memory limit"));
     assert_eq!(memory_limit(&vm).await, before);
     let state = vm.state().await.unwrap();

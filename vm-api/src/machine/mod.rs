@@ -3,6 +3,7 @@
 //! The controller (which plans the pod) and the shim (which builds the machine) read a spec through
 //! here alone, so that both mean the same. Errors carry paths relative to the spec.
 
+mod beside;
 mod disks;
 mod filesystems;
 mod firmware;
@@ -16,6 +17,7 @@ mod tpm;
 mod volumes;
 mod watchdog;
 
+pub use beside::Beside;
 pub use disks::{Cache, DiskBus, DiskKind, Io, MachineDisk, disks};
 pub use filesystems::{
     MAXIMUM_FILESYSTEMS, MAXIMUM_TAG_BYTES, MachineFilesystem, filesystems, is_directory,

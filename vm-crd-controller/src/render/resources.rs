@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
-use vm_api::machine::{PageSize, dedicated, guest_memory_bytes, host_devices, hugepages, topology};
+use vm_api::machine::{
+    Beside, PageSize, dedicated, guest_memory_bytes, host_devices, hugepages, topology,
+};
 use vm_api::v1::VirtualMachineInstanceSpec;
 use vm_api::{FieldError, Quantity};
 
@@ -29,7 +31,8 @@ pub(super) fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequiremen
     let guest = guest_memory_bytes(spec, None)?;
     let vcpus = u64::from(topology(spec, None)?.vcpus());
     let pages = hugepages(spec)?;
-    let qemu = need(guest, vcpus, pages.map_or(PAGE, PageSize::bytes));
+    let guest_pages = guest / pages.map_or(PAGE, PageSize::bytes);
+    let qemu = need(guest_pages, vcpus).saturating_add(Beside::of(spec).bytes(guest_pages));
     let given = spec.domain.resources.clone().unwrap_or_default();
 
     let mut requests = passed_on(&given.requests);
@@ -102,9 +105,10 @@ pub(super) fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequiremen
     })
 }
 
-/// Bytes that QEMU needs beside the guest's memory and its fixed part.
-fn need(guest: u64, vcpus: u64, page: u64) -> u64 {
-    (guest / page * TABLE_BYTES_PER_PAGE).saturating_add(vcpus.saturating_mul(BYTES_PER_VCPU))
+/// Bytes that QEMU itself needs beside the guest's memory and its fixed part.
+fn need(guest_pages: u64, vcpus: u64) -> u64 {
+    let tables = guest_pages.saturating_mul(TABLE_BYTES_PER_PAGE);
+    tables.saturating_add(vcpus.saturating_mul(BYTES_PER_VCPU))
 }
 
 /// All but memory, which is computed.
@@ -144,6 +148,23 @@ mod tests {
         assert_eq!(bytes(&resources["requests"]["memory"]), memory);
         assert_eq!(resources["requests"]["cpu"], "100m");
         assert!(resources["limits"].get("cpu").is_none());
+    }
+
+    #[test]
+    fn what_runs_beside_qemu_is_counted() {
+        let with = |devices: Value| {
+            let memory = json!({ "guest": "1Gi" });
+            let given = resources(json!({ "memory": memory, "devices": devices }));
+            let text: Quantity = serde_json::from_value(given["limits"]["memory"].clone()).unwrap();
+            text.bytes().unwrap() >> 20
+        };
+        // 4 MiB of page tables, 1 for the processor.
+        assert_eq!(with(json!({})), 1029);
+        let share = |name: &str| json!({ "name": name, "virtiofs": {} });
+        let shares = json!({ "filesystems": [share("a"), share("b")] });
+        assert_eq!(with(shares), 1029 + 2 * (5 + 2));
+        let devices = json!({ "gpus": [{ "name": "a", "deviceName": "x.com/gpu" }] });
+        assert_eq!(with(devices), 1029 + 2);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::num::NonZeroU16;
 
 use netlink_bindings::{
-    nftables::{Chained, Nfgenmsg, PushSetelemListElemAttrs, Request},
+    nftables::{Chained, Nfgenmsg, OpNewsetDo, PushSetelemListElemAttrs, Request},
     traits::Pusher,
 };
 use netlink_socket2::{NetlinkSocket, ReplyError};
@@ -126,38 +126,43 @@ impl Batch {
     }
 
     fn create_ports(&mut self, id: u32, set: &PortSet) {
-        let table = self.table.clone();
-        let header = header(self.family);
-        let mut request = self.creating().op_newset_do(&header);
-        request
-            .encode()
-            .push_table_bytes(table.as_bytes())
-            .push_name_bytes(set.name.as_bytes())
-            .push_flags(0)
-            .push_key_type(KEY_TYPE)
-            .push_key_len(KEY_SIZE)
-            .push_id(id);
+        self.create_set(id, set.name, 0, (KEY_TYPE, KEY_SIZE));
         let ports: Vec<Port> = set.ports.iter().copied().collect();
         self.add_ports(set.name, Some(id), &ports);
     }
 
     fn create_sources(&mut self, id: u32, set: &SourceSet) {
+        let addresses = (ADDRESS_TYPE, ADDRESS_SIZE);
+        let mut request = self.create_set(id, set.name, FILLED_BY_RULES, addresses);
+        request
+            .encode()
+            // In the order of the network, which the library does not know of it.
+            .push_timeout((u64::from(set.seconds) * 1000).to_be())
+            .nested_desc()
+            .push_size(set.most)
+            .end_nested();
+    }
+
+    /// Creates a set whose keys have this type and so many octets; further attributes can be added.
+    fn create_set(
+        &mut self,
+        id: u32,
+        name: &str,
+        flags: u32,
+        (key_type, octets): (u32, u32),
+    ) -> OpNewsetDo<'_> {
         let table = self.table.clone();
         let header = header(self.family);
         let mut request = self.creating().op_newset_do(&header);
         request
             .encode()
             .push_table_bytes(table.as_bytes())
-            .push_name_bytes(set.name.as_bytes())
-            .push_flags(FILLED_BY_RULES)
-            .push_key_type(ADDRESS_TYPE)
-            .push_key_len(ADDRESS_SIZE)
-            .push_id(id)
-            // In the order of the network, which the library does not know of it.
-            .push_timeout((u64::from(set.seconds) * 1000).to_be())
-            .nested_desc()
-            .push_size(set.most)
-            .end_nested();
+            .push_name_bytes(name.as_bytes())
+            .push_flags(flags)
+            .push_key_type(key_type)
+            .push_key_len(octets)
+            .push_id(id);
+        request
     }
 
     /// Adds `ports` to a set: one of this batch, by its `id`, or one that is there already. A port

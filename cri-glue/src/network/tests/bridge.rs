@@ -65,6 +65,14 @@ fn a_guest_takes_the_pods_addresses_over() {
     bench.peer.run(&format!("busybox ping -c 1 -W 2 {POD}"));
 }
 
+/// The words of the lease's static routes: a prefix and its router, in turn.
+fn static_routes(lease: &str) -> Vec<&str> {
+    let routes = lease
+        .lines()
+        .find_map(|line| line.strip_prefix("staticroutes="));
+    routes.unwrap().split(' ').collect()
+}
+
 /// As of Calico: the router is no host of the pod's network.
 #[test]
 fn a_router_elsewhere_gets_a_route() {
@@ -84,11 +92,7 @@ fn a_router_elsewhere_gets_a_route() {
     let directory = tempfile::tempdir().unwrap();
     let lease = lease(&machine, directory.path());
     assert_says(&lease, "subnet", "255.255.255.255");
-    let routes = lease
-        .lines()
-        .find_map(|line| line.strip_prefix("staticroutes="))
-        .unwrap();
-    let mut routes: Vec<_> = routes.split_whitespace().collect();
+    let mut routes = static_routes(&lease);
     assert_eq!(routes.len(), 4, "{routes:?}");
     routes.sort_unstable();
     assert_eq!(
@@ -117,10 +121,7 @@ fn a_prefix_that_is_routed_is_no_link() {
     let directory = tempfile::tempdir().unwrap();
     let lease = lease(&machine, directory.path());
     assert_says(&lease, "subnet", "255.255.255.255");
-    let routes = lease
-        .lines()
-        .find_map(|line| line.strip_prefix("staticroutes="));
-    let words: Vec<_> = routes.unwrap().trim_matches('\'').split(' ').collect();
+    let words = static_routes(&lease);
     let mut routes: Vec<_> = words.chunks(2).map(|route| route.join(" via ")).collect();
     assert_eq!(routes.remove(0), "10.244.1.1/32 via 0.0.0.0");
     assert_eq!(

@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::time::sleep;
 
 use crate::Qmp;
+use crate::agent::port::Port;
 use crate::agent::{Agent, AgentError};
 use crate::exec::{Command, Ended, ExecError, Guest, Room};
 
@@ -75,32 +76,13 @@ fn agent(answer: impl Fn(&str, &Value) -> (Duration, Value) + Send + 'static) ->
     let seen = Seen::default();
     let all = Arc::clone(&seen);
     tokio::spawn(async move {
-        let (read, mut write) = theirs.into_split();
-        let mut read = BufReader::new(read);
-        let mut line = Vec::new();
-        while read.read_until(b'\n', &mut line).await.unwrap() > 0 {
-            let delimiter = line.iter().rposition(|byte| *byte == 0xff);
-            let json = delimiter.map_or(0, |at| at + 1);
-            let request: Value = serde_json::from_slice(&line[json..]).unwrap();
-            line.clear();
-            let command = request["execute"].as_str().unwrap();
-            if command == "guest-sync-delimited" {
-                write.write_all(&[0xff]).await.unwrap();
-                let echo = json!({"return": request["arguments"]["id"]});
-                write
-                    .write_all(format!("{echo}\n").as_bytes())
-                    .await
-                    .unwrap();
-                continue;
-            }
-            let arguments = request["arguments"]["arg"].clone();
-            all.lock().unwrap().push((command.to_owned(), arguments));
-            let (after, answer) = answer(command, &request["arguments"]);
+        let mut port = Port::new(theirs);
+        while let Some((command, arguments)) = port.next().await {
+            let seen = (command.clone(), arguments["arg"].clone());
+            all.lock().unwrap().push(seen);
+            let (after, answer) = answer(&command, &arguments);
             sleep(after).await;
-            write
-                .write_all(format!("{answer}\n").as_bytes())
-                .await
-                .unwrap();
+            port.say(&answer).await;
         }
     });
     (Agent::new(ours, BOUND).unwrap(), seen)

@@ -64,13 +64,8 @@ mod tests {
     use tokio::sync::watch;
 
     use crate::stdio::Input;
+    use crate::stdio::tests::fifo;
     use crate::task::StdioPaths;
-
-    fn fifo(directory: &Path, name: &str) -> String {
-        let path = directory.join(name);
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
 
     /// A client that types more than anything holds; what it sees printed.
     async fn typist(console: &Console, directory: &Path, name: &str) -> [u8; 5] {

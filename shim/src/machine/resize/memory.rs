@@ -50,7 +50,7 @@ impl Resize {
         }
         // Also what could not be unplugged: the balloon takes memory from anywhere.
         let base = size.total().saturating_sub(memory.plugged);
-        if memory.held() > size.total() && tells && base > 0 {
+        if memory.held() > size.total() && tells && base > 0 && !self.start.size.locked {
             self.qmp.balloon(base).await.map_err(fault)?;
             memory = self.settle(|now| now.held() <= size.total()).await?;
         }

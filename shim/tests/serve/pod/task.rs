@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use containerd_shim::api::{
     ConnectRequest, CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse,
-    KillRequest, ShutdownRequest, StartRequest, StateRequest, StateResponse, WaitRequest,
+    KillRequest, ShutdownRequest, StartRequest, StateRequest, StateResponse, UpdateTaskRequest,
+    WaitRequest,
 };
 use containerd_shim::protos::api::Mount;
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim_async::TaskClient;
 use containerd_shim::protos::ttrpc::Result;
+use serde_json::Value;
 
 use super::bound;
 
@@ -70,6 +73,22 @@ impl Task {
             ..KillRequest::default()
         };
         self.client.kill(bound(), &request).await.map(drop)
+    }
+
+    /// Asks for other `resources`, as kubelet writes them.
+    pub(crate) async fn update(&self, resources: &Value) -> std::result::Result<(), String> {
+        let resources = Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
+            value: resources.to_string().into_bytes(),
+            ..Any::default()
+        };
+        let request = UpdateTaskRequest {
+            id: self.id.clone(),
+            resources: Some(resources).into(),
+            ..UpdateTaskRequest::default()
+        };
+        let updated = self.client.update(bound(), &request).await;
+        updated.map(drop).map_err(|error| error.to_string())
     }
 
     /// Waits for the end; its status.
