@@ -56,6 +56,11 @@ impl Step {
         }
     }
 
+    /// Says something that stays, above the bars.
+    pub(crate) fn say(&self, line: &str) {
+        BARS.suspend(|| eprintln!("{line}"));
+    }
+
     /// Shows that the step has ended well, and how long it took.
     pub(crate) fn done(self) {
         if let Some(bar) = &self.bar {

@@ -16,6 +16,9 @@ const SETTLE: Duration = Duration::from_secs(90);
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How many differences are shown.
+const SHOWN: usize = 20;
+
 /// The control groups of kubelet's classes of pods.
 const CLASSES: [&str; 3] = ["/kubepods", "/besteffort", "/burstable"];
 
@@ -70,13 +73,14 @@ impl Holdings {
     fn difference(&self, now: &Self) -> String {
         let count = |of: &Self, thing| of.0.get(thing).copied().unwrap_or(0);
         let things: std::collections::BTreeSet<_> = self.0.keys().chain(now.0.keys()).collect();
-        let mut said = String::new();
-        for thing in things {
-            let (before, after) = (count(self, thing), count(now, thing));
-            if before != after {
-                said += &format!("\n  {before} -> {after}: {thing}");
-            }
-        }
-        said
+        let lines: Vec<_> = things
+            .into_iter()
+            .map(|thing| (count(self, thing), count(now, thing), thing))
+            .filter(|(before, after, _)| before != after)
+            .map(|(before, after, thing)| format!("\n  {before} -> {after}: {thing}"))
+            .collect();
+        let more = lines.len().saturating_sub(SHOWN);
+        let more = (more > 0).then(|| format!("\n  and {more} more"));
+        lines.into_iter().take(SHOWN).chain(more).collect()
     }
 }

@@ -73,6 +73,8 @@ fn prepare(cluster: &ClusterName) -> Result<()> {
 /// # Errors
 /// With the round in which something was lost or left.
 pub(crate) fn rounds(cluster: &ClusterName, seed: u64, first: u64, count: u64) -> Result<()> {
+    // What a run that failed has left to be looked at.
+    clean_up(cluster)?;
     let namespace = serde_json::json!({
         "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "faults" },
     });
@@ -98,8 +100,10 @@ pub(crate) fn rounds(cluster: &ClusterName, seed: u64, first: u64, count: u64) -
                 let again = format!("--seed {seed} --first {} --rounds 1", plan.number);
                 format!("{plan:?} (again: cargo xtask faults {again})")
             });
-            outcomes.push(played.inspect_err(|_| failed.store(true, Ordering::Relaxed))?);
+            let outcome = played.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            step.say(&outcome.to_string());
             step.part(node.name());
+            outcomes.push(outcome);
         }
         Ok(outcomes)
     };
@@ -138,10 +142,10 @@ fn wait_for_account(cluster: &ClusterName) -> Result<()> {
 }
 
 fn clean_up(cluster: &ClusterName) -> Result<()> {
-    command::run(kubectl(cluster).args(["delete", "namespace", "faults"]))?;
+    command::run(kubectl(cluster).args(["delete", "--ignore-not-found", "namespace", "faults"]))?;
     for node in Node::ALL {
         let volume = format!("faults-{}", node.name());
-        command::run(kubectl(cluster).args(["delete", "pv", &volume]))?;
+        command::run(kubectl(cluster).args(["delete", "--ignore-not-found", "pv", &volume]))?;
         let remove = ["rm", "-rf", machine::DIRECTORY];
         command::run(cluster::on_node(cluster, node)?.args(remove))?;
     }

@@ -1,5 +1,6 @@
 //! One round: a machine, a fault, and what must hold then.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -25,6 +26,29 @@ pub(super) struct Outcome {
     pub(super) hit: bool,
     /// From the fault to the machine's running again, where it was to.
     pub(super) recovery: Option<Duration>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan {
+            number,
+            node,
+            workload,
+            phase,
+            delay,
+            fault,
+        } = self.plan;
+        let (node, delay) = (node.name(), delay.as_secs_f32());
+        write!(
+            f,
+            "{number}: {node}, {workload:?}, {delay:.2} s into {phase:?}, {fault:?}"
+        )?;
+        match (self.hit, self.recovery) {
+            (false, _) => write!(f, " found nothing to harm"),
+            (true, Some(time)) => write!(f, ", back in {:.1} s", time.as_secs_f32()),
+            (true, None) => Ok(()),
+        }
+    }
 }
 
 /// A node with a machine that looks on.
