@@ -10,6 +10,7 @@ mod report;
 mod round;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -20,7 +21,7 @@ use crate::footprint;
 use crate::guest::{self, Guest};
 use crate::progress::Step;
 use plan::Plan;
-use round::{Outcome, Stage};
+use round::Stage;
 
 /// Arguments of `cargo xtask faults`.
 #[derive(clap::Args)]
@@ -88,9 +89,9 @@ pub(crate) fn rounds(cluster: &ClusterName, seed: u64, first: u64, count: u64) -
     let step = Step::begin(format!("Playing {count} rounds of seed {seed}"));
     step.total(count);
     let failed = AtomicBool::new(false);
-    let play = |node: Node| -> Result<Vec<Outcome>> {
+    let outcomes = Mutex::new(Vec::new());
+    let play = |node: Node| -> Result<()> {
         let mut stage = Stage::new(cluster, node)?;
-        let mut outcomes = Vec::new();
         let plans = (first..first + count).map(|number| Plan::new(seed, number));
         for plan in plans.filter(|plan| plan.node == node) {
             if failed.load(Ordering::Relaxed) {
@@ -103,30 +104,27 @@ pub(crate) fn rounds(cluster: &ClusterName, seed: u64, first: u64, count: u64) -
             let outcome = played.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             step.say(&outcome.to_string());
             step.part(node.name());
+            let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
             outcomes.push(outcome);
         }
-        Ok(outcomes)
+        Ok(())
     };
     let results = std::thread::scope(|scope| {
         let players = Node::ALL.map(|node| {
             let play = &play;
             scope.spawn(move || play(node))
         });
-        players.map(|player| player.join().unwrap_or_else(|_| bail!("a player panicked")))
+        players.map(|player| {
+            let played = player.join();
+            played.unwrap_or_else(|_| bail!("a player panicked"))
+        })
     });
     step.done();
-    let mut outcomes = Vec::new();
-    let mut errors = Vec::new();
-    for result in results {
-        match result {
-            Ok(played) => outcomes.extend(played),
-            Err(error) => errors.push(error),
-        }
-    }
+    let outcomes = outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     report::print(seed, &outcomes);
-    if let Some(error) = errors.into_iter().next() {
-        return Err(error);
-    }
+    results.into_iter().collect::<Result<()>>()?;
     clean_up(cluster)
 }
 

@@ -15,6 +15,7 @@ use clap::ValueEnum;
 
 use crate::cluster::{self, ClusterName};
 use crate::distribution;
+use crate::faults;
 use crate::footprint;
 use crate::guest::{self, Guest};
 use crate::image;
@@ -64,6 +65,9 @@ const PACKAGES: [&str; 9] = [
     "runc",
     "seabios",
 ];
+
+/// Rounds of `cargo xtask faults` behind the cases, always the same ones.
+const FAULTS: u64 = 16;
 
 /// End-to-end tests that run at once. More would only share the same cores.
 const AT_ONCE: &str = "3";
@@ -187,6 +191,9 @@ fn suite(args: &Args) -> Result<()> {
         eprintln!("Also, {left:#}");
     }
     result.and(left)?;
+    if args.filter.is_none() {
+        stage("faults", || faults::rounds(cluster, 0, 0, FAULTS))?;
+    }
     if args.keep {
         return Ok(());
     }
