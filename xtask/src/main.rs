@@ -1,5 +1,6 @@
 //! The developer's commands. `cargo xtask --help` lists them; each lives in a module of its name.
 
+mod bench;
 mod cache;
 mod cluster;
 mod command;
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::Args),
     /// Run all tests
     Test(test::Args),
+    /// Measure what a machine costs beside an ordinary pod and beside QEMU alone
+    Bench(bench::Args),
     /// Kill what machines depend on at every moment of their lives, and look what is lost or left
     Faults(faults::Args),
     /// Bring the two-node test cluster up or down, and work with it
@@ -60,6 +63,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Cluster(args) => cluster::run(args),
         Command::Guest(args) => guest::run(args),

@@ -1,0 +1,113 @@
+//! `cargo xtask bench`: what a machine costs beside an ordinary pod and beside QEMU alone, measured in
+//! one run, one after the other, as medians.
+
+mod exec;
+mod many;
+mod memory;
+mod moments;
+mod pods;
+mod raw;
+mod report;
+mod sizes;
+mod start;
+mod stop;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::cluster::{self, ClusterName, Node, apply, kubectl};
+use crate::command;
+use crate::footprint;
+use crate::guest::{self, Guest};
+use report::Report;
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How often each thing is measured
+    #[arg(long, default_value_t = 7)]
+    runs: usize,
+    /// How many machines at once, one after the other
+    #[arg(long, value_delimiter = ',', default_value = "1,10,30")]
+    many: Vec<usize>,
+    /// The cluster
+    #[arg(long, default_value = "kubevirt-bench")]
+    cluster: ClusterName,
+    /// The cluster is there, with product and guests, and stays
+    #[arg(long)]
+    keep: bool,
+    /// Write the figures there too
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// Where all of it runs: the node with the newest containerd.
+const NODE: Node = Node::Two;
+
+/// The pods' namespace, as kubectl's option.
+const NAMESPACE: &str = "--namespace=bench";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let cluster = &args.cluster;
+    if args.keep {
+        return measure(args);
+    }
+    cluster::down(cluster)?;
+    let result = prepare(cluster).and_then(|()| measure(args));
+    result.and(cluster::down(cluster))
+}
+
+fn prepare(cluster: &ClusterName) -> Result<()> {
+    cluster::up(cluster)?;
+    let mut archives = Vec::new();
+    for guest in [Guest::BootSector, Guest::Tiny] {
+        archives.push(guest::build(guest, guest.default_format())?.archive);
+    }
+    cluster::load(cluster, &archives)?;
+    cluster::install(cluster)?;
+    footprint::warm_up(cluster)
+}
+
+fn measure(args: &Args) -> Result<()> {
+    let cluster = &args.cluster;
+    clean_up(cluster)?;
+    let namespace = serde_json::json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "bench" },
+    });
+    apply(cluster, &namespace.to_string())?;
+    let account = [
+        "wait",
+        "--for=create",
+        "serviceaccount/default",
+        "--timeout=60s",
+    ];
+    command::run(kubectl(cluster).args(account).arg(NAMESPACE))?;
+    let mut report = Report::default();
+    sizes::measure(cluster, &mut report)?;
+    start::measure(cluster, args.runs, &mut report)?;
+    memory::measure(cluster, &mut report)?;
+    stop::measure(cluster, args.runs, &mut report)?;
+    exec::measure(cluster, args.runs, &mut report)?;
+    for number in &args.many {
+        many::measure(cluster, *number, &mut report)?;
+    }
+    clean_up(cluster)?;
+    report.print();
+    match &args.json {
+        Some(path) => report.write(path),
+        None => Ok(()),
+    }
+}
+
+fn clean_up(cluster: &ClusterName) -> Result<()> {
+    let delete = ["delete", "--ignore-not-found", "namespace", "bench"];
+    command::run(kubectl(cluster).args(delete))
+}
+
+/// What lies in the middle; of two, the lower.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len().saturating_sub(1) / 2;
+    values.get(middle).copied().unwrap_or(f64::NAN)
+}

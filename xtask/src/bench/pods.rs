@@ -1,0 +1,129 @@
+//! The pods that are measured.
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+
+use super::{NAMESPACE, NODE};
+use crate::cluster::{ClusterName, apply, kubectl};
+use crate::command;
+use crate::progress;
+
+/// What kind of pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A machine that prints a line and halts.
+    Machine,
+    /// A machine with Linux and the guest agent.
+    Tiny,
+    /// A container of the node's default runtime that prints a line and sleeps.
+    Container,
+}
+
+impl Kind {
+    /// What it prints once it runs.
+    pub(super) const fn ready(self) -> &'static str {
+        match self {
+            Self::Machine => "boot-sector guest ready",
+            Self::Tiny => "tiny guest ready",
+            Self::Container => "container ready",
+        }
+    }
+
+    fn container(self) -> Value {
+        let (image, command, memory) = match self {
+            Self::Machine => (
+                "kubevirt.local/guest/boot-sector:raw",
+                json!(["vm"]),
+                "32Mi",
+            ),
+            Self::Tiny => ("kubevirt.local/guest/tiny:qcow2", json!(["vm"]), "128Mi"),
+            // Like the guest, it does not end by a polite signal.
+            Self::Container => (
+                "kubevirt.local/bench/busybox:1",
+                json!(["sh", "-c", "trap '' TERM; echo container ready; sleep 3600"]),
+                "32Mi",
+            ),
+        };
+        json!({
+            "name": "main",
+            "image": image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": command,
+            "resources": { "requests": { "cpu": "1m" }, "limits": { "cpu": "1", "memory": memory } },
+        })
+    }
+
+    /// The pod `name` of this kind.
+    pub(super) fn pod(self, name: &str) -> Value {
+        let mut pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": name, "namespace": "bench" },
+            "spec": {
+                "nodeName": NODE.name(),
+                "terminationGracePeriodSeconds": 1,
+                "containers": [self.container()],
+            },
+        });
+        if self != Self::Container {
+            pod["spec"]["runtimeClassName"] = "kubevirt".into();
+        }
+        pod
+    }
+}
+
+/// Pods that run.
+pub(super) struct Pods<'a> {
+    cluster: &'a ClusterName,
+    pub(super) kind: Kind,
+    pub(super) names: Vec<String>,
+}
+
+impl<'a> Pods<'a> {
+    /// Asks for so many, and waits until each has printed its line.
+    pub(super) fn run(cluster: &'a ClusterName, kind: Kind, number: usize) -> Result<Self> {
+        let names: Vec<_> = (0..number)
+            .map(|index| format!("{kind:?}-{index}").to_lowercase())
+            .collect();
+        let items: Vec<_> = names.iter().map(|name| kind.pod(name)).collect();
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+        apply(cluster, &list.to_string())?;
+        let pods = Self {
+            cluster,
+            kind,
+            names,
+        };
+        pods.wait()?;
+        Ok(pods)
+    }
+
+    fn wait(&self) -> Result<()> {
+        for name in &self.names {
+            let ready = progress::wait(super::many::PATIENCE, || {
+                let mut logs = kubectl(self.cluster);
+                let logs = command::output(logs.args(["logs", name, NAMESPACE]));
+                logs.is_ok_and(|text| text.contains(self.kind.ready()))
+            });
+            if !ready {
+                bail!("{name} did not start");
+            }
+        }
+        Ok(())
+    }
+
+    /// Each one's UID.
+    pub(super) fn uids(&self) -> Result<Vec<String>> {
+        let path = "jsonpath={.metadata.uid}";
+        let get = |name: &String| {
+            let mut get = kubectl(self.cluster);
+            command::output(get.args(["get", "pod", name, NAMESPACE, "--output", path]))
+        };
+        self.names.iter().map(get).collect()
+    }
+
+    /// Deletes them and waits until they are gone.
+    pub(super) fn delete(self) -> Result<()> {
+        let mut delete = kubectl(self.cluster);
+        command::run(delete.args(["delete", "pod", NAMESPACE]).args(&self.names))
+    }
+}

@@ -1,0 +1,62 @@
+//! The figures, as a table for people and as JSON for programs.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// One figure.
+#[derive(Debug, Serialize)]
+struct Figure {
+    /// What it belongs to.
+    group: &'static str,
+    name: String,
+    value: f64,
+    unit: &'static str,
+}
+
+/// All figures, in the order in which they were measured.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Report {
+    figures: Vec<Figure>,
+}
+
+impl Report {
+    pub(super) fn add(
+        &mut self,
+        group: &'static str,
+        name: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+    ) {
+        let name = name.into();
+        self.figures.push(Figure {
+            group,
+            name,
+            value,
+            unit,
+        });
+    }
+
+    /// Prints the table.
+    pub(super) fn print(&self) {
+        let mut group = "";
+        for figure in &self.figures {
+            if figure.group != group {
+                group = figure.group;
+                println!("\n{group}");
+            }
+            let Figure {
+                name, value, unit, ..
+            } = figure;
+            println!("  {name:<58} {value:>10.2} {unit}");
+        }
+    }
+
+    /// Writes them as JSON.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        fs::write(path, serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("write {}", path.display()))
+    }
+}
