@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// name of the node's cgroup.
 const LIST: &str = r#"
 for p in /proc/[0-9]*; do
-  tr '\0' ' ' < $p/cmdline 2>/dev/null | cut -c1-200 | grep -E 'qemu|kubevirt-v1|containerd-shim|holder|virtiofsd|swtpm' | sed 's/^/process /'
+  tr '\0' ' ' < $p/cmdline 2>/dev/null | cut -c1-200 | grep -E 'qemu|kubevirt-v1|containerd-shim|holder|virtiofsd|swtpm|runc ' | sed 's/^/process /'
 done
 awk '{print "mount", $5, $9}' /proc/self/mountinfo
 ip -o link | awk -F': ' '{sub(/@.*/, "", $2); print "link", $2}'

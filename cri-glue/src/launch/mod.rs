@@ -227,7 +227,7 @@ async fn launch(
     }
     let network = MachineNetwork::serve(networks);
     let patience = QMP_BOUND + size.time_before_start();
-    let connected = Qmp::connect_within(patience, channels.qmp, QMP_BOUND).await;
+    let connected = Qmp::connect_within(channels.qmp, patience, QMP_BOUND).await;
     let (qmp, events) = match connected {
         Ok(connected) => connected,
         Err(error) => {

@@ -16,7 +16,7 @@ mod stats;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qapi::qmp;
 use serde::Deserialize;
@@ -67,17 +67,19 @@ impl Qmp {
         stream: UnixStream,
         bound: Duration,
     ) -> Result<(Self, broadcast::Receiver<Event>), QmpError> {
-        Self::connect_within(bound, stream, bound).await
+        Self::connect_within(stream, bound, bound).await
     }
 
-    /// The same for a QEMU that was just started: it may take `start` for its greeting and to get
-    /// ready for commands.
+    /// The same for a QEMU that was just started: it may take `start` for its greeting, and what is
+    /// left of that to get ready for commands, or `bound` where that is longer.
     pub async fn connect_within(
-        start: Duration,
         stream: UnixStream,
+        start: Duration,
         bound: Duration,
     ) -> Result<(Self, broadcast::Receiver<Event>), QmpError> {
+        let begun = Instant::now();
         let (mut connection, greeting, events) = Connection::open(stream, start).await?;
+        connection.set_bound(start.saturating_sub(begun.elapsed()).max(bound));
         let greeting: Greeting =
             serde_json::from_slice(&greeting).map_err(|source| QmpError::Answer {
                 command: "greeting",

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::status::Format;
+
 /// Installs the kubevirt runtime on this node, or takes it back.
 #[derive(Parser)]
 #[command(name = "kubevirt-node", version)]
@@ -49,6 +51,12 @@ pub(crate) enum Command {
         /// Succeed if neither is there any more
         #[arg(long)]
         absent: bool,
+    },
+    /// Print what runs on this node, by what, and what is wrong; fails if machines cannot start
+    Status {
+        /// For people or for programs
+        #[arg(long, short, value_enum, default_value = "text")]
+        output: Format,
     },
     /// Run a command with another root directory
     #[command(hide = true)]

@@ -23,7 +23,7 @@ const WATCH: Duration = Duration::from_secs(60);
 const FAILURES: u32 = 3;
 
 /// QEMU in its own tree.
-const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+pub(crate) const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
 /// Installs, labels the node `name`, and returns when the process is asked to end.
 ///
@@ -203,7 +203,7 @@ pub(crate) fn accelerator(node: &Node) -> &'static str {
 }
 
 /// Whether a CPU of the content of `/proc/cpuinfo` offers KVM.
-fn virtualizes(cpu: &str) -> bool {
+pub(crate) fn virtualizes(cpu: &str) -> bool {
     cpu.lines()
         .filter(|line| line.starts_with("flags"))
         .any(|line| {

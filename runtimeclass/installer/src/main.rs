@@ -16,6 +16,7 @@ mod machines;
 mod node;
 mod release;
 mod restart;
+mod status;
 mod uninstall;
 
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Uninstall { force, node_name } => uninstall::run(&node, force, &node_name).await,
         Command::Check { absent: false } => install::check(&node).await,
         Command::Check { absent: true } => uninstall::check(&node).await,
+        Command::Status { output } => status::run(&node, output).await,
         Command::InRoot { .. } => unreachable!("handled before the runtime starts"),
     }
 }

@@ -123,6 +123,18 @@ pub(super) fn merge(resources: &mut LinuxResources, more: &LinuxResources) {
     }
 }
 
+/// What `resources` say of memory alone.
+pub(super) fn of_memory(resources: &LinuxResources) -> LinuxResources {
+    let mut memory = LinuxResources::default();
+    memory.set_memory(*resources.memory());
+    let unified = resources.unified().clone().map(|mut unified| {
+        unified.retain(|name, _| name.starts_with("memory."));
+        unified
+    });
+    memory.set_unified(unified);
+    memory
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +158,25 @@ mod tests {
             "unified": {"a": "5", "b": "60"}
         });
         assert_eq!(all, resources(expected));
+    }
+
+    #[test]
+    fn a_guest_that_keeps_memory_keeps_its_limit_alone() {
+        let resources = |value| serde_json::from_value::<LinuxResources>(value).unwrap();
+        let mut last = resources(json!({
+            "memory": {"limit": 256}, "cpu": {"quota": 3},
+            "unified": {"memory.high": "200", "cpu.max": "3"}
+        }));
+        let wanted = resources(json!({
+            "memory": {"limit": 512}, "cpu": {"quota": 6},
+            "unified": {"memory.high": "400", "cpu.max": "6"}
+        }));
+        merge(&mut last, &of_memory(&wanted));
+        let expected = json!({
+            "memory": {"limit": 512}, "cpu": {"quota": 3},
+            "unified": {"memory.high": "400", "cpu.max": "3"}
+        });
+        assert_eq!(last, resources(expected));
+        assert_eq!(of_memory(&resources(json!({}))), resources(json!({})));
     }
 }

@@ -2,6 +2,7 @@
 //! many machines hold the same.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -22,26 +23,34 @@ const SHOWN: usize = 20;
 /// The control groups of kubelet's classes of pods.
 const CLASSES: [&str; 3] = ["/kubepods", "/besteffort", "/burstable"];
 
+/// What differs from machine to machine, and what stands for it.
+static NAMES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+    let names = [
+        ("[0-9a-f]{64}", "ID"),
+        ("[0-9a-f]{8}([-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}", "UID"),
+        ("veth[0-9a-f]+", "veth"),
+        (r"\d{6,}", "N"),
+    ];
+    names
+        .into_iter()
+        .filter_map(|(pattern, name)| Some((Regex::new(pattern).ok()?, name)))
+        .collect()
+});
+
 /// Things and how many there are of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Holdings(BTreeMap<String, usize>);
 
 impl Holdings {
     pub(super) fn of(cluster: &ClusterName, node: Node) -> Result<Self> {
-        let names = [
-            (r"[0-9a-f]{64}", "ID"),
-            (r"[0-9a-f]{8}([-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}", "UID"),
-            (r"veth[0-9a-f]+", "veth"),
-            (r"\d{6,}", "N"),
-        ];
         let mut things = BTreeMap::new();
         for mut line in footprint::of_node(cluster, node)? {
             // Kubelet makes the groups of its classes when the first pod comes after a start.
             if CLASSES.iter().any(|class| line.ends_with(class)) {
                 continue;
             }
-            for (pattern, name) in names {
-                line = Regex::new(pattern)?.replace_all(&line, name).into_owned();
+            for (pattern, name) in NAMES.iter() {
+                line = pattern.replace_all(&line, *name).into_owned();
             }
             // As often as it has clients: kubelet, and those who look.
             let is_daemons = line.starts_with("socket /run/containerd/containerd.sock");
@@ -82,5 +91,15 @@ impl Holdings {
         let more = lines.len().saturating_sub(SHOWN);
         let more = (more > 0).then(|| format!("\n  and {more} more"));
         lines.into_iter().take(SHOWN).chain(more).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_known() {
+        assert_eq!(NAMES.len(), 4);
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::plan::{Fault, Plan};
 use crate::cluster::{self, ClusterName};
 use crate::command;
+use crate::progress;
 
 /// How long is looked for something to harm.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -32,30 +33,46 @@ while :; do
     qemu-system-x86_64 | virtiofsd) pids=$(of_pod $kind) ;;
     *) pids=$(pidof $kind) ;;
   esac
-  [ -n "$pids" ] && kill -$signal $pids 2>/dev/null && echo hit && exit
+  hit=
+  for pid in $pids; do
+    kill -$signal $pid 2>/dev/null && hit=hit
+  done
+  [ -n "$hit" ] && echo hit && exit
   [ $(date +%s) -ge $end ] && echo missed && exit
 done
 "#;
 
 /// Does what `plan` says to the pod with this UID or its node; whether there was anything to harm.
 pub(super) fn inflict(cluster: &ClusterName, plan: &Plan, uid: &str) -> Result<bool> {
-    let (kind, signal) = match plan.fault {
-        Fault::KillShim => ("shim", "KILL"),
-        Fault::KillQemu => ("qemu-system-x86_64", "KILL"),
-        Fault::StopQemu => ("qemu-system-x86_64", "STOP"),
-        Fault::KillVirtiofsd => ("virtiofsd", "KILL"),
-        Fault::KillRunc => ("runc", "KILL"),
-        Fault::KillContainerd => ("containerd", "KILL"),
-        Fault::RestartContainerd => ("containerd", "TERM"),
-        Fault::KillKubelet => ("kubelet", "KILL"),
-        Fault::RestartKubelet => ("kubelet", "TERM"),
-        Fault::PowerCut => {
+    let (kind, signal) = match (plan.fault, plan.fault.daemon()) {
+        (Fault::KillContainerd | Fault::KillKubelet, Some(daemon)) => (daemon, "KILL"),
+        (_, Some(daemon)) => (daemon, "TERM"),
+        (Fault::PowerCut, _) => {
             cluster::power_cycle(cluster, plan.node)?;
             return Ok(true);
         }
+        (Fault::KillVirtiofsd, _) => ("virtiofsd", "KILL"),
+        (Fault::KillRunc, _) => ("runc", "KILL"),
+        (Fault::StopQemu, _) => ("qemu-system-x86_64", "STOP"),
+        (Fault::KillQemu, _) => ("qemu-system-x86_64", "KILL"),
+        (_, None) => ("shim", "KILL"),
     };
+    let before = pids_of(cluster, plan, kind)?;
     let patience = PATIENCE.as_secs().to_string();
     let mut node = cluster::on_node(cluster, plan.node)?;
     let words = ["sh", "-c", SIGNAL, "sh", kind, signal, uid, &patience];
-    Ok(command::output(node.args(words))?.trim() == "hit")
+    let hit = command::output(node.args(words))?.trim() == "hit";
+    if plan.fault.daemon().is_some() {
+        let again = progress::wait(PATIENCE * 10, || {
+            pids_of(cluster, plan, kind).is_ok_and(|now| !now.is_empty() && now != before)
+        });
+        ensure!(again, "{kind} did not come back");
+    }
+    Ok(hit)
+}
+
+/// The processes of a program, as its name finds them.
+fn pids_of(cluster: &ClusterName, plan: &Plan, program: &str) -> Result<String> {
+    let pidof = format!("pidof {program} || true");
+    command::output(cluster::on_node(cluster, plan.node)?.args(["sh", "-c", &pidof]))
 }

@@ -12,8 +12,8 @@ use crate::command;
 const READY: &str = "boot-sector guest ready";
 const IMAGE: &str = "kubevirt.local/guest/boot-sector:raw";
 
-/// Prints pid and start time of the QEMU of the pod with the UID `$1`, and the number of QEMUs that
-/// have the disk of the node's claim open for writing.
+/// Prints pid and start time of each QEMU of the pod with the UID `$1`, the number of the pod's processes,
+/// and that of QEMUs that have the disk of the node's claim open for writing.
 const LOOK: &str = r#"
 disk=$(stat -c %d:%i /var/lib/kubevirt-faults/disk.img 2>/dev/null)
 writers=0
@@ -26,6 +26,7 @@ for pid in $(pidof qemu-system-x86_64); do
   done
 done
 echo writers $writers
+echo processes $(grep -l "$1" /proc/[0-9]*/cgroup 2>/dev/null | wc -l)
 "#;
 
 /// A pod of the rounds.
@@ -34,13 +35,16 @@ pub(super) struct Machine<'a> {
     pub(super) node: Node,
     pub(super) name: String,
     pub(super) uid: String,
+    pub(super) workload: Workload,
 }
 
 /// What a node shows of a machine.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sight {
-    /// Which process it is.
-    pub(super) process: Option<String>,
+    /// The QEMUs that it is.
+    pub(super) qemus: Vec<String>,
+    /// The processes of its pod, all of them.
+    pub(super) processes: usize,
     /// QEMUs that write to the node's disk.
     pub(super) writers: usize,
 }
@@ -74,6 +78,7 @@ impl<'a> Machine<'a> {
             node,
             name,
             uid,
+            workload,
         })
     }
 
@@ -114,7 +119,8 @@ impl<'a> Machine<'a> {
         let mut sight = Sight::default();
         for line in text.lines() {
             match line.split_once(' ') {
-                Some(("machine", process)) => sight.process = Some(process.to_owned()),
+                Some(("machine", qemu)) => sight.qemus.push(qemu.to_owned()),
+                Some(("processes", number)) => sight.processes = number.parse()?,
                 Some(("writers", number)) => sight.writers = number.parse()?,
                 _ => {}
             }

@@ -43,6 +43,18 @@ pub(crate) struct Args {
     keep: bool,
 }
 
+/// Rounds that are always the same.
+pub(crate) struct Rounds {
+    pub(crate) seed: u64,
+    pub(crate) rounds: u64,
+}
+
+/// Those behind the end-to-end cases.
+pub(crate) const SUITE: Rounds = Rounds {
+    seed: 46,
+    rounds: 20,
+};
+
 /// The machines' namespace, as kubectl's option.
 const NAMESPACE: &str = "--namespace=faults";
 
@@ -97,11 +109,10 @@ pub(crate) fn rounds(cluster: &ClusterName, seed: u64, first: u64, count: u64) -
             if failed.load(Ordering::Relaxed) {
                 break;
             }
-            let played = stage.play(plan).with_context(|| {
+            let outcome = stage.play(plan).with_context(|| {
                 let again = format!("--seed {seed} --first {} --rounds 1", plan.number);
                 format!("{plan:?} (again: cargo xtask faults {again})")
-            });
-            let outcome = played.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            })?;
             step.say(&outcome.to_string());
             step.part(node.name());
             let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,22 +120,25 @@ pub(crate) fn rounds(cluster: &ClusterName, seed: u64, first: u64, count: u64) -
         }
         Ok(())
     };
-    let results = std::thread::scope(|scope| {
-        let players = Node::ALL.map(|node| {
-            let play = &play;
-            scope.spawn(move || play(node))
-        });
-        players.map(|player| {
-            let played = player.join();
-            played.unwrap_or_else(|_| bail!("a player panicked"))
-        })
+    std::thread::scope(|scope| {
+        for node in Node::ALL {
+            let (play, failed, step) = (&play, &failed, &step);
+            scope.spawn(move || {
+                if let Err(error) = play(node) {
+                    failed.store(true, Ordering::Relaxed);
+                    step.say(&format!("{}: {error:#}", node.name()));
+                }
+            });
+        }
     });
-    step.done();
     let outcomes = outcomes
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
     report::print(seed, &outcomes);
-    results.into_iter().collect::<Result<()>>()?;
+    if failed.into_inner() {
+        bail!("something was lost or left, see above");
+    }
+    step.done();
     clean_up(cluster)
 }
 
@@ -140,7 +154,13 @@ fn wait_for_account(cluster: &ClusterName) -> Result<()> {
 }
 
 fn clean_up(cluster: &ClusterName) -> Result<()> {
-    command::run(kubectl(cluster).args(["delete", "--ignore-not-found", "namespace", "faults"]))?;
+    command::run(kubectl(cluster).args([
+        "delete",
+        "--ignore-not-found",
+        "--timeout=180s",
+        "namespace",
+        "faults",
+    ]))?;
     for node in Node::ALL {
         let volume = format!("faults-{}", node.name());
         command::run(kubectl(cluster).args(["delete", "--ignore-not-found", "pv", &volume]))?;

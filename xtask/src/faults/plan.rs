@@ -9,7 +9,7 @@ use crate::cluster::Node;
 pub(super) enum Workload {
     /// One that has nothing but its image.
     Plain,
-    /// One that writes to a claim.
+    /// One that has a claim's disk open for writing.
     Disk,
     /// One with a shared directory.
     Directory,
@@ -39,18 +39,17 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// Each with how often it comes.
-    const WEIGHTS: [(Self, u32); 10] = [
-        (Self::KillShim, 5),
-        (Self::KillQemu, 3),
-        (Self::KillVirtiofsd, 2),
-        (Self::KillRunc, 3),
-        (Self::KillContainerd, 4),
-        (Self::KillKubelet, 2),
-        (Self::RestartContainerd, 2),
-        (Self::RestartKubelet, 1),
-        (Self::StopQemu, 1),
-        (Self::PowerCut, 1),
+    const ALL: [Self; 10] = [
+        Self::KillShim,
+        Self::KillQemu,
+        Self::KillVirtiofsd,
+        Self::KillRunc,
+        Self::KillContainerd,
+        Self::KillKubelet,
+        Self::RestartContainerd,
+        Self::RestartKubelet,
+        Self::StopQemu,
+        Self::PowerCut,
     ];
 
     /// Whether there is such a fault at that time of such a machine.
@@ -65,24 +64,26 @@ impl Fault {
         }
     }
 
+    /// The daemon that ends and comes back, if it is one.
+    pub(super) fn daemon(self) -> Option<&'static str> {
+        match self {
+            Self::KillContainerd | Self::RestartContainerd => Some("containerd"),
+            Self::KillKubelet | Self::RestartKubelet => Some("kubelet"),
+            _ => None,
+        }
+    }
+
     /// Whether a running machine of this node outlives it.
     pub(super) fn is_survived(self) -> bool {
-        matches!(
-            self,
-            Self::KillContainerd
-                | Self::KillKubelet
-                | Self::RestartContainerd
-                | Self::RestartKubelet
-                | Self::KillRunc
-        )
+        self.daemon().is_some() || self == Self::KillRunc
     }
 }
 
-/// The longest times from `kubectl apply` and from `kubectl delete` to the fault: a bit more than the
-/// machine's own way takes on an idle machine.
+/// The longest times from the pod's making, the guest's first words and `kubectl delete` to the fault: a
+/// bit more than the machine's own way takes on an idle machine.
 const TO_CREATE: Duration = Duration::from_millis(2500);
 const TO_DELETE: Duration = Duration::from_millis(2000);
-const TO_RUN: Duration = Duration::from_millis(500);
+const IN_RUNNING: Duration = Duration::from_millis(500);
 
 /// One round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,31 +98,47 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The round `number` of `seed`. The nodes take turns.
+    /// The round `number` of `seed`. The nodes take turns, and each gets every kind of round once before
+    /// it gets one again.
     pub(super) fn new(seed: u64, number: u64) -> Self {
+        let mut kinds: Vec<_> = kinds().collect();
+        let deck = (number / 2) / kinds.len() as u64;
+        let place = (number / 2) % kinds.len() as u64;
+        let node = number % 2;
         // Neighbouring seeds are nothing alike to this generator.
-        let mut random = fastrand::Rng::with_seed(seed.rotate_left(32) ^ number);
-        let workload = [Workload::Plain, Workload::Disk, Workload::Directory][random.usize(..3)];
-        let phase = [Phase::Creating, Phase::Running, Phase::Deleting][random.usize(..3)];
-        let faults: Vec<_> = Fault::WEIGHTS
-            .into_iter()
-            .filter(|(fault, _)| fault.exists(workload, phase))
-            .flat_map(|(fault, weight)| std::iter::repeat_n(fault, weight as usize))
-            .collect();
+        let seed = seed.rotate_left(32);
+        fastrand::Rng::with_seed(seed ^ (deck * 2 + node)).shuffle(&mut kinds);
+        let (workload, phase, fault) = kinds[place as usize];
         let longest = match phase {
             Phase::Creating => TO_CREATE,
-            Phase::Running => TO_RUN,
+            Phase::Running => IN_RUNNING,
             Phase::Deleting => TO_DELETE,
         };
+        let delay = longest.mul_f64(fastrand::Rng::with_seed(!seed ^ number).f64());
         Self {
             number,
-            node: Node::ALL[usize::from(!number.is_multiple_of(2))],
+            node: Node::ALL[node as usize],
             workload,
             phase,
-            delay: longest.mul_f64(random.f64()),
-            fault: faults[random.usize(..faults.len())],
+            delay,
+            fault,
         }
     }
+}
+
+/// All kinds of rounds.
+fn kinds() -> impl Iterator<Item = (Workload, Phase, Fault)> {
+    let workloads = [Workload::Plain, Workload::Disk, Workload::Directory];
+    let phases = [Phase::Creating, Phase::Running, Phase::Deleting];
+    let moments = workloads
+        .into_iter()
+        .flat_map(move |workload| phases.map(move |phase| (workload, phase)));
+    moments.flat_map(|(workload, phase)| {
+        let faults = Fault::ALL.into_iter();
+        faults
+            .filter(move |fault| fault.exists(workload, phase))
+            .map(move |fault| (workload, phase, fault))
+    })
 }
 
 #[cfg(test)]
@@ -130,18 +147,41 @@ mod tests {
 
     use super::*;
 
+    fn plans(seed: u64, count: u64) -> impl Iterator<Item = Plan> {
+        (0..count).map(move |number| Plan::new(seed, number))
+    }
+
     #[test]
     fn a_seed_repeats_and_reaches_everything() {
-        let plans = |seed| (0..1000).map(move |number| Plan::new(seed, number));
-        assert!(plans(7).eq(plans(7)));
-        assert!(!plans(7).eq(plans(8)));
-        let mut kinds = HashSet::new();
-        for plan in plans(7) {
-            assert!(plan.fault.exists(plan.workload, plan.phase), "{plan:?}");
-            assert!(plan.delay <= TO_CREATE);
-            kinds.insert(format!("{:?} {:?}", plan.fault, plan.phase));
+        assert!(plans(7, 200).eq(plans(7, 200)));
+        assert!(!plans(7, 200).eq(plans(8, 200)));
+        // Each workload has each fault at three moments, but for runc at two and a stopped QEMU at
+        // one; virtiofsd belongs to one workload.
+        let all = kinds().count();
+        assert_eq!(all, 3 * (7 * 3 + 2 + 1) + 3);
+        let reached: HashSet<_> = plans(7, 2 * all as u64)
+            .map(|plan| {
+                assert!(plan.delay <= TO_CREATE);
+                let Plan {
+                    node,
+                    workload,
+                    phase,
+                    fault,
+                    ..
+                } = plan;
+                format!("{node:?} {workload:?} {phase:?} {fault:?}")
+            })
+            .collect();
+        assert_eq!(reached.len(), 2 * all);
+    }
+
+    #[test]
+    fn the_rounds_of_the_test_suite_have_every_fault() {
+        let plans: Vec<_> = plans(crate::faults::SUITE.seed, crate::faults::SUITE.rounds).collect();
+        for fault in Fault::ALL {
+            assert!(plans.iter().any(|it| it.fault == fault), "{fault:?}");
         }
-        // All but what does not exist: three moments each, runc two of them, a stopped QEMU one.
-        assert_eq!(kinds.len(), 10 * 3 - 1 - 2);
+        let with_disk = |it: &&Plan| it.workload == Workload::Disk && it.fault == Fault::KillShim;
+        assert!(plans.iter().find(with_disk).is_some());
     }
 }

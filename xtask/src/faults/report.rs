@@ -9,7 +9,7 @@ use super::round::Outcome;
 /// Prints a line for each fault and phase.
 pub(super) fn print(seed: u64, outcomes: &[Outcome]) {
     println!(
-        "Seed {seed}: {} rounds without loss or leak",
+        "Seed {seed}: {} rounds in which nothing was lost or left",
         outcomes.len()
     );
     println!(

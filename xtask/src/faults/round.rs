@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::holdings::Holdings;
 use super::inflict::inflict;
 use super::machine::{Machine, Sight};
-use super::plan::{Fault, Phase, Plan};
+use super::plan::{Fault, Phase, Plan, Workload};
 use crate::cluster::{ClusterName, Node};
 
 /// The longest that a machine may take to run, to run again, and to be gone, on busy cores.
@@ -90,6 +90,9 @@ impl<'a> Stage<'a> {
         }
         std::thread::sleep(plan.delay);
         let hit = inflict(self.cluster, &plan, &machine.uid)?;
+        if plan.phase == Phase::Running && !hit {
+            bail!("there was nothing to harm");
+        }
         let begin = Instant::now();
         let mut recovery = None;
         if plan.phase != Phase::Deleting {
@@ -97,8 +100,12 @@ impl<'a> Stage<'a> {
                 let ended = before.clone().filter(|_| hit && !plan.fault.is_survived());
                 let now = runs(&machine, ended.as_deref()).context("after the fault")?;
                 recovery = Some(begin.elapsed());
-                if plan.fault.is_survived() && before.is_some_and(|before| before != now) {
-                    bail!("the machine did not outlive it");
+                if let Some(before) = before.filter(|_| plan.fault.is_survived()) {
+                    // What the daemon does once it has looked around.
+                    std::thread::sleep(LOOK * 10);
+                    if before != now || machine.look()?.qemus != [before] {
+                        bail!("the machine did not outlive it");
+                    }
                 }
             }
             machine.delete()?;
@@ -126,21 +133,25 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Waits until the machine runs, and not as the process `not`; as which one it does.
+/// Waits until the machine runs, as one process which is not `not`; as which one it does.
 fn runs(machine: &Machine<'_>, not: Option<&str>) -> Result<String> {
     let deadline = Instant::now() + TO_RUN;
     loop {
-        let Sight { process, writers } = machine.look()?;
-        one_writer(writers)?;
-        if let Some(process) = process.filter(|process| Some(process.as_str()) != not)
+        let sight = machine.look()?;
+        one_writer(&sight)?;
+        if let [qemu] = &sight.qemus[..]
+            && Some(qemu.as_str()) != not
             && machine.is_ready()?
         {
-            return Ok(process);
+            if machine.workload == Workload::Disk && sight.writers != 1 {
+                bail!("{} runs and does not have its disk", machine.name);
+            }
+            return Ok(qemu.clone());
         }
         if Instant::now() > deadline {
             let pod = machine.pod()?.unwrap_or_default();
             bail!(
-                "{} did not run within {} s: {:#}",
+                "{} did not run as one QEMU within {} s: {sight:?} {:#}",
                 machine.name,
                 TO_RUN.as_secs(),
                 pod["status"]
@@ -150,34 +161,33 @@ fn runs(machine: &Machine<'_>, not: Option<&str>) -> Result<String> {
     }
 }
 
-/// Waits until neither pod nor process is left.
+/// Waits until the pod is gone; its processes are, then.
 fn gone(machine: &Machine<'_>) -> Result<()> {
     let deadline = Instant::now() + TO_GO;
     loop {
-        let Sight { process, writers } = machine.look()?;
-        one_writer(writers)?;
         let pod = machine.pod()?;
-        if pod.is_none() {
-            // Kubelet reports a pod's end after its last process's.
-            match process {
-                None => return Ok(()),
-                Some(process) => bail!("the pod is gone and its QEMU {process} is not"),
+        let sight = machine.look()?;
+        one_writer(&sight)?;
+        let Some(pod) = pod else {
+            if sight.processes > 0 {
+                bail!("the pod is gone and its processes are not: {sight:?}");
             }
-        }
+            return Ok(());
+        };
         if Instant::now() > deadline {
-            let status = &pod.unwrap_or_default()["status"];
             bail!(
-                "{} was not gone within {} s: {status:#}",
+                "{} was not gone within {} s: {:#}",
                 machine.name,
-                TO_GO.as_secs()
+                TO_GO.as_secs(),
+                pod["status"]
             );
         }
         std::thread::sleep(LOOK);
     }
 }
 
-fn one_writer(writers: usize) -> Result<()> {
-    if writers > 1 {
+fn one_writer(Sight { writers, .. }: &Sight) -> Result<()> {
+    if *writers > 1 {
         bail!("{writers} QEMUs have one disk open for writing");
     }
     Ok(())

@@ -15,7 +15,7 @@ use clap::ValueEnum;
 
 use crate::cluster::{self, ClusterName};
 use crate::distribution;
-use crate::faults;
+use crate::faults::{self, Rounds};
 use crate::footprint;
 use crate::guest::{self, Guest};
 use crate::image;
@@ -65,9 +65,6 @@ const PACKAGES: [&str; 9] = [
     "runc",
     "seabios",
 ];
-
-/// Rounds of `cargo xtask faults` behind the cases, always the same ones.
-const FAULTS: u64 = 16;
 
 /// End-to-end tests that run at once. More would only share the same cores.
 const AT_ONCE: &str = "3";
@@ -192,7 +189,8 @@ fn suite(args: &Args) -> Result<()> {
     }
     result.and(left)?;
     if args.filter.is_none() {
-        stage("faults", || faults::rounds(cluster, 0, 0, FAULTS))?;
+        let Rounds { seed, rounds } = faults::SUITE;
+        stage("faults", || faults::rounds(cluster, seed, 0, rounds))?;
     }
     if args.keep {
         return Ok(());

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::agent::GuestAgent;
-use super::limits::{Limits, merge};
+use super::limits::{Limits, merge, of_memory};
 use super::target::{Asked, Start, Target};
 use crate::task::{Fault, blocking};
 
@@ -101,7 +101,7 @@ impl Resize {
         let before = self.memory().await?;
         let changed = self.change(&last, before, target, &wanted, pinned.as_ref());
         if let Err(fault) = changed.await {
-            if let Err(error) = self.restore(&last, before, target).await {
+            if let Err(error) = self.restore(&mut last, before, target, &wanted).await {
                 tracing::warn!(%error, "a resize that failed was not taken back wholly");
             }
             return Err(fault);
@@ -145,9 +145,10 @@ impl Resize {
     /// in its eyes, and the machine would not be asked again.
     async fn restore(
         &self,
-        last: &Ordered,
+        last: &mut Ordered,
         before: GuestMemory,
         target: Target,
+        wanted: &LinuxResources,
     ) -> Result<(), Fault> {
         let grew = target
             .memory
@@ -165,7 +166,7 @@ impl Resize {
             None => Ok(()),
         };
         let late = match grew {
-            true => self.limit_again(last, before).await,
+            true => self.limit_again(last, before, wanted).await,
             false => Ok(()),
         };
         // Only processors of the control group, which has its former ones now.
@@ -181,17 +182,21 @@ impl Resize {
         self.unplug(before, vcpus).await
     }
 
-    /// Sets the former limits once the guest has no more memory than it had `before`, or keeps it.
-    async fn limit_again(&self, last: &Ordered, before: GuestMemory) -> Result<(), Fault> {
-        let now = self.settle(|now| now.held() <= before.held()).await?;
-        let mut resources = last.resources.clone();
-        if now.held() > before.held() {
-            // That limit stays where it is: the guest would be killed for what it has.
-            let kept = now.held() >> 20;
-            tracing::warn!(kept, "the guest keeps memory (MiB) of a resize that failed");
-            resources.set_memory(None);
+    /// Sets the former limits once the guest has no more memory than `before`. One that keeps some keeps
+    /// the limit that was `wanted` for it too, now and later: it would be killed for what it has.
+    async fn limit_again(
+        &self,
+        last: &mut Ordered,
+        before: GuestMemory,
+        wanted: &LinuxResources,
+    ) -> Result<(), Fault> {
+        let now = self.settle(|now| now.held() <= before.held()).await;
+        let returned = now.is_ok_and(|now| now.held() <= before.held());
+        if !returned {
+            tracing::warn!("the guest keeps memory of a resize that failed, and the limit for it");
+            merge(&mut last.resources, &of_memory(wanted));
         }
-        self.limit(resources).await
+        self.limit(last.resources.clone()).await
     }
 
     /// Binds the threads of the vCPUs that the machine has now.
