@@ -1,0 +1,145 @@
+//! What the admission policy lets the controller do, for somebody who has its token.
+
+use serde_json::{Value, json};
+use tests::{Manifest, Output, TestNamespace, image, kubectl_input};
+
+const CONTROLLER: &str = "system:serviceaccount:kubevirt:vm-crd-controller";
+
+/// A pod as the controller makes them.
+fn pod() -> Manifest {
+    Manifest::new(json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "machine",
+            "labels": { "kubevirt.io": "virt-launcher" },
+            "annotations": { "kubevirt.io/machine-container": "compute" },
+            "ownerReferences": [{
+                "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "controller": true,
+                "name": "machine", "uid": "5d307ca9-b3ef-428c-8861-06e72d69f223",
+            }],
+        },
+        "spec": {
+            "runtimeClassName": "kubevirt",
+            "automountServiceAccountToken": false,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 107,
+                "seccompProfile": { "type": "RuntimeDefault" },
+            },
+            "containers": [{
+                "name": "compute", "image": image::TINY, "command": ["vm"],
+                "securityContext": {
+                    "allowPrivilegeEscalation": false, "runAsNonRoot": true,
+                    "capabilities": { "drop": ["ALL"] },
+                },
+            }],
+        },
+    }))
+}
+
+/// What the API server says to the controller; nothing is made.
+fn ask(namespace: &str, pod: &Manifest) -> Output {
+    let user = format!("--as={CONTROLLER}");
+    let arguments = [
+        "--namespace",
+        namespace,
+        "create",
+        "--dry-run=server",
+        &user,
+        "-f",
+        "-",
+    ];
+    kubectl_input(&arguments, pod.to_string().as_bytes())
+}
+
+#[track_caller]
+fn refused(output: Output, words: &str) {
+    assert_ne!(output.code, Some(0), "{output:?}");
+    assert!(output.stderr.contains(words), "{}", output.stderr);
+}
+
+#[test]
+fn the_controller_makes_machines_and_nothing_else() {
+    let namespace = TestNamespace::new("admission");
+    ask(namespace.name(), &pod()).expect_success();
+    let container = "/spec/containers/0";
+    let unprivileged = "only unprivileged pods of the kubevirt runtime";
+    let one_machine = "only pods with a machine as their one container";
+    let cases: [(String, Value, &str); 17] = [
+        ("/spec/runtimeClassName".into(), Value::Null, unprivileged),
+        ("/spec/hostNetwork".into(), true.into(), unprivileged),
+        ("/spec/hostPID".into(), true.into(), unprivileged),
+        (
+            "/spec/automountServiceAccountToken".into(),
+            true.into(),
+            unprivileged,
+        ),
+        (
+            "/spec/securityContext/runAsUser".into(),
+            Value::Null,
+            unprivileged,
+        ),
+        (
+            "/spec/securityContext/seccompProfile".into(),
+            json!({ "type": "Unconfined" }),
+            unprivileged,
+        ),
+        (
+            "/metadata/annotations".into(),
+            json!({ "kubevirt.io/machine-container": "other" }),
+            one_machine,
+        ),
+        (
+            "/spec/initContainers".into(),
+            json!([{ "name": "first", "image": image::BUSYBOX }]),
+            one_machine,
+        ),
+        (format!("{container}/command"), json!(["sh"]), one_machine),
+        (
+            format!("{container}/env"),
+            json!([{ "name": "A", "value": "b" }]),
+            one_machine,
+        ),
+        (
+            format!("{container}/ports"),
+            json!([{ "containerPort": 22, "hostPort": 22 }]),
+            one_machine,
+        ),
+        (
+            format!("{container}/securityContext/runAsNonRoot"),
+            false.into(),
+            one_machine,
+        ),
+        (
+            format!("{container}/securityContext/runAsUser"),
+            0.into(),
+            one_machine,
+        ),
+        (
+            format!("{container}/securityContext/capabilities"),
+            json!({ "drop": ["NET_RAW"] }),
+            one_machine,
+        ),
+        (
+            format!("{container}/securityContext/seccompProfile"),
+            json!({ "type": "Unconfined" }),
+            one_machine,
+        ),
+        (
+            "/spec/volumes".into(),
+            json!([{ "name": "node", "hostPath": { "path": "/" } }]),
+            "only claims, Secrets, ConfigMaps and facts about itself",
+        ),
+        (
+            "/metadata/labels".into(),
+            json!({ "app": "other" }),
+            "only pods of machines",
+        ),
+    ];
+    for (pointer, value, words) in cases {
+        refused(ask(namespace.name(), &pod().with(&pointer, value)), words);
+    }
+    for namespace in ["kube-system", "kubevirt"] {
+        refused(ask(namespace, &pod()), "cannot run in the namespaces");
+    }
+}
