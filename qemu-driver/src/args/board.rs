@@ -67,10 +67,11 @@ fn board(build: &mut Builder, machine: &Machine) {
         Firmware::Bios => None,
         Firmware::Uefi(uefi) => Some(uefi),
     };
+    // Memory that the kernel merges tells a guest what others have (KSM).
     // System Management Mode costs a second address space and is there only to guard variables.
     let smm = uefi.is_some_and(|uefi| uefi.secure_boot());
     let mut board = format!(
-        "{},memory-backend=ram,usb=off,vmport=off,dump-guest-core=off,smm={},sata={}",
+        "{},memory-backend=ram,usb=off,vmport=off,dump-guest-core=off,mem-merge=off,smm={},sata={}",
         machine.machine_type.as_str(),
         on_off(smm),
         on_off(sata),

@@ -129,7 +129,7 @@ async fn a_monitor_may_come_late_and_is_bounded_then() {
         std::thread::sleep(SHORT * 2);
         std::io::Write::write_all(&mut theirs, b"{\"return\": {}, \"id\": 0}\n").unwrap();
     });
-    let connected = Qmp::connect_within(SHORT * 20, host, SHORT).await;
+    let connected = Qmp::connect_within(host, SHORT * 20, SHORT).await;
     let (qmp, _events) = connected.unwrap();
     let error = qmp.cont().await.unwrap_err().to_string();
     assert_eq!(error, "QEMU did not answer cont within 500ms");

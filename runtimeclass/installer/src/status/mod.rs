@@ -170,16 +170,11 @@ impl Status {
     }
 }
 
-/// The line in which a program says its version.
+/// The first line of what a program says of its version.
 fn version<A: AsRef<std::ffi::OsStr>>(root: &Path, command: &[A]) -> Result<String> {
     let output = in_root::run(root, command)?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    // The shim's has lines of `key: value`.
-    let line = text
-        .lines()
-        .map(str::trim)
-        .find(|line| line.to_lowercase().contains("version"))
-        .or(text.lines().next());
+    let line = text.lines().next();
     Ok(line.unwrap_or_default().trim().to_owned())
 }
 
