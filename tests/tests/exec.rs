@@ -125,6 +125,12 @@ fn has_a_terminal(node: Node) {
         .write_all(b"echo wait-$((1+1)); sleep 600\n")
         .expect("written");
     until(&mut output, "wait-2");
+    // A shell that is about to start it would take the key for itself.
+    eventually(SOON, || {
+        let pids = namespace.kubectl(&["exec", "vm", "--", "pidof", "sleep"]);
+        let runs = pids.code == Some(0);
+        runs.then_some(()).ok_or_else(|| format!("{pids:?}"))
+    });
     input.write_all(b"\x03").expect("written");
     input
         .write_all(b"echo after-$((2+2)); exit 5\n")
