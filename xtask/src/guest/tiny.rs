@@ -32,7 +32,11 @@ const PROGRAMS: [&str; 5] = [
 ];
 
 /// `quiet` keeps the console for the guest's own words; hot-plugged memory is used at once.
-const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 quiet memhp_default_state=online";
+///
+/// `no_timer_check`: an emulated timer on busy cores may come too late for the kernel's test of it, which
+/// then panics. Under KVM it does not test.
+const COMMAND_LINE: &str =
+    "console=tty0 console=ttyS0,115200 quiet memhp_default_state=online no_timer_check";
 
 /// Room for the kernel (14 MiB) and the initramfs (3 MiB), and for newer ones of both.
 const ESP_MIB: u64 = 24;
