@@ -1,10 +1,22 @@
 //! IPv6 of a machine: an address, both ways to others, Services, pods without IPv4, and what the
 //! bridge does without.
 
-use serde_json::{Value, json};
-use tests::{Manifest, Node, SOON, TestNamespace, eventually, image, kubectl, on_both_nodes};
+use std::panic::AssertUnwindSafe;
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
-on_both_nodes!(is_reached_and_reaches_out, leaves_a_bridged_guest_its_ipv4,);
+use serde_json::json;
+use tests::{
+    Manifest, Node, SOON, STARTED, TestNamespace, eventually, image, kubectl, on_both_nodes,
+};
+
+on_both_nodes!(
+    is_reached_and_reaches_out,
+    does_without_ipv4,
+    leaves_a_bridged_guest_its_ipv4,
+);
+
+/// The nodes' network of pods: shared by the cases that take it as it is.
+static NETWORK: RwLock<()> = RwLock::new(());
 
 /// The guest's own address behind masquerade.
 const GUEST: &str = "inet6 fd10:0:2::2/";
@@ -28,6 +40,17 @@ fn service(name: &str) -> Manifest {
     }))
 }
 
+/// The address of the Service.
+#[track_caller]
+fn service_address(namespace: &TestNamespace, name: &str) -> String {
+    let service = namespace
+        .get("service", name)
+        .expect("the Service is there");
+    let address = service["spec"]["clusterIP"].as_str().expect("an address");
+    assert!(address.starts_with("fd00:10:96::"), "{address}");
+    address.to_owned()
+}
+
 /// What the guest says to a script, once it is `wanted`.
 #[track_caller]
 fn guest(namespace: &TestNamespace, script: &str, wanted: &str) -> String {
@@ -42,6 +65,7 @@ fn guest(namespace: &TestNamespace, script: &str, wanted: &str) -> String {
 }
 
 fn is_reached_and_reaches_out(node: Node) {
+    let _network = NETWORK.read().unwrap_or_else(PoisonError::into_inner);
     let namespace = TestNamespace::new("ipv6");
     namespace.apply(&Manifest::machine_pod("vm", image::TINY, node));
     namespace.apply(&Manifest::shell_pod("far", SERVER, node.other()));
@@ -54,15 +78,7 @@ fn is_reached_and_reaches_out(node: Node) {
     guest(&namespace, "ip -6 -o addr show scope global", GUEST);
     guest(&namespace, "ip -6 route", "default via fe80::");
 
-    let service = |name| {
-        let service: Value = namespace
-            .get("service", name)
-            .expect("the Service is there");
-        let address = service["spec"]["clusterIP"].as_str().expect("an address");
-        assert!(address.starts_with("fd00:10:96::"), "{address}");
-        address.to_owned()
-    };
-    let at_service = service("vm");
+    let at_service = service_address(&namespace, "vm");
     for client in ["far", "near"] {
         for (host, port) in [(&*vm.v6, 80), (&at_service, 8080), ("vm", 8080)] {
             let page = eventually(SOON, || namespace.fetch(client, "main", host, port));
@@ -81,71 +97,110 @@ fn is_reached_and_reaches_out(node: Node) {
     let ask = |host: &str, port| {
         format!("printf 'GET /cgi-bin/client HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {host} {port}")
     };
-    for (host, port) in [(far.v6, 80), (service("far"), 8080), ("far".into(), 8080)] {
+    for (host, port) in [
+        (far.v6, 80),
+        (service_address(&namespace, "far"), 8080),
+        ("far".into(), 8080),
+    ] {
         guest(&namespace, &ask(&host, port), &format!("\n[{}]\n", vm.v6));
     }
 }
 
-/// The handler of node 2 whose pods have IPv6 alone, as a class of the test's own.
-struct Ipv6Class(String);
+/// A namespace whose pods have IPv6 alone: while it lives, so have all new pods of both nodes.
+struct Ipv6Alone {
+    namespace: TestNamespace,
+    _network: RwLockWriteGuard<'static, ()>,
+}
 
-impl Ipv6Class {
+impl Ipv6Alone {
+    const CNI: &str = "/etc/cni/net.d/00-ipv6.conflist";
+
     #[track_caller]
-    fn new(namespace: &TestNamespace) -> Self {
-        let class = namespace.get("runtimeclass", "kubevirt");
-        let overhead = class.expect("the product is installed")["overhead"].clone();
-        let name = namespace.name().to_owned();
-        namespace.apply(&Manifest::new(json!({
-            "apiVersion": "node.k8s.io/v1",
-            "kind": "RuntimeClass",
-            "metadata": { "name": name },
-            "handler": "bench-ipv6",
-            "overhead": overhead,
-        })));
-        Self(name)
+    fn new() -> Self {
+        let network = NETWORK.write().unwrap_or_else(PoisonError::into_inner);
+        // A pod is taken off the network that is the nodes' when it ends.
+        eventually(STARTED, || {
+            let deleted = "jsonpath={.items[*].metadata.deletionTimestamp}";
+            let pods =
+                kubectl(&["get", "pods", "--all-namespaces", "-o", deleted]).expect_success();
+            if pods.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("pods are still being deleted: {pods}"))
+            }
+        });
+        let this = Self {
+            namespace: TestNamespace::new("ipv6-alone"),
+            _network: network,
+        };
+        let cni = Self::CNI;
+        for node in [Node::One, Node::Two] {
+            let put = format!("cp /etc/cni/bench-ipv6.conflist {cni}.new && mv {cni}.new {cni}");
+            node.shell(&put).expect_success();
+        }
+        this
+    }
+
+    /// Runs the pod on a network of that many addresses, as soon as its node has seen it change, and
+    /// returns the first address.
+    #[track_caller]
+    fn run(&self, pod: &Manifest, name: &str, addresses: usize) -> String {
+        eventually(STARTED, || {
+            self.namespace.apply(pod);
+            self.namespace
+                .wait_for("pod", name, "/status/phase", "Running");
+            let status = self.namespace.get("pod", name)?["status"].take();
+            let ips = status["podIPs"].as_array().ok_or("no addresses")?;
+            if ips.len() == addresses {
+                return Ok(ips[0]["ip"].as_str().expect("an address").to_owned());
+            }
+            let delete = ["delete", "pod", name, "--grace-period=1"];
+            self.namespace.kubectl(&delete).expect_success();
+            Err(format!("{status:#}"))
+        })
     }
 }
 
-impl Drop for Ipv6Class {
+impl Drop for Ipv6Alone {
     fn drop(&mut self) {
-        let _ = std::panic::catch_unwind(|| kubectl(&["delete", "runtimeclass", &self.0]));
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.namespace.kubectl(&["delete", "pods", "--all"]);
+            for (node, name) in [(Node::One, "after-1"), (Node::Two, "after-2")] {
+                node.shell(&format!("rm -f {}", Self::CNI));
+                self.run(&Manifest::shell_pod(name, "sleep 3600", node), name, 2);
+            }
+        }));
     }
 }
 
-#[test]
-fn does_without_ipv4() {
-    let node = Node::Two;
-    let namespace = TestNamespace::new("ipv6-alone");
-    let class = Ipv6Class::new(&namespace);
-    let pod = Manifest::machine_pod("vm", image::TINY, node);
-    namespace.apply(&pod.with("/spec/runtimeClassName", json!(class.0)));
-    namespace.apply(&Manifest::shell_pod("client", SERVER, node.other()));
+fn does_without_ipv4(node: Node) {
+    let alone = Ipv6Alone::new();
+    let namespace = &alone.namespace;
+    let client = Manifest::shell_pod("client", SERVER, node.other());
+    let client = alone.run(&client, "client", 1);
+    let machine = Manifest::machine_pod("vm", image::TINY, node);
+    let address = alone.run(&machine, "vm", 1);
     namespace.apply(&service("vm"));
     namespace.wait_for_log("vm", "machine", image::TINY_READY);
-    let status = namespace.get("pod", "vm").expect("the pod is there")["status"].clone();
-    let addresses = status["podIPs"].as_array().expect("a list");
-    let [address] = &addresses[..] else {
-        panic!("{status}");
-    };
-    let address = address["ip"].as_str().expect("an address");
     assert!(address.starts_with("fd00:10:244:"), "{address}");
 
-    guest(&namespace, "ip -6 -o addr show scope global", GUEST);
-    let ipv4 = guest(&namespace, "ip -4 -o addr; echo asked", "asked");
+    guest(namespace, "ip -6 -o addr show scope global", GUEST);
+    let ipv4 = guest(namespace, "ip -4 -o addr; echo asked", "asked");
     assert!(!ipv4.contains("eth0"), "{ipv4}");
-    for (host, port) in [(address, 80), ("vm", 8080)] {
-        let page = eventually(SOON, || namespace.fetch("client", "main", host, port));
+    // The cluster's DNS has an IPv4 address.
+    for (host, port) in [(address, 80), (service_address(namespace, "vm"), 8080)] {
+        let page = eventually(SOON, || namespace.fetch("client", "main", &host, port));
         // Its name is what DHCP tells over IPv4 alone.
         assert_eq!(page.trim(), "tiny", "at {host}:{port}");
     }
     let ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5";
-    let client = namespace.addresses("client").v6;
-    guest(&namespace, &format!("{ask} {client} 80"), "client");
+    guest(namespace, &format!("{ask} {client} 80"), "client");
     let page = namespace.forwarded("vm", 80);
     assert!(page.trim_end().ends_with("tiny"), "{page}");
 }
 
 fn leaves_a_bridged_guest_its_ipv4(node: Node) {
+    let _network = NETWORK.read().unwrap_or_else(PoisonError::into_inner);
     let namespace = TestNamespace::new("ipv6-bridge");
     let spec = json!({
         "domain": { "devices": { "interfaces": [{ "name": "default", "bridge": {} }] } },

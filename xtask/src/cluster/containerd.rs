@@ -15,14 +15,6 @@ const DROP_IN: &str = "/etc/containerd/conf.d/kubevirt.toml";
 /// The runtime's own configuration on a node.
 pub(crate) const RUNTIME_CONFIG: &str = "/etc/kubevirt/config.toml";
 
-/// A further handler of the product's runtime, whose pods have IPv6 alone by CNI configurations of their
-/// own. Node 1 is without: a list of runtimes in its file would hide what the installer does about none.
-pub(crate) const IPV6_CNI: &str = "/etc/cni/bench-ipv6.d";
-const IPV6_HANDLER: &str = "bench-ipv6";
-
-/// Where the installer puts the shim.
-const SHIM: &str = "/opt/kubevirt/bin/containerd-shim-kubevirt-v1";
-
 /// The image of the sandbox's own container.
 pub(crate) const PAUSE_IMAGE: &str = "kubevirt.local/bench/pause:1";
 
@@ -45,7 +37,7 @@ pub(crate) const fn program(node: Node) -> &'static str {
 /// `restrict_oom_score_adj`: a machine without CAP_SYS_RESOURCE cannot lower an OOM score, and runc
 /// then fails to start anything.
 pub(crate) fn config(node: Node) -> String {
-    let daemon = if is_newest(node) {
+    if is_newest(node) {
         format!(
             r#"version = 3
 imports = ["/etc/containerd/conf.d/*.toml"]
@@ -77,12 +69,7 @@ imports = ["/etc/containerd/conf.d/*.toml"]
   path = "/var/lib/containerd/opt"
 "#
         )
-    };
-    if !is_newest(node) {
-        return daemon;
     }
-    let ipv6 = format!("\n  cni_conf_dir = \"{IPV6_CNI}\"");
-    with_handler(node, &daemon, IPV6_HANDLER, SHIM, &ipv6)
 }
 
 /// The file that runtimes are added to.
@@ -92,11 +79,6 @@ pub(crate) const fn runtime_file(node: Node) -> &'static str {
 
 /// `old`, the content of [`runtime_file`], with the runtime `kubevirt` as the installer adds it.
 pub(crate) fn with_runtime(node: Node, old: &str, shim: &str) -> String {
-    with_handler(node, old, "kubevirt", shim, "")
-}
-
-/// The same with a name for the handler, and `more` said of it.
-fn with_handler(node: Node, old: &str, handler: &str, shim: &str, more: &str) -> String {
     let mut new = old.to_owned();
     let (plugin, runtime) = if is_newest(node) {
         if old.is_empty() {
@@ -118,13 +100,13 @@ fn with_handler(node: Node, old: &str, handler: &str, shim: &str, more: &str) ->
     };
     new + &format!(
         r#"
-[plugins."{plugin}".containerd.runtimes.{handler}]
-  {runtime}{more}
+[plugins."{plugin}".containerd.runtimes.kubevirt]
+  {runtime}
   pod_annotations = ["kubevirt.io/*"]
   container_annotations = ["kubevirt.io/*", "io.kubernetes.container.*"]
   privileged_without_host_devices = true
 
-  [plugins."{plugin}".containerd.runtimes.{handler}.options]
+  [plugins."{plugin}".containerd.runtimes.kubevirt.options]
     ConfigPath = "{RUNTIME_CONFIG}"
 "#
     )

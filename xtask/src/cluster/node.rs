@@ -111,7 +111,7 @@ fn provision(
         cni(node).to_string().as_bytes(),
     )?;
     write(
-        &format!("{}/10-bench.conflist", containerd::IPV6_CNI),
+        "/etc/cni/bench-ipv6.conflist",
         ipv6_cni(node).to_string().as_bytes(),
     )?;
 
@@ -187,7 +187,8 @@ fn cni(node: Node) -> serde_json::Value {
     bridge("bench", json!(ranges))
 }
 
-/// The same network for pods that have IPv6 alone, with addresses that the others never come to.
+/// The same network for pods that have IPv6 alone, with addresses that the others never come to; a
+/// test puts it in the other's place for a while.
 fn ipv6_cni(node: Node) -> serde_json::Value {
     let subnet = node.pod_subnets().v6;
     let first = subnet.trim_end_matches("/64");

@@ -20,9 +20,6 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How many differences are shown.
 const SHOWN: usize = 20;
 
-/// The control groups of kubelet's classes of pods.
-const CLASSES: [&str; 3] = ["/kubepods", "/besteffort", "/burstable"];
-
 /// What differs from machine to machine, and what stands for it.
 static NAMES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     let names = [
@@ -45,10 +42,8 @@ impl Holdings {
     pub(super) fn of(cluster: &ClusterName, node: Node) -> Result<Self> {
         let mut things = BTreeMap::new();
         for mut line in footprint::of_node(cluster, node)? {
-            // Kubelet makes the groups of its classes when the first pod comes after a start.
             // The installer removes a former release once no machine runs from it.
-            let is_installed = line.starts_with("file /opt/kubevirt/");
-            if is_installed || CLASSES.iter().any(|class| line.ends_with(class)) {
+            if line.starts_with("file /opt/kubevirt/") {
                 continue;
             }
             for (pattern, name) in NAMES.iter() {
