@@ -9,7 +9,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change, mount_remount};
 
 /// A directory whose contents are not trusted.
 #[derive(Debug)]
@@ -93,6 +95,30 @@ impl Directory {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(openat(CWD, path, flags, Mode::empty())?))
+    }
+
+    /// Opens the directory at `path`, which is trusted, so that nothing beneath it can be written:
+    /// neither by us nor by who gets a descriptor of ours and opens it anew (`/proc/self/fd`).
+    ///
+    /// The mount that forbids it is in a mount namespace of a thread's own, and ends with the last
+    /// descriptor.
+    pub(crate) fn open_read_only(path: &Path) -> io::Result<Self> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("read-only".into());
+            let joined = thread.spawn_scoped(scope, || {
+                unshare(CloneFlags::CLONE_NEWNS)?;
+                mount_change(
+                    "/",
+                    MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+                )?;
+                mount_bind(path, path)?;
+                mount_remount(path, MountFlags::BIND | MountFlags::RDONLY, c"")?;
+                Self::open(path)
+            })?;
+            joined
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// Opens `path` beneath the directory without following a link, for `flags` (an access mode,

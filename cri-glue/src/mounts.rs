@@ -104,7 +104,8 @@ impl PodMounts {
             if destination == Path::new("/etc/resolv.conf") {
                 sorted.resolv_conf = Some(source);
             } else if destination == Path::new(termination_log) {
-                sorted.termination_log = Some(source);
+                // What the container may only read is nowhere to write to.
+                sorted.termination_log = Some(source).filter(|_| !is_read_only(mount));
             } else if RUNTIMES_OWN.iter().any(|own| destination == Path::new(own))
                 || is_of_image(&source, bundle.id())
             {
@@ -113,7 +114,7 @@ impl PodMounts {
                     .ok_or_else(|| MountError::Elsewhere(destination.clone()))?;
                 let volume = Volume::Mount {
                     source,
-                    read_only: has_option(mount, "ro") || has_option(mount, "rro"),
+                    read_only: is_read_only(mount),
                     options: mount.options().clone().unwrap_or_default(),
                 };
                 sorted.volumes.insert(name, volume);
@@ -156,7 +157,8 @@ impl PodMounts {
         self.resolv_conf.as_deref()
     }
 
-    /// The file of the node that kubelet reads the termination message from.
+    /// The file of the node that kubelet reads the termination message from, if the container may
+    /// write there.
     pub fn termination_log(&self) -> Option<&Path> {
         self.termination_log.as_deref()
     }
@@ -172,6 +174,10 @@ fn is_bind(mount: &Mount) -> bool {
 
 fn has_option(mount: &Mount, option: &str) -> bool {
     mount.options().iter().flatten().any(|one| one == option)
+}
+
+fn is_read_only(mount: &Mount) -> bool {
+    has_option(mount, "ro") || has_option(mount, "rro")
 }
 
 /// Whether `source` is a volume that the image declares: the CRI plugin makes an empty directory

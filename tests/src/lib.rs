@@ -17,7 +17,7 @@ pub use container_disk::{ContainerDisk, Entry};
 pub use kubectl::{Output, kubectl, kubectl_input, kubectl_spawn};
 pub use manifest::{Manifest, image};
 pub use namespace::TestNamespace;
-pub use node::Node;
+pub use node::{Node, NodeConfiguration};
 pub use reach::Addresses;
 pub use volume::LocalClaim;
 pub use wait::{SOON, STARTED, eventually};

@@ -41,3 +41,30 @@ impl Node {
         output.expect("the node's wrapper is on PATH").into()
     }
 }
+
+/// A configuration of the runtime on a node for a while; the one before comes back with the value's
+/// end.
+pub struct NodeConfiguration(Node);
+
+impl NodeConfiguration {
+    const FILE: &str = "/etc/kubevirt/config.toml";
+
+    /// Puts it there.
+    #[track_caller]
+    pub fn new(node: Node, content: &str) -> Self {
+        let file = Self::FILE;
+        node.shell(&format!("cp {file} {file}.before"))
+            .expect_success();
+        let this = Self(node);
+        node.shell(&format!("printf '%s\\n' '{content}' > {file}"))
+            .expect_success();
+        this
+    }
+}
+
+impl Drop for NodeConfiguration {
+    fn drop(&mut self) {
+        let file = Self::FILE;
+        let _ = std::panic::catch_unwind(|| self.0.shell(&format!("mv {file}.before {file}")));
+    }
+}

@@ -2,36 +2,13 @@
 //! runs the machine as soon as it is mended.
 
 use serde_json::json;
-use tests::{Manifest, Node, TestNamespace, image, on_both_nodes};
+use tests::{Manifest, Node, NodeConfiguration, TestNamespace, image, on_both_nodes};
 
 on_both_nodes!(says_what_is_wrong_and_goes_on_once_mended);
 
-const FILE: &str = "/etc/kubevirt/config.toml";
-
-/// A configuration of the node for a while; the one before comes back with the value's end.
-struct Configuration(Node);
-
-impl Configuration {
-    #[track_caller]
-    fn new(node: Node, content: &str) -> Self {
-        node.shell(&format!("cp {FILE} {FILE}.before"))
-            .expect_success();
-        let this = Self(node);
-        node.shell(&format!("printf '%s\\n' '{content}' > {FILE}"))
-            .expect_success();
-        this
-    }
-}
-
-impl Drop for Configuration {
-    fn drop(&mut self) {
-        let _ = std::panic::catch_unwind(|| self.0.shell(&format!("mv {FILE}.before {FILE}")));
-    }
-}
-
 /// With this configuration the pod waits with an event that holds `words`; without, it runs.
 fn says(namespace: &TestNamespace, node: Node, name: &str, content: &str, words: &[&str]) {
-    let wrong = Configuration::new(node, content);
+    let wrong = NodeConfiguration::new(node, content);
     namespace.apply(
         &Manifest::machine_pod(name, image::BOOT_SECTOR, node)
             .with("/spec/restartPolicy", json!("Always")),

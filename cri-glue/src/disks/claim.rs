@@ -41,14 +41,20 @@ pub(super) fn open(
     read_only: bool,
     sources: &Sources<'_>,
 ) -> Result<Opened, DiskError> {
+    let read_only = disk.read_only || read_only;
+    let directory = if read_only {
+        Directory::open_read_only(source)
+    } else {
+        Directory::open(source)
+    };
     let claim = Claim {
         name: disk.name,
         uid: sources.identity.uid,
-        read_only: disk.read_only || read_only,
+        read_only,
         shareable: disk.shareable,
         capacity: sources.capacities.get(disk.name).copied(),
         own_file_system: is_own_file_system(source),
-        directory: Directory::open(source).map_err(|error| match error.kind() {
+        directory: directory.map_err(|error| match error.kind() {
             io::ErrorKind::NotADirectory => DiskError::NotADirectory {
                 name: disk.name.to_owned(),
             },
@@ -409,6 +415,33 @@ mod tests {
         let alone = self::claim(directory.path(), false);
         let _disk = alone.open_or_make().unwrap();
         assert!(matches!(claim.open_or_make(), Err(DiskError::InUse { .. })));
+    }
+
+    #[test]
+    fn who_may_only_read_cannot_open_the_disk_anew() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let disk = directory.path().join(DISK_IMAGE_FILE);
+        std::fs::write(&disk, "guest").unwrap();
+        let claim = Claim {
+            read_only: true,
+            directory: Directory::open_read_only(directory.path()).unwrap(),
+            ..claim(directory.path(), false)
+        };
+        let file = claim.open_or_make().unwrap();
+        let again = |file: &File| {
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+            File::options().write(true).open(path)
+        };
+        let error = again(&file).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        assert!(again(&File::open(&disk).unwrap()).is_ok(), "others can");
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let path = directory.path().to_str().unwrap();
+        assert!(!mounts.contains(path), "the mount is nobody else's");
+        assert_eq!(std::io::read_to_string(file).unwrap(), "guest");
     }
 
     #[test]

@@ -207,7 +207,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         networks,
         accelerator,
         overhead,
-        termination_log: mounts.termination_log().map(TerminationLog::new),
+        termination_log: TerminationLog::of(bundle, &mounts),
         size,
         vsock_cid,
         pinning,

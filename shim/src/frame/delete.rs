@@ -101,7 +101,7 @@ pub(crate) fn delete(flags: &Flags) -> Result<(), DeleteError> {
 fn tell(bundle: &Path) -> Result<(), String> {
     let bundle = Bundle::read(bundle).map_err(|error| error.to_string())?;
     let mounts = PodMounts::of(&bundle).map_err(|error| error.to_string())?;
-    let Some(log) = mounts.termination_log().map(TerminationLog::new) else {
+    let Some(log) = TerminationLog::of(&bundle, &mounts) else {
         return Ok(());
     };
     log.write("the machine was ended because its shim was killed")

@@ -22,8 +22,13 @@ const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/holder"));
 /// Where it stands in the sandbox's root.
 const PROGRAM_PATH: &str = "/.kubevirt-holder";
 
-/// The uid and gid of a holder whose pause image asks for root: as in Kubernetes' own pause image.
+/// The holder's uid and gid: those of Kubernetes' own pause image, and not the pod's, which a QEMU
+/// has that its guest has taken over.
 const UNPRIVILEGED: u32 = 65535;
+
+/// The program's mode. The kernel keeps a process away from all others of its user whose program that
+/// user may not read (`would_dump` in fs/exec.c).
+const MODE: u32 = 0o111;
 
 /// The directory in the sandbox's bundle that is the holder's bundle.
 const BUNDLE: &str = "holder";
@@ -113,7 +118,7 @@ fn write_program(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o555)
+        .mode(MODE)
         .open(path)?;
     file.write_all(PROGRAM)
 }
@@ -129,12 +134,10 @@ fn spec(sandbox: &Spec, rootfs: &Path) -> Spec {
             .set_terminal(Some(false))
             .set_capabilities(Some(no_capabilities()))
             .set_no_new_privileges(Some(true));
-        if process.user().uid() == 0 {
-            let user = process.user_mut();
-            user.set_uid(UNPRIVILEGED)
-                .set_gid(UNPRIVILEGED)
-                .set_additional_gids(None);
-        }
+        let user = process.user_mut();
+        user.set_uid(UNPRIVILEGED)
+            .set_gid(UNPRIVILEGED)
+            .set_additional_gids(None);
     }
     if let Some(root) = spec.root_mut() {
         root.set_path(rootfs.to_owned()).set_readonly(Some(true));
@@ -160,7 +163,7 @@ mod tests {
     fn the_holder_has_no_rights() {
         let sandbox: Spec = serde_json::from_str(
             r#"{"ociVersion":"1.0.2","hostname":"pod",
-                "process":{"user":{"uid":0,"gid":0,"additionalGids":[10]},"args":["/pause"],
+                "process":{"user":{"uid":107,"gid":0,"additionalGids":[10]},"args":["/pause"],
                   "env":["A=b"],"cwd":"/x","capabilities":{"bounding":["CAP_SYS_ADMIN"]}},
                 "root":{"path":"rootfs"},
                 "linux":{"cgroupsPath":"a.slice:b:c","sysctl":{"net.x":"1"}}}"#,

@@ -143,10 +143,17 @@ fn runs(machine: &Machine<'_>, not: Option<&str>) -> Result<String> {
             && Some(qemu.as_str()) != not
             && machine.is_ready()?
         {
-            if machine.workload == Workload::Disk && sight.writers != 1 {
-                bail!("{} runs and does not have its disk", machine.name);
+            if machine.workload != Workload::Disk || sight.writers == 1 {
+                return Ok(qemu.clone());
             }
-            return Ok(qemu.clone());
+            // That process may have been ending when it was looked at.
+            let again = machine.look()?;
+            if again.qemus == sight.qemus && again.writers != 1 {
+                bail!(
+                    "{} runs and does not have its disk: {again:?}",
+                    machine.name
+                );
+            }
         }
         if Instant::now() > deadline {
             let pod = machine.pod()?.unwrap_or_default();
