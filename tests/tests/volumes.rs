@@ -1,7 +1,7 @@
 //! Disks from claims, in both volume modes, and disks that live as long as the pod.
 
 use serde_json::{Value, json};
-use tests::{LocalClaim, Manifest, Node, TestNamespace, image, on_both_nodes};
+use tests::{LocalClaim, Manifest, Node, STARTED, TestNamespace, eventually, image, on_both_nodes};
 
 on_both_nodes!(
     a_filesystem_claim_keeps_what_was_written,
@@ -9,6 +9,7 @@ on_both_nodes!(
     a_block_claim_has_one_writer,
     an_init_container_fills_a_claim,
     an_empty_disk_has_its_capacity,
+    a_guest_waits_for_space_on_its_volume,
 );
 
 /// The pod `vm` of the tiny guest, with a claim `data` beside its own disk and `script` as seed.
@@ -164,4 +165,77 @@ fn an_empty_disk_has_its_capacity(node: Node) {
     let log = namespace.wait_for_log("vm", "machine", "tiny guest user-data ended");
     assert!(log.contains(&format!("size={}", (48 << 20) / 512)), "{log}");
     assert!(log.contains("held==") && log.contains("written"), "{log}");
+}
+
+/// A file system that somebody else may fill, mounted on a node; gone with the value.
+struct SmallFileSystem {
+    node: Node,
+    directory: String,
+}
+
+impl SmallFileSystem {
+    #[track_caller]
+    fn new(node: Node, directory: &str) -> Self {
+        node.shell(&format!(
+            "mount -t tmpfs -o size=64m,mode=777 small {directory}"
+        ))
+        .expect_success();
+        let directory = directory.to_owned();
+        Self { node, directory }
+    }
+}
+
+impl Drop for SmallFileSystem {
+    fn drop(&mut self) {
+        let unmount = format!("umount -l {}", self.directory);
+        let _ = std::panic::catch_unwind(|| self.node.shell(&unmount));
+    }
+}
+
+fn a_guest_waits_for_space_on_its_volume(node: Node) {
+    let namespace = TestNamespace::new("no-space");
+    let claim = LocalClaim::filesystem(&namespace, "data", node);
+    let small = SmallFileSystem::new(node, claim.directory());
+    let script = "#!/bin/sh\n\
+        for d in /sys/block/*; do [ \"$(cat $d/serial 2>/dev/null)\" = data ] && disk=/dev/${d##*/}; done\n\
+        for n in 0 1 2 3 4 5 6 7 8 9; do\n\
+        dd if=/dev/urandom of=$disk bs=1M count=4 seek=$((4 * n)) conv=fsync 2>/dev/null && echo wrote $n\n\
+        sleep 1\n\
+        done\n";
+    namespace.apply(
+        &with_data(node, claimed("data"), script)
+            .with("/spec/volumes", volumes("data"))
+            .with(
+                "/spec/containers/0/volumeMounts",
+                json!([{ "name": "data", "mountPath": "/volumes/data" }]),
+            )
+            .with(
+                "/metadata/annotations/kubevirt.io~1volume-sizes",
+                json!({ "data": "64Mi" }).to_string().into(),
+            ),
+    );
+    namespace.wait_for_log("vm", "machine", "wrote 0");
+    let filler = format!("{}/filler", small.directory);
+    node.shell(&format!("head -c 64M /dev/zero >{filler}"));
+    let state = |wanted: &str| {
+        eventually(STARTED, || {
+            let status = namespace.kubectl(&["exec", "vm", "--", "vm:status", "-o", "json"]);
+            let status: Value =
+                serde_json::from_slice(&status.stdout).map_err(|error| error.to_string())?;
+            if status["state"] == wanted {
+                Ok(())
+            } else {
+                Err(status.to_string())
+            }
+        });
+    };
+    state("io-error");
+    node.shell(&format!("rm {filler}")).expect_success();
+    let log = namespace.wait_for_log("vm", "machine", "wrote 9");
+    assert_eq!(log.matches("wrote ").count(), 10, "{log}");
+    state("running");
+    namespace
+        .kubectl(&["delete", "pod", "vm", "--grace-period=1"])
+        .expect_success();
+    namespace.wait_gone("pod", "vm");
 }

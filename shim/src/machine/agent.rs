@@ -13,9 +13,6 @@ use tokio::time::{Instant, sleep};
 /// no longer than until then.
 const BOOT: Duration = Duration::from_secs(300);
 
-/// Disk errors of one machine that are logged: a guest can cause as many as it likes.
-const LOGGED_ERRORS: u32 = 100;
-
 /// Time between two questions to a QEMU that does not tell which ports are open.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -65,25 +62,11 @@ impl GuestAgent {
     }
 
     async fn listen(self: Arc<Self>, mut events: broadcast::Receiver<Event>) {
-        let mut errors = 0_u32;
         loop {
             match events.recv().await {
                 Ok(Event::Port { id, open }) if id == AGENT_PORT => {
                     self.there.send_replace(open);
                     tracing::debug!(open, "the guest agent's port");
-                }
-                Ok(Event::DiskError {
-                    node,
-                    operation,
-                    action,
-                    no_space,
-                }) => {
-                    errors = errors.saturating_add(1);
-                    if errors < LOGGED_ERRORS {
-                        tracing::warn!(node, operation, action, no_space, "a disk failed");
-                    } else if errors == LOGGED_ERRORS {
-                        tracing::warn!("further errors of disks are not logged");
-                    }
                 }
                 // QEMU reports it once a second at most.
                 Ok(Event::Watchdog(action)) => {
@@ -118,7 +101,6 @@ impl GuestAgent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Seek};
     use std::os::unix::net::UnixStream;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -161,34 +143,6 @@ mod tests {
                 .unwrap();
             assert_eq!(guest.now().is_some(), there);
         }
-    }
-
-    #[tokio::test]
-    async fn a_guest_cannot_fill_the_log_with_disk_errors() {
-        let mut log = tempfile::tempfile().unwrap();
-        let warnings = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::WARN)
-            .with_writer(log.try_clone().unwrap());
-        let _guard = tracing::subscriber::set_default(warnings.finish());
-        let (guest, sender) = guest(Arc::default()).await;
-        for _ in 0..2 * LOGGED_ERRORS {
-            let error = Event::DiskError {
-                node: None,
-                operation: "write".into(),
-                action: "report".into(),
-                no_space: false,
-            };
-            sender.send(error).unwrap();
-        }
-        drop(sender);
-        // The listener lets go of it at the end of the events.
-        while Arc::strong_count(&guest) > 1 {
-            tokio::task::yield_now().await;
-        }
-        let mut lines = String::new();
-        log.rewind().unwrap();
-        log.read_to_string(&mut lines).unwrap();
-        assert_eq!(lines.lines().count(), LOGGED_ERRORS as usize);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use super::limits::Limits;
 use super::power::PowerButton;
 use super::resize::{Pinned, Resize};
 use super::target::Start;
-use super::{Machine, helpers};
+use super::{Machine, disk_errors, helpers};
 use crate::create::rootfs;
 use crate::stdio::Console;
 use crate::task::{Container, Exit, Fault, Holder, Life, Member, Pod, Process, StdioPaths};
@@ -77,6 +77,7 @@ pub(crate) async fn create(
         helpers,
         pid: _,
     } = launched;
+    tokio::spawn(disk_errors::watch(qmp.clone(), events.resubscribe()));
     let helpers = helpers::watch(helpers, pid, &qmp);
     let network = network.map(Arc::new);
     let attached = match &network {

@@ -5,6 +5,7 @@
 
 mod agent;
 mod create;
+mod disk_errors;
 mod ending;
 mod exec;
 mod helpers;

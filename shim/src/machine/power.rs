@@ -51,8 +51,8 @@ impl PowerButton {
     }
 
     async fn push(&self) -> Result<(), QmpError> {
-        // A guest that was paused could not follow it.
-        if self.qmp.state().await? == RunState::paused {
+        // A guest that was paused, or waits for a disk, could not follow it.
+        if let RunState::paused | RunState::io_error = self.qmp.state().await? {
             self.qmp.cont().await?;
         }
         self.qmp.system_powerdown().await
