@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use time::OffsetDateTime;
 
 use super::moments::Moments;
@@ -37,17 +37,8 @@ pub(super) fn measure(cluster: &ClusterName, number: usize, report: &mut Report)
     }
     let raw = raw.context("no machine")?;
     let first = OffsetDateTime::now_utc();
-    let ready = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..number)
-            .map(|_| scope.spawn(|| raw.run().map(|it| (it, OffsetDateTime::now_utc()))))
-            .collect();
-        let ended = running.into_iter().map(|it| it.join());
-        // All of them run until the last one does.
-        ended
-            .map(|it| it.unwrap_or_else(|_| bail!("a starter panicked")))
-            .collect::<Result<Vec<_>>>()
-    })?;
-    let ready = ready.into_iter().map(|(_, ready)| ready).collect();
+    let running = raw.run_many(number)?;
+    let ready = running.iter().map(|(_, ready)| *ready).collect();
     last.push(add(report, &format!("{number} QEMUs alone"), first, ready));
     if let [machines, containers, alone] = last[..] {
         let ratio = machines / (containers + alone);

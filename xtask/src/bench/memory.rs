@@ -8,6 +8,7 @@ use super::raw::Raw;
 use super::report::Report;
 use crate::cluster::{self, ClusterName};
 use crate::command;
+use crate::progress::Step;
 
 const GROUP: &str = "Memory beside the guest's (proportional set size)";
 
@@ -27,29 +28,33 @@ for group in $(grep -l "$1" /proc/[0-9]*/cgroup 2>/dev/null); do
 done
 "#;
 
-pub(super) fn measure(cluster: &ClusterName, report: &mut Report) -> Result<()> {
-    let machine = Pods::run(cluster, Kind::Machine, 1)?;
-    let uid = machine.uids()?.pop().context("no pod")?;
+/// One of so many machines that run at once, which share what their programs have in common.
+pub(super) fn measure(cluster: &ClusterName, number: usize, report: &mut Report) -> Result<()> {
+    let step = Step::begin(format!("Measuring the memory of one of {number}"));
+    let machines = Pods::run(cluster, Kind::Machine, number)?;
+    let uid = machines.uids()?.pop().context("no pod")?;
     let mut node = cluster::on_node(cluster, NODE)?;
     let processes = command::output(node.args(["sh", "-c", PROCESSES, "sh", &uid]))?;
     for line in processes.lines() {
         let (name, pid) = line.split_once(' ').context("no process")?;
         report.add(
             GROUP,
-            format!("machine: {name}"),
+            format!("one machine of {number}: {name}"),
             mib_of(cluster, pid)?,
             "MiB",
         );
     }
     let raw = Raw::like(cluster, &uid)?;
-    machine.delete()?;
-    let raw = raw.run()?;
+    machines.delete()?;
+    let running = raw.run_many(number)?;
+    let (raw, _) = running.last().context("none")?;
     report.add(
         GROUP,
-        "QEMU alone",
+        format!("one QEMU alone of {number}"),
         mib_of(cluster, &raw.pid.to_string())?,
         "MiB",
     );
+    step.done();
     Ok(())
 }
 

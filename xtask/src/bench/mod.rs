@@ -5,6 +5,7 @@ mod exec;
 mod many;
 mod memory;
 mod moments;
+mod plot;
 mod pods;
 mod raw;
 mod report;
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// Write the figures there too
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write bars of them to this directory, as SVG
+    #[arg(long)]
+    plots: Option<PathBuf>,
 }
 
 /// Where all of it runs: the node with the newest containerd.
@@ -86,7 +90,9 @@ fn measure(args: &Args) -> Result<()> {
     let mut report = Report::default();
     sizes::measure(cluster, &mut report)?;
     start::measure(cluster, args.runs, &mut report)?;
-    memory::measure(cluster, &mut report)?;
+    for number in [1, 10] {
+        memory::measure(cluster, number, &mut report)?;
+    }
     stop::measure(cluster, args.runs, &mut report)?;
     exec::measure(cluster, args.runs, &mut report)?;
     for number in &args.many {
@@ -94,8 +100,11 @@ fn measure(args: &Args) -> Result<()> {
     }
     clean_up(cluster)?;
     report.print();
-    match &args.json {
-        Some(path) => report.write(path),
+    if let Some(path) = &args.json {
+        report.write(path)?;
+    }
+    match &args.plots {
+        Some(directory) => plot::write(&report, directory),
         None => Ok(()),
     }
 }

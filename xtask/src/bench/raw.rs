@@ -6,8 +6,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use super::NODE;
 use super::pods::Kind;
@@ -44,7 +45,7 @@ impl<'a> Raw<'a> {
     pub(super) fn like(cluster: &'a ClusterName, uid: &str) -> Result<Self> {
         let look = format!(
             "for pid in $(pidof qemu-system-x86_64); do \
-             grep -q {uid} /proc/$pid/cgroup && tr '\\0' '\\n' < /proc/$pid/cmdline; done"
+             grep -q {uid} /proc/$pid/cgroup && tr '\\0' '\\n' < /proc/$pid/cmdline; done; true"
         );
         let mut node = cluster::on_node(cluster, NODE)?;
         let words = command::output(node.args(["sh", "-c", &look]))?;
@@ -62,6 +63,19 @@ impl<'a> Raw<'a> {
             script += &format!(" '{}'", word.replace('\'', "'\\''"));
         }
         Ok(Self { cluster, script })
+    }
+
+    /// Starts so many at once; each with the moment of its guest's words. All of them run until the last
+    /// one does.
+    pub(super) fn run_many(&self, number: usize) -> Result<Vec<(Running, OffsetDateTime)>> {
+        std::thread::scope(|scope| {
+            let start = || self.run().map(|it| (it, OffsetDateTime::now_utc()));
+            let running: Vec<_> = (0..number).map(|_| scope.spawn(start)).collect();
+            running
+                .into_iter()
+                .map(|it| it.join().unwrap_or_else(|_| bail!("a starter panicked")))
+                .collect()
+        })
     }
 
     /// Starts one and waits for its guest.
@@ -86,7 +100,7 @@ impl<'a> Raw<'a> {
                 });
             }
         }
-        anyhow::bail!("QEMU alone ended: {}", child.wait()?)
+        bail!("QEMU alone ended: {}", child.wait()?)
     }
 }
 

@@ -8,12 +8,13 @@ use serde::Serialize;
 
 /// One figure.
 #[derive(Debug, Serialize)]
-struct Figure {
+pub(super) struct Figure {
     /// What it belongs to.
-    group: &'static str,
-    name: String,
-    value: f64,
-    unit: &'static str,
+    pub(super) group: &'static str,
+    pub(super) name: String,
+    pub(super) value: f64,
+    /// None for a ratio.
+    pub(super) unit: &'static str,
 }
 
 /// All figures, in the order in which they were measured.
@@ -37,6 +38,12 @@ impl Report {
             value,
             unit,
         });
+    }
+
+    /// The figures of each group, a unit of its own each.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &[Figure]> {
+        self.figures
+            .chunk_by(|one, next| (one.group, one.unit) == (next.group, next.unit))
     }
 
     /// Prints the table.
