@@ -345,9 +345,17 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
     #[test]
     fn no_line_of_the_guest_is_more_than_misunderstood(
-        line in prop_oneof![any::<Vec<u8>>(), "\\{\"(return|error)\": ?.{0,40}".prop_map(String::into_bytes)]
+        line in prop_oneof![
+            any::<Vec<u8>>(),
+            "[\n\0\u{1b}x]{0,300}"
+                .prop_map(|desc| json!({ "error": { "desc": desc } }).to_string().into_bytes()),
+            lie().prop_map(|pid| json!({ "return": { "pid": pid } }).to_string().into_bytes()),
+        ]
     ) {
         if let Err(error) = conversation::parse::<qga::GuestExec>("guest-exec", &line) {
             let text = error.to_string();
