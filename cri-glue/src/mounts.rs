@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
 use vm_api::contract::VOLUMES_DIRECTORY;
@@ -187,7 +187,10 @@ fn volume_name(destination: &Path) -> Option<String> {
         .strip_prefix(VOLUMES_DIRECTORY)
         .ok()?
         .components();
-    let name = parts.next()?.as_os_str().to_str()?;
+    let Component::Normal(name) = parts.next()? else {
+        return None;
+    };
+    let name = name.to_str()?;
     parts.next().is_none().then(|| name.to_owned())
 }
 
