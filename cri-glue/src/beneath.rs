@@ -206,6 +206,7 @@ pub(crate) fn kind_word(kind: std::fs::FileType) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::os::unix::fs::symlink;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -326,20 +327,21 @@ mod tests {
                     }
                 }
             });
-            let mut seen = (0, 0);
-            for links in [Links::Refused, Links::Followed].repeat(3000) {
-                match directory.file(Path::new("/disk/disk.img"), OFlags::RDONLY, links) {
-                    Ok(file) => {
-                        assert_eq!(std::io::read_to_string(file).unwrap(), "inside");
-                        seen.0 += 1;
-                    }
-                    Err(_) => seen.1 += 1,
-                }
-            }
+            let read = |links| {
+                let path = Path::new("/disk/disk.img");
+                let file = directory.file(path, OFlags::RDONLY, links).ok()?;
+                std::io::read_to_string(file).ok()
+            };
+            let seen: HashSet<_> = [Links::Refused, Links::Followed]
+                .repeat(3000)
+                .into_iter()
+                .map(read)
+                .collect();
             done.store(true, Ordering::Relaxed);
             seen
         });
-        assert!(seen.0 > 0 && seen.1 > 0, "both were met: {seen:?}");
+        // Both were met, and nothing else.
+        assert_eq!(seen, [Some("inside".to_owned()), None].into());
     }
 
     /// A hard link cannot be told from the file, and leads to no other file system: what it names is
@@ -365,20 +367,20 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
         fn no_path_leads_out(
             parts in prop::collection::vec(
                 prop_oneof![
-                    prop::sample::select(
-                        &["", ".", "..", "in", "up", "root", "proc", "disk", "a", "self", "etc", "passwd"][..]
+                    12 => prop::sample::select(
+                        &["", ".", "..", "in", "up", "root", "proc", "disk"][..]
                     ).prop_map(str::to_owned),
-                    ".{0,6}",
-                    "\\PC{250,260}",
+                    1 => ".{0,6}",
                 ],
-                0..8,
+                0..4,
             ),
+            last in prop::sample::select(&["a", "in", "up", "disk/a", "etc/passwd", "\0"][..]),
         ) {
             let root = tempfile::tempdir().unwrap();
             let disk = root.path().join("disk");
@@ -391,7 +393,7 @@ mod tests {
                 symlink(target, root.path().join(name)).unwrap();
             }
             let directory = Directory::open(root.path()).unwrap();
-            let path = parts.join("/");
+            let path = parts.join("/") + "/" + last;
             for links in [Links::Refused, Links::Followed] {
                 if let Ok(file) = directory.file(Path::new(&path), OFlags::RDONLY, links) {
                     prop_assert_eq!(std::io::read_to_string(file).unwrap(), "inside");

@@ -292,7 +292,13 @@ mod tests {
 
     #[test]
     fn mounts_elsewhere_are_refused() {
-        for place in ["/data", "/volumes", "/volumes/a/b", "/etc/hostsx"] {
+        for place in [
+            "/data",
+            "/volumes",
+            "/volumes/a/b",
+            "/volumes/..",
+            "/etc/hostsx",
+        ] {
             let error = PodMounts::of(&bundle(with_mounts(&[(place, "/x", "rw")]))).unwrap_err();
             assert_eq!(error, MountError::Elsewhere(place.into()));
         }

@@ -330,7 +330,10 @@ mod tests {
                 4 => prop::sample::select(&VERBS[..]).prop_map(|(name, _)| name.to_owned()),
                 1 => any::<String>(),
             ],
-            words in prop::collection::vec(word(), 0..6),
+            words in prop_oneof![
+                prop::collection::vec(word(), 0..6),
+                ("tcp|udp|x", any::<u16>()).prop_map(|(word, port)| vec![word, port.to_string()]),
+            ],
         ) {
             let known = VERBS.iter().any(|(name, _)| *name == verb);
             match parse(&verb, &words) {
