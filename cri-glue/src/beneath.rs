@@ -4,9 +4,11 @@
 //! the wrong moment leads out of the directory. Files are looked at before they are opened, since
 //! opening a device can do things and a FIFO can block; what was looked at is what is opened.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
@@ -169,24 +171,23 @@ impl Directory {
         }
     }
 
-    /// Names of the entries.
-    pub(crate) fn entries(&self) -> io::Result<Vec<std::ffi::OsString>> {
-        use std::os::unix::ffi::OsStringExt;
+    /// Names of the entries, one by one as the file system has them: there can be millions.
+    pub(crate) fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<OsString>> + use<>> {
         let readable = openat(
             &self.0,
             c".",
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::new(readable)? {
-            let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(std::ffi::OsString::from_vec(name));
-            }
-        }
-        names.sort();
-        Ok(names)
+        let name = |entry: rustix::io::Result<rustix::fs::DirEntry>| match entry {
+            Ok(entry) => Ok(OsString::from_vec(entry.file_name().to_bytes().to_vec())),
+            Err(error) => Err(io::Error::from(error)),
+        };
+        let itself = |name: &io::Result<OsString>| {
+            name.as_ref().is_ok_and(|name| name == "." || name == "..")
+        };
+        let names = rustix::fs::Dir::new(readable)?.map(name);
+        Ok(names.filter(move |name| !itself(name)))
     }
 
     fn resolve(&self, path: &Path, flags: OFlags, mode: Mode, links: Links) -> io::Result<OwnedFd> {
@@ -231,7 +232,12 @@ pub(crate) fn kind_word(kind: std::fs::FileType) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use proptest::prelude::*;
+    use rustix::fs::{RenameFlags, renameat_with};
 
     use super::*;
 
@@ -267,7 +273,10 @@ mod tests {
                 .is_symlink()
         );
         assert!(directory.kind(Path::new("none")).unwrap().is_none());
-        assert_eq!(directory.entries().unwrap(), ["disk", "etc", "in", "out"]);
+        let entries: io::Result<Vec<_>> = directory.entries().unwrap().collect();
+        let mut entries = entries.unwrap();
+        entries.sort();
+        assert_eq!(entries, ["disk", "etc", "in", "out"]);
     }
 
     #[test]
@@ -309,5 +318,113 @@ mod tests {
         let file = found.open(OFlags::RDONLY).unwrap();
         assert_eq!(std::io::read_to_string(file).unwrap(), "first");
         assert!(Regular::at(&path).is_err());
+    }
+
+    /// Replaces `path` by what `make` makes, without a moment in which nothing is there.
+    fn replace(path: &Path, make: impl FnOnce(&Path)) {
+        let new = path.with_extension("new");
+        make(&new);
+        std::fs::rename(new, path).unwrap();
+    }
+
+    #[test]
+    fn no_swap_at_any_moment_leads_out() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("disk.img"), "outside").unwrap();
+        let (inside, out) = (root.path().join("disk"), root.path().join("out"));
+        std::fs::create_dir(&inside).unwrap();
+        std::fs::write(inside.join("disk.img"), "inside").unwrap();
+        symlink(outside.path(), &out).unwrap();
+        let directory = Directory::open(root.path()).unwrap();
+        let done = AtomicBool::new(false);
+        let seen = std::thread::scope(|scope| {
+            // The file, and the directory above it.
+            scope.spawn(|| {
+                let file = inside.join("disk.img");
+                while !done.load(Ordering::Relaxed) {
+                    replace(&file, |new| {
+                        symlink(outside.path().join("disk.img"), new).unwrap()
+                    });
+                    replace(&file, |new| std::fs::write(new, "inside").unwrap());
+                    let (directory, link) = (root.path().join("disk"), root.path().join("out"));
+                    for _ in 0..2 {
+                        renameat_with(CWD, &directory, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+                    }
+                }
+            });
+            let read = |links| {
+                let path = Path::new("/disk/disk.img");
+                let file = directory.file(path, OFlags::RDONLY, links).ok()?;
+                std::io::read_to_string(file).ok()
+            };
+            let seen: HashSet<_> = [Links::Refused, Links::Followed]
+                .repeat(3000)
+                .into_iter()
+                .map(read)
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            seen
+        });
+        // Both were met, and nothing else.
+        assert_eq!(seen, [Some("inside".to_owned()), None].into());
+    }
+
+    /// A hard link cannot be told from the file, and leads to no other file system: what it names is
+    /// judged like any other.
+    #[test]
+    fn a_hard_link_is_what_it_links_to() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        std::fs::write(at("file"), "inside").unwrap();
+        symlink("/etc/passwd", at("link")).unwrap();
+        rustix::fs::mknodat(CWD, at("fifo"), rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+        for name in ["file", "link", "fifo"] {
+            std::fs::hard_link(at(name), at(&format!("{name}.img"))).unwrap();
+        }
+        let directory = Directory::open(root.path()).unwrap();
+        let read = |path: &str| directory.file(Path::new(path), OFlags::RDONLY, Links::Followed);
+        assert_eq!(
+            std::io::read_to_string(read("file.img").unwrap()).unwrap(),
+            "inside"
+        );
+        assert!(read("link.img").is_err());
+        assert!(read("fifo.img").unwrap_err().to_string().contains("a FIFO"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn no_path_leads_out(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    12 => prop::sample::select(
+                        &["", ".", "..", "in", "up", "root", "proc", "disk"][..]
+                    ).prop_map(str::to_owned),
+                    1 => ".{0,6}",
+                ],
+                0..4,
+            ),
+            last in prop::sample::select(&["a", "in", "up", "disk/a", "etc/passwd", "\0"][..]),
+        ) {
+            let root = tempfile::tempdir().unwrap();
+            let disk = root.path().join("disk");
+            std::fs::create_dir(&disk).unwrap();
+            std::fs::write(disk.join("a"), "inside").unwrap();
+            for (name, target) in [
+                ("in", "disk"), ("up", ".."), ("root", "/"), ("proc", "/proc/self/root"),
+                ("disk/in", "../disk/a"), ("disk/up", "../../../../../.."),
+            ] {
+                symlink(target, root.path().join(name)).unwrap();
+            }
+            let directory = Directory::open(root.path()).unwrap();
+            let path = parts.join("/") + "/" + last;
+            for links in [Links::Refused, Links::Followed] {
+                if let Ok(file) = directory.file(Path::new(&path), OFlags::RDONLY, links) {
+                    prop_assert_eq!(std::io::read_to_string(file).unwrap(), "inside");
+                }
+            }
+        }
     }
 }

@@ -283,9 +283,16 @@ impl ContainerPort {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::prelude::*;
+    use qemu_driver::machine::Accelerator;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::config::NodeConfig;
+    use crate::host_devices::HostDevices;
+    use crate::machine::{self, Names};
+    use crate::mounts::PodMounts;
+    use crate::wish;
 
     /// A machine container's spec as containerd 1.6 writes it, in short.
     pub(crate) fn spec() -> Value {
@@ -385,5 +392,168 @@ pub(crate) mod tests {
         assert_eq!(ports[1].number.get(), 53);
         spec["annotations"][contract::CONTAINER_PORTS_ANNOTATION] = "x".into();
         assert!(bundle(spec).declared_ports().is_err());
+    }
+
+    /// All places in `value`, as JSON pointers.
+    fn places(value: &Value, at: String, into: &mut Vec<String>) {
+        let escaped = |key: &str| key.replace('~', "~0").replace('/', "~1");
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    places(value, format!("{at}/{}", escaped(key)), into);
+                }
+            }
+            Value::Array(list) => {
+                for (index, value) in list.iter().enumerate() {
+                    places(value, format!("{at}/{index}"), into);
+                }
+            }
+            _ => {}
+        }
+        into.push(at);
+    }
+
+    /// A spec with volumes and devices too.
+    fn full() -> Value {
+        let mut spec = spec();
+        let mounts = spec["mounts"].as_array_mut().unwrap();
+        for destination in ["/volumes/data", "/etc/resolv.conf", "/dev/termination-log"] {
+            mounts.push(json!({
+                "destination": destination, "type": "bind", "source": "/x", "options": ["rbind", "ro"],
+            }));
+        }
+        spec["linux"]["devices"] = json!([
+            {"path": "/volumes/block", "type": "b", "major": 8, "minor": 0},
+            {"path": "/dev/vfio/12", "type": "c", "major": 240, "minor": 3},
+        ]);
+        spec["linux"]["resources"]["hugepageLimits"] = json!([{"pageSize": "2MB", "limit": 4096}]);
+        spec["linux"]["resources"]["cpu"]["cpus"] = "0-3".into();
+        let annotations = &mut spec["annotations"];
+        annotations[contract::CONTAINER_PORTS_ANNOTATION] =
+            r#"[{"containerPort":80,"protocol":"TCP"}]"#.into();
+        annotations[contract::VMI_SPEC_ANNOTATION] =
+            r#"{"domain":{"memory":{"guest":"64Mi"}}}"#.into();
+        annotations[contract::DOMAIN_ANNOTATION] = "vm".into();
+        spec
+    }
+
+    fn hostile() -> impl Strategy<Value = Value> {
+        const WORDS: &[&str] = &[
+            "",
+            "..",
+            "/",
+            "/volumes/..",
+            "/volumes/../etc",
+            "/volumes/a/b",
+            "/volumes/.",
+            "/volumes",
+            "/volumes/a,b",
+            "/dev/vfio/vfio",
+            "/dev/vfio/noiommu-0",
+            "sandbox",
+            "container",
+            "a\0b",
+            "a\nb",
+            "{",
+            "[]",
+            "[{\"containerPort\":0}]",
+            "[{\"containerPort\":65536}]",
+            "0-",
+            "0-9999999999",
+            "ä",
+            "b",
+            "c",
+            "ro",
+            "bind",
+            "kubepods-pod.slice:cri-containerd:x",
+            "::",
+            "{\"hostname\":\"a\\nb\"}",
+            "a=b",
+        ];
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            Just(json!({})),
+            Just(json!([])),
+            prop::sample::select(WORDS).prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_bundle_with_something_else_in_it_is_used_or_refused(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), hostile()), 1..4)
+        ) {
+            let mut spec = full();
+            for (place, value) in changes {
+                let mut all = Vec::new();
+                places(&spec, String::new(), &mut all);
+                *spec.pointer_mut(&all[place.index(all.len())]).unwrap() = value;
+            }
+            let Ok(spec) = serde_json::from_value(spec) else {
+                return Ok(());
+            };
+            let Ok(bundle) = Bundle::new(Path::new("/run/bundles/c1"), spec) else {
+                return Ok(());
+            };
+            let kind = bundle.annotation("io.kubernetes.cri.container-type").unwrap();
+            prop_assert_eq!(kind == "sandbox", bundle.kind() == ContainerKind::Sandbox);
+            let _ = bundle.identity();
+            for port in bundle.declared_ports().unwrap_or_default() {
+                prop_assert!(port.number.get() > 0);
+            }
+            if let Ok(mounts) = PodMounts::of(&bundle) {
+                // A name is one part of a path that leads nowhere else.
+                for name in ["", ".", "..", "../etc", "a/b", "/"] {
+                    prop_assert!(mounts.volume(name).is_err(), "{}", name);
+                }
+            }
+            if let Ok(wish) = wish::read(&bundle, true) {
+                let names = Names::of(&bundle, &wish);
+                let (node, tcg) = (NodeConfig::default(), Accelerator::Tcg);
+                if let Ok(machine) = machine::build(&bundle, &wish, &names, &node, tcg) {
+                    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+                    prop_assert!(machine.name().as_str().chars().all(plain));
+                    prop_assert!(names.hostname.chars().all(plain), "{:?}", names.hostname);
+                }
+                let _ = HostDevices::of(&wish, &bundle);
+            }
+        }
+
+        #[test]
+        fn no_bytes_of_a_config_make_it_panic(
+            bytes: Vec<u8>, cut: prop::sample::Index, place: prop::sample::Index
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let mut text = full().to_string().into_bytes();
+            let place = place.index(text.len());
+            text.splice(place..place, bytes);
+            text.truncate(cut.index(text.len()) + 1);
+            std::fs::write(directory.path().join("config.json"), text).unwrap();
+            if let Err(error) = Bundle::read(directory.path()) {
+                prop_assert!(!error.to_string().contains(char::is_control), "{}", error);
+            }
+        }
+    }
+
+    #[test]
+    fn depth_does_not_matter() {
+        let directory = tempfile::tempdir().unwrap();
+        for begin in [
+            "[",
+            "{\"annotations\":",
+            "{\"unknown\":",
+            "{\"linux\":{\"x\":",
+        ] {
+            let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+            std::fs::write(
+                directory.path().join("config.json"),
+                begin.to_owned() + &deep,
+            )
+            .unwrap();
+            assert!(Bundle::read(directory.path()).is_err());
+        }
     }
 }

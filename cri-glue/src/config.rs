@@ -300,6 +300,8 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parse(text: &str) -> Result<NodeConfig, String> {
@@ -361,5 +363,30 @@ mod tests {
     fn a_named_file_must_exist() {
         let error = NodeConfig::load(Some(Path::new("/nonexistent/c.toml"))).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/c.toml"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_wrong_file_is_told_on_one_line(
+            text in prop_oneof![
+                any::<String>(),
+                "\\[(qemu|jail|machine|log|runtime|x)\\]\n[a-z-]{1,9} ?= ?(\\PC{0,20}|\"\\PC{0,20}\"|-?[0-9]{0,22})\n?",
+                "\\[jail\\]\n(first-uid|uid-count) = [0-9]{1,12}\n",
+                "\\[qemu\\]\n(root|path|machine) = \"(/|\\.\\.|pc-q35-|[a-z,=]){0,4}\"\n",
+            ],
+        ) {
+            match parse(&text) {
+                Ok(config) => {
+                    let jail = &config.jail;
+                    prop_assert!(jail.first_uid > 0 && jail.uid_count > 0);
+                    prop_assert!(jail.first_uid.checked_add(jail.uid_count - 1).is_some());
+                    prop_assert!(config.qemu.root.is_absolute());
+                }
+                Err(error) => {
+                    prop_assert!(error.starts_with("c.toml:"), "{}", error);
+                    prop_assert!(!error.contains('\n'), "{:?}", error);
+                }
+            }
+        }
     }
 }

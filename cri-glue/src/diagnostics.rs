@@ -65,7 +65,7 @@ async fn drain(program: String, mut pipe: BufReader<Receiver>, tail: Arc<Mutex<V
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        let text = printable(&line);
         if text.is_empty() {
             continue;
         }
@@ -83,11 +83,56 @@ async fn drain(program: String, mut pipe: BufReader<Receiver>, tail: Arc<Mutex<V
     }
 }
 
+/// A line without what controls a terminal: its end is shown to whoever asks why the machine ended.
+fn printable(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    text.trim_end().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn whatever_is_said_is_kept_in_bounds(
+            said in prop::collection::vec(
+                prop_oneof![
+                    any::<Vec<u8>>(),
+                    (0..3000_usize).prop_map(|length| vec![b'x'; length]),
+                    prop::collection::vec(prop_oneof![Just(b'\n'), Just(0x1b), any::<u8>()], 0..60),
+                ],
+                0..30,
+            ),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let tail = runtime.block_on(async {
+                let (reader, mut writer) = std::io::pipe().unwrap();
+                let mut diagnostics = Diagnostics::read("qemu", reader.into()).unwrap();
+                let write = tokio::task::spawn_blocking(move || {
+                    for piece in said {
+                        writer.write_all(&piece).unwrap();
+                    }
+                });
+                let tail = diagnostics.at_end().await;
+                write.await.unwrap();
+                tail
+            });
+            prop_assert!(tail.len() <= KEPT_LINES);
+            for line in tail {
+                // Each byte that is no UTF-8 becomes three.
+                prop_assert!(!line.is_empty() && line.len() <= 3 * LINE_BYTES as usize);
+                prop_assert!(!line.contains(char::is_control), "{:?}", line);
+            }
+        }
+    }
 
     #[tokio::test]
     async fn the_end_is_kept_in_bounds() {

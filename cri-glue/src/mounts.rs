@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
 use vm_api::contract::VOLUMES_DIRECTORY;
@@ -193,7 +193,10 @@ fn volume_name(destination: &Path) -> Option<String> {
         .strip_prefix(VOLUMES_DIRECTORY)
         .ok()?
         .components();
-    let name = parts.next()?.as_os_str().to_str()?;
+    let Component::Normal(name) = parts.next()? else {
+        return None;
+    };
+    let name = name.to_str()?;
     parts.next().is_none().then(|| name.to_owned())
 }
 
@@ -295,7 +298,13 @@ mod tests {
 
     #[test]
     fn mounts_elsewhere_are_refused() {
-        for place in ["/data", "/volumes", "/volumes/a/b", "/etc/hostsx"] {
+        for place in [
+            "/data",
+            "/volumes",
+            "/volumes/a/b",
+            "/volumes/..",
+            "/etc/hostsx",
+        ] {
             let error = PodMounts::of(&bundle(with_mounts(&[(place, "/x", "rw")]))).unwrap_err();
             assert_eq!(error, MountError::Elsewhere(place.into()));
         }

@@ -87,6 +87,7 @@ fn processors(list: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -154,5 +155,20 @@ mod tests {
         }
         let this = Node::this();
         assert!(this.memory_bytes.is_some() && this.processors > Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_of_the_kernels_makes_it_panic(
+            text in any::<String>(), list in "[0-9,-]{0,40}", number in "[0-9]{0,25}"
+        ) {
+            let _ = (processors(&text), memory_bytes(&text));
+            if let Some(count) = processors(&list) {
+                prop_assert!(count as usize >= list.split(',').count());
+            }
+            let memory = memory_bytes(&format!("MemFree: 1 kB\nMemTotal: {number} kB\n"));
+            let expected = number.parse().ok().and_then(|kib: u64| kib.checked_mul(1024));
+            prop_assert_eq!(memory, expected);
+        }
     }
 }

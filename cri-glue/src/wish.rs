@@ -5,7 +5,6 @@ use vm_api::contract::VMI_SPEC_ANNOTATION;
 use vm_api::field::{self, FieldError};
 use vm_api::machine::{self, VolumeSource};
 use vm_api::v1::{ContainerDiskSource, Disk, DiskTarget, VirtualMachineInstanceSpec, Volume};
-use vm_api::{support, validate};
 
 use crate::bundle::Bundle;
 
@@ -46,14 +45,9 @@ impl From<Vec<FieldError>> for WishError {
 /// machine's first even where the spec does not name it.
 pub fn read(bundle: &Bundle, has_disk: bool) -> Result<VirtualMachineInstanceSpec, WishError> {
     let mut spec = match bundle.annotation(VMI_SPEC_ANNOTATION) {
-        Some(json) => annotation::parse(json)?,
+        Some(json) => annotation::read(json)?,
         None => VirtualMachineInstanceSpec::default(),
     };
-    let mut wrong = validate::annotation(&spec);
-    wrong.extend(support::instance(&spec));
-    if !wrong.is_empty() {
-        return Err(wrong.into());
-    }
     let mut of_image = Vec::new();
     for (index, volume) in spec.volumes.iter().enumerate() {
         if let VolumeSource::ContainerDisk(_) = machine::source(volume, index)? {

@@ -1,4 +1,4 @@
-//! Lists from somebody who may be hostile: no more of them is kept than can be of use.
+//! Lists and texts from somebody who may be hostile: no more of them is kept than can be of use.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,6 +12,12 @@ where
     D: Deserializer<'de>,
 {
     list.deserialize_seq(First::<MOST, T>(PhantomData))
+}
+
+/// The first `most` characters of `text`, without those that control a terminal.
+pub(crate) fn text(text: &str, most: usize) -> String {
+    let shown = text.chars().filter(|c| !c.is_control());
+    shown.take(most).collect()
 }
 
 struct First<const MOST: usize, T>(PhantomData<T>);

@@ -77,7 +77,60 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Reads all lines of `chunks`, which arrive one by one.
+    async fn read(chunks: Vec<Vec<u8>>, most: usize) -> Result<Vec<Vec<u8>>, LineError> {
+        let (reader, mut writer) = tokio::io::duplex(1 << 20);
+        let writer = async move {
+            for chunk in chunks {
+                // The reader may have given up.
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut writer, &chunk).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        let reader = async move {
+            let mut lines = Lines::new(reader, most);
+            let mut all = Vec::new();
+            while let Some(line) = lines.next().await? {
+                assert!(lines.buffer.len() <= most + CHUNK);
+                all.push(line);
+            }
+            Ok(all)
+        };
+        tokio::join!(writer, reader).1
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn lines_do_not_depend_on_how_they_arrive(
+            chunks in prop::collection::vec(
+                prop_oneof![
+                    prop::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..60),
+                    prop::collection::vec(Just(b'x'), 0..9000),
+                ],
+                0..8,
+            ),
+            most in 1_usize..6000,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let whole = chunks.concat();
+            let mut expected: Vec<_> = whole.split(|byte| *byte == b'\n').collect();
+            let rest = expected.pop().unwrap_or_default();
+            let longest = expected.iter().map(|line| line.len()).max().unwrap_or(0);
+            match runtime.block_on(read(chunks, most)) {
+                Ok(lines) => {
+                    prop_assert_eq!(&lines, &expected);
+                    prop_assert!(longest <= most + CHUNK && rest.len() <= most + CHUNK);
+                }
+                Err(_) => prop_assert!(longest > most || rest.len() > most),
+            }
+        }
+    }
 
     #[tokio::test]
     async fn lines_are_split_and_the_rest_is_none() {

@@ -23,13 +23,8 @@ pub enum AnnotationError {
     #[error("annotation {VMI_SPEC_ANNOTATION} is not JSON: {0}")]
     Syntax(serde_json::Error),
     /// It is JSON, but something in it has the wrong type.
-    #[error("annotation {VMI_SPEC_ANNOTATION}: {path}: {source}")]
-    Type {
-        /// Where.
-        path: String,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
+    #[error("annotation {VMI_SPEC_ANNOTATION}: {0}")]
+    Type(FieldError),
     /// It has fields that a VirtualMachineInstanceSpec does not have.
     #[error(
         "annotation {VMI_SPEC_ANNOTATION}: no such field: {}; fields are those of a \
@@ -62,13 +57,12 @@ pub fn parse(json: &str) -> Result<VirtualMachineInstanceSpec, AnnotationError> 
     let mut track = serde_path_to_error::Track::new();
     let mut unknown = Vec::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut reader, &mut track);
-    let spec = serde_ignored::deserialize(tracked, |path| unknown.push(readable(&path)));
+    let spec = serde_ignored::deserialize(tracked, |path| {
+        unknown.push(field::shown(&readable(&path)));
+    });
     let spec: VirtualMachineInstanceSpec = spec.map_err(|error: serde_json::Error| {
         if error.is_data() {
-            AnnotationError::Type {
-                path: track.path().to_string(),
-                source: error,
-            }
+            AnnotationError::Type(FieldError::new(track.path().to_string(), error))
         } else {
             AnnotationError::Syntax(error)
         }
@@ -155,3 +149,6 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod hostile_tests;

@@ -16,11 +16,11 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// The field at `path` is wrong.
+    /// The field at `path` is wrong. Both texts may quote what others wrote: they are [`shown`].
     pub fn new(path: impl Into<String>, message: impl fmt::Display) -> Self {
         Self {
-            path: path.into(),
-            message: message.to_string(),
+            path: shown(&path.into()),
+            message: shown(&message.to_string()),
         }
     }
 
@@ -33,6 +33,19 @@ impl FieldError {
         };
         Self { path, ..self }
     }
+}
+
+/// Characters of a quoted text at most: more than any message of ours has by itself.
+const SHOWN: usize = 512;
+
+/// Text that others wrote, fit for one line of a message: cut, and with U+FFFD in place of control
+/// characters.
+pub fn shown(text: &str) -> String {
+    let printable = |c: char| match c {
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().take(SHOWN).map(printable).collect()
 }
 
 /// Items of a list that a message names at most; a hostile spec can have thousands of mistakes.

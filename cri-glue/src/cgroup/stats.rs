@@ -138,7 +138,7 @@ fn read_v2(group: &Cgroup) -> Result<Stats, CgroupError> {
     let memory = |name| field(&memory, name).unwrap_or(0);
     let events = text("memory.events")?;
     let cpu = text("cpu.stat")?;
-    let nanoseconds = |name| field(&cpu, name).unwrap_or(0) * 1000;
+    let nanoseconds = |name| field(&cpu, name).unwrap_or(0).saturating_mul(1000);
     Ok(Stats {
         cpu: Cpu {
             usage_nanoseconds: nanoseconds("usage_usec"),
@@ -191,6 +191,8 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -239,5 +241,34 @@ mod tests {
     fn a_group_that_is_gone_uses_nothing() {
         let group = Cgroup::under(Path::new("/nonexistent"), Version::V2, Path::new("/c"));
         assert_eq!(group.stats().unwrap(), Stats::default());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn no_text_of_the_kernels_makes_it_panic(
+            text in "(usage_usec|user_usec|anon|x) ?[0-9-]{0,25}\n?(user_usec [0-9]{0,21})?|\\PC{0,40}",
+            number in "[0-9]{0,25}|max|\\PC{0,10}",
+        ) {
+            let mount = tempfile::tempdir().unwrap();
+            let group = mount.path().join("c");
+            fs::create_dir(&group).unwrap();
+            for (file, text) in [
+                ("cpu.stat", &text), ("memory.stat", &text), ("memory.events", &text),
+                ("memory.current", &number), ("pids.max", &number),
+            ] {
+                fs::write(group.join(file), text).unwrap();
+            }
+            let group = Cgroup::under(mount.path(), Version::V2, Path::new("/c"));
+            match group.stats() {
+                Ok(stats) => {
+                    let told = field(&text, "user_usec").unwrap_or(0);
+                    prop_assert!(stats.cpu.user_nanoseconds >= told);
+                    prop_assert_eq!(stats.memory.anonymous_bytes, field(&text, "anon").unwrap_or(0));
+                }
+                Err(error) => prop_assert!(!error.to_string().contains(char::is_control)),
+            }
+        }
     }
 }

@@ -248,17 +248,18 @@ impl Claim<'_> {
 
     /// Whether there is no disk; refuses a claim whose files may be one under another name.
     fn is_empty(&self) -> Result<bool, DiskError> {
-        let entries = self
-            .directory
-            .entries()
-            .map_err(|error| self.unopened(error))?;
-        if entries.iter().any(|name| name == DISK_IMAGE_FILE) {
-            return Ok(false);
+        let unopened = |error| self.unopened(error);
+        let mut foreign = None;
+        for name in self.directory.entries().map_err(unopened)? {
+            let name = name.map_err(unopened)?;
+            if name == DISK_IMAGE_FILE {
+                return Ok(false);
+            }
+            if name != "lost+found" && !name.as_encoded_bytes().starts_with(b".") {
+                foreign = Some(name);
+            }
         }
-        let mut foreign = entries
-            .iter()
-            .filter(|name| *name != "lost+found" && !name.as_encoded_bytes().starts_with(b"."));
-        match foreign.next() {
+        match foreign {
             None => Ok(true),
             Some(found) => Err(DiskError::ClaimNotEmpty {
                 name: self.name.to_owned(),

@@ -73,20 +73,21 @@ fn only_file(name: &str, root: &Directory) -> Result<PathBuf, DiskError> {
         }
         Some(_) => {}
     }
+    // Two are enough to refuse the image, however many there are.
     let entries = root
         .directory(path)
-        .and_then(|directory| directory.entries())
-        .map_err(fail)?;
-    let word = |index: usize| entries[index].to_string_lossy().into_owned();
-    match entries.len() {
-        0 => Err(DiskError::NoDisk {
+        .and_then(|directory| directory.entries()?.take(2).collect::<Result<Vec<_>, _>>());
+    let mut entries = entries.map_err(fail)?;
+    entries.sort();
+    match entries.as_slice() {
+        [] => Err(DiskError::NoDisk {
             name: name.to_owned(),
         }),
-        1 => Ok(path.join(&entries[0])),
-        _ => Err(DiskError::TwoDisks {
+        [only] => Ok(path.join(only)),
+        [first, second, ..] => Err(DiskError::TwoDisks {
             name: name.to_owned(),
-            first: word(0),
-            second: word(1),
+            first: first.to_string_lossy().into_owned(),
+            second: second.to_string_lossy().into_owned(),
         }),
     }
 }

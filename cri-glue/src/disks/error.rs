@@ -31,13 +31,13 @@ pub enum DiskError {
         first: String,
         second: String,
     },
-    #[error("volume {name}: {} in the image is {kind}, not a regular file", path.display())]
+    #[error("volume {name}: {path:?} in the image is {kind}, not a regular file")]
     NotAFile {
         name: String,
         path: PathBuf,
         kind: &'static str,
     },
-    #[error("volume {name}: cannot open {} in the image: {source}", path.display())]
+    #[error("volume {name}: cannot open {path:?} in the image: {source}")]
     OpenImage {
         name: String,
         path: PathBuf,

@@ -70,6 +70,8 @@ fn in_variables(resource: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -90,5 +92,33 @@ mod tests {
         assert_eq!(pools[0].addresses.len(), 2);
         assert!(pools[1].is_of("intel.com/sriov-nic"));
         assert_eq!(pools[1].addresses, ["0000:5e:02.0".parse().unwrap()]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_but_addresses_comes_through(
+            env in prop::collection::vec(
+                prop_oneof![
+                    any::<String>(),
+                    "(PCI_RESOURCE_|PCIDEVICE_)[A-Za-z_/.]{0,9}=[0-9a-f:.,]{0,30}",
+                    "(PCI_RESOURCE_|PCIDEVICE_)[AB]=0000:(3b|ff):(00|1f)\\.[0-8]([,/\n]0000:3b:00\\.[01]){0,2}",
+                ],
+                0..12,
+            ),
+        ) {
+            let pools = pools(&env);
+            let told = |pool: &Pool, address: &PciAddress| env.iter().any(|variable| {
+                let (name, value) = variable.split_once('=').unwrap_or_default();
+                in_variables(name).ends_with(&pool.resource)
+                    && value.split(',').any(|text| text.parse().is_ok_and(|it: PciAddress| it == *address))
+            });
+            for pool in &pools {
+                prop_assert!(!pool.addresses.is_empty());
+                for (index, address) in pool.addresses.iter().enumerate() {
+                    prop_assert!(told(pool, address));
+                    prop_assert!(!pool.addresses[..index].contains(address), "twice");
+                }
+            }
+        }
     }
 }

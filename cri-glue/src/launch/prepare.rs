@@ -14,6 +14,7 @@ use qemu_driver::{Channels, CommandLine};
 use rustix::thread::CapabilitySet;
 use vm_api::Quantity;
 use vm_api::contract::{DISK_DIRECTORY, VOLUME_SIZES_ANNOTATION};
+use vm_api::field::shown;
 use vm_api::machine::{self, Beside, Bootloader, MachineDisk, VolumeSource};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
@@ -253,11 +254,12 @@ fn capacities(bundle: &Bundle) -> Result<BTreeMap<String, u64>, LaunchError> {
     let Some(json) = bundle.annotation(VOLUME_SIZES_ANNOTATION) else {
         return Ok(BTreeMap::new());
     };
+    let wrong = |message: String| LaunchError::VolumeSizes(shown(&message));
     let sizes: BTreeMap<String, Quantity> = serde_json::from_str(json)
-        .map_err(|error| LaunchError::VolumeSizes(format!("it is no map of sizes: {error}")))?;
+        .map_err(|error| wrong(format!("it is no map of sizes: {error}")))?;
     let bytes = sizes.into_iter().map(|(name, size)| match size.bytes() {
         Ok(bytes) => Ok((name, bytes)),
-        Err(error) => Err(LaunchError::VolumeSizes(format!("{name}: {error}"))),
+        Err(error) => Err(wrong(format!("{name}: {error}"))),
     });
     bytes.collect()
 }
@@ -427,4 +429,53 @@ fn attach_networks(
         networks.push((attached.services, attached.undo));
     }
     Ok(networks)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bundle::tests::{bundle, spec};
+
+    fn sizes(json: &str) -> Result<BTreeMap<String, u64>, String> {
+        let mut spec = spec();
+        spec["annotations"][VOLUME_SIZES_ANNOTATION] = json.into();
+        capacities(&bundle(spec)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn sizes_of_volumes_are_quantities() {
+        let read = sizes(r#"{"a":"1Gi","b":2}"#).unwrap();
+        assert_eq!(read, [("a".into(), 1 << 30), ("b".into(), 2)].into());
+        assert!(
+            sizes(r#"{"a":"-1"}"#)
+                .unwrap_err()
+                .contains("a: `-1` is below zero")
+        );
+        let million = format!("{{{}\"a\":1}}", "\"a\":1,".repeat(1_000_000));
+        assert_eq!(sizes(&million).unwrap().len(), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_no_size_is_refused_on_one_line(
+            name in ".{0,20}|[\n\0\u{1b}a]{1,20}",
+            size in ".{0,20}|[\n\0\u{1b}1]{1,20}|[0-9]{1,30}[KMGTPE]i?",
+            times in 1..2000_usize,
+            text in any::<String>(),
+        ) {
+            let of = |name: String, size: String| serde_json::json!({ name: size }).to_string();
+            for json in [of(name.repeat(times), size.clone()), of(name, size.repeat(times)), text] {
+                match sizes(&json) {
+                    Ok(read) => prop_assert!(read.values().all(|size| *size <= i64::MAX as u64)),
+                    Err(error) => {
+                        prop_assert!(error.chars().count() <= 600 && !error.contains(char::is_control));
+                    }
+                }
+            }
+        }
+    }
 }

@@ -79,6 +79,8 @@ fn domain(text: &str) -> Option<Name> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::Dns;
 
     fn search(dns: &Dns) -> Vec<String> {
@@ -140,5 +142,37 @@ mod tests {
             ))),
             ["good.example."]
         );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_can_be_handed_on(
+            text in prop::collection::vec(
+                prop_oneof![
+                    "\\PC{0,40}",
+                    "(nameserver|search|domain|options)[ \t]{1,3}[0-9a-z.:%/-]{0,40}",
+                    "nameserver (127|0|169|10)\\.[0-9]{1,3}\\.0\\.1",
+                    "nameserver (::|fe80::|fd00::|::ffff:127\\.)[0-9a-f.]{0,5}",
+                    "search( [a-z]{1,70}(\\.[a-z]{0,70}){0,4}){0,5}",
+                    any::<String>(),
+                ],
+                0..12,
+            ),
+        ) {
+            let dns = Dns::parse(&text.join("\n"));
+            for server in dns.servers {
+                prop_assert!(!server.is_loopback() && !server.is_unspecified());
+            }
+            for server in dns.servers6 {
+                prop_assert!(!server.is_loopback() && !server.is_unspecified());
+                prop_assert!(!server.is_unicast_link_local());
+            }
+            for name in dns.search {
+                // RFC 1035, 2.3.4.
+                prop_assert!(!name.is_root() && name.is_fqdn());
+                prop_assert!(name.iter().all(|label| (1..=63).contains(&label.len())));
+                prop_assert!(name.iter().map(|label| label.len() + 1).sum::<usize>() < 255);
+            }
+        }
     }
 }

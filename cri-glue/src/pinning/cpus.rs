@@ -70,6 +70,7 @@ fn set(cpus: &[usize]) -> CpuSet {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -109,5 +110,23 @@ mod tests {
         let systemd = "kubepods-besteffort-podx.slice:cri-containerd:c1";
         assert_eq!(of("0-1", 2048, systemd), None);
         assert_eq!(of("", 2, guaranteed), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_is_what_its_ranges_hold(
+            text in "[0-9,-]{0,30}|\\PC{0,20}|[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?){0,20}",
+        ) {
+            let read = Cpus::parse(&text);
+            let held = |cpu: usize| text.trim().split(',').any(|range| {
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                first.parse().is_ok_and(|first: usize| first <= cpu)
+                    && last.parse().is_ok_and(|last: usize| cpu <= last)
+            });
+            if let Some(Cpus(cpus)) = read {
+                let expected: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| held(*cpu)).collect();
+                prop_assert_eq!(cpus, expected);
+            }
+        }
     }
 }

@@ -232,6 +232,8 @@ fn list() -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn of(line: &str) -> Result<Verb, Help> {
@@ -286,6 +288,69 @@ mod tests {
                 panic!("{line} is taken");
             };
             assert!(text.contains(told), "{line}: {text}");
+        }
+    }
+
+    /// Words that a verb could have, and others.
+    fn word() -> impl Strategy<Value = String> {
+        const KNOWN: &[&str] = &[
+            "-o",
+            "--output",
+            "-a",
+            "--arguments",
+            "json",
+            "text",
+            "tcp",
+            "udp",
+            "22",
+            "0",
+            "65536",
+            "-1",
+            "--",
+            "-",
+            "",
+            "--help",
+            "help",
+            "guest-info",
+            "{}",
+            "-o=json",
+            "\0",
+            "\n",
+        ];
+        prop_oneof![
+            3 => prop::sample::select(KNOWN).prop_map(str::to_owned),
+            1 => any::<String>(),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn words_are_a_verb_or_help(
+            verb in prop_oneof![
+                4 => prop::sample::select(&VERBS[..]).prop_map(|(name, _)| name.to_owned()),
+                1 => any::<String>(),
+            ],
+            words in prop_oneof![
+                prop::collection::vec(word(), 0..6),
+                ("tcp|udp|x", any::<u16>()).prop_map(|(word, port)| vec![word, port.to_string()]),
+            ],
+        ) {
+            let known = VERBS.iter().any(|(name, _)| *name == verb);
+            match parse(&verb, &words) {
+                Ok(Verb::Connect { protocol, port }) => {
+                    prop_assert_eq!(verb, "connect");
+                    prop_assert!(words.iter().any(|word| word.parse() == Ok(port)));
+                    prop_assert!(words.iter().any(|word| word.parse() == Ok(protocol)));
+                }
+                Ok(Verb::Agent { command, arguments }) => {
+                    let given = |text: &String| words.iter().any(|word| word.ends_with(text.as_str()));
+                    prop_assert!(command == "guest-info" || given(&command));
+                    prop_assert!(arguments.is_none_or(|text| given(&text)));
+                }
+                Ok(Verb::Vnc { number }) => prop_assert_eq!(number, 0),
+                Ok(_) => prop_assert!(known),
+                Err(Help::Wanted(text) | Help::Usage(text)) => prop_assert!(!text.is_empty()),
+            }
         }
     }
 }

@@ -109,6 +109,44 @@ fn what_is_no_file() {
     );
 }
 
+/// A hard link cannot be told from the file: what it names is judged like any other.
+#[test]
+fn a_hard_link_in_the_image() {
+    let linked = |make: fn(&Path)| {
+        move |disk: &Path| {
+            let other = disk.parent().unwrap().with_file_name("other");
+            make(&other);
+            fs::hard_link(other, disk).unwrap();
+        }
+    };
+    let words = ["disk.img", "symbolic link"];
+    image(
+        linked(|other| symlink("/etc/shadow", other).unwrap()),
+        &words,
+    );
+    let fifo = |other: &Path| run(&format!("mkfifo {}", other.display()));
+    image(linked(fifo), &["disk.img", "a FIFO"]);
+    let file = |other: &Path| fs::write(other, [0; 700]).unwrap();
+    image(linked(file), &["disk boot", "700"]);
+}
+
+#[test]
+fn names_in_an_image_that_are_no_words() {
+    image(
+        |disk| {
+            run(&format!(
+                "mkfifo '{}'",
+                disk.with_file_name("a\nb,c=d").display()
+            ))
+        },
+        &[r#""/disk/a\nb,c=d""#, "a FIFO"],
+    );
+    image(
+        |disk| (0..50_000).for_each(|n| drop(File::create(disk.with_file_name(n.to_string())))),
+        &["more than one"],
+    );
+}
+
 #[test]
 fn no_disk_two_disks_and_empty_ones() {
     image(|_| {}, &["no disk in the image"]);
@@ -300,6 +338,27 @@ fn wishes_that_are_refused() {
         &["/volumes/a"],
     );
     wish(r#"{"domain": {"firmware": {"uuid": "x"}}}"#, &["uuid"]);
+    wish(
+        &"[".repeat(100_000),
+        &["kubevirt.io/vmi-spec", "invalid type"],
+    );
+    let deep = format!(r#"{{"x": {}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    wish(&deep, &["no such field: x"]);
+    let empty = |name| json!({"volumes": [{"name": name, "emptyDisk": {"capacity": "1Mi"}}]});
+    for name in ["a,b", "a=b", "a\nb", "a\0b", "../b"] {
+        wish(&empty(name).to_string(), &["volumes[0].name"]);
+    }
+    let path =
+        |path| json!({"volumes": [{"name": "a", "containerDisk": {"image": "x", "path": path}}]});
+    wish(
+        &path("/disk/a\0b").to_string(),
+        &["volumes[0].containerDisk"],
+    );
+    let disks = vec![r#"{"name":"a"}"#; 20_000].join(",");
+    let many = format!(r#"{{"domain":{{"devices":{{"disks":[{disks}]}}}}}}"#);
+    wish(&many, &["domain.devices.disks", "more than 256"]);
+    let million = format!(r#"{{"volumes": [{}{{}}]}}"#, "{},".repeat(1_000_000));
+    wish(&million, &["kubevirt.io/vmi-spec", "at most 262144"]);
 }
 
 #[test]

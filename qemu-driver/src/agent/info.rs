@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Agent, AgentError, cut, text};
+use super::{Agent, AgentError, text};
 use crate::bounded;
 
 /// The most commands of an agent that are told: QEMU 11 knows some 50.
@@ -67,7 +67,7 @@ impl OsInfo {
             &mut self.version,
             &mut self.version_id,
         ] {
-            *text = cut(text, MAX_OS);
+            *text = bounded::text(text, MAX_OS);
         }
         self
     }
@@ -124,7 +124,7 @@ impl Agent {
     /// The guest's name.
     pub async fn hostname(&self) -> Result<String, AgentError> {
         let answer = self.execute(&qapi::qga::guest_get_host_name {}).await?;
-        Ok(cut(&answer.host_name, MAX_HOSTNAME))
+        Ok(bounded::text(&answer.host_name, MAX_HOSTNAME))
     }
 
     /// The guest's system.

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::bounded;
 use conversation::Conversation;
 pub use error::AgentError;
 pub use info::{AgentInfo, OsInfo};
@@ -124,13 +125,7 @@ impl Agent {
 
 /// Text from the guest, fit to be shown: cut, and without control characters.
 fn text(text: &str) -> String {
-    cut(text, MAX_TEXT)
-}
-
-/// The same, of at most `most` characters.
-fn cut(text: &str, most: usize) -> String {
-    let shown = text.chars().filter(|c| !c.is_control());
-    shown.take(most).collect()
+    bounded::text(text, MAX_TEXT)
 }
 
 #[cfg(test)]

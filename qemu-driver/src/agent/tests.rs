@@ -1,5 +1,6 @@
 //! Agents that answer, lie, flood, and are silent.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -230,5 +231,135 @@ async fn memory_is_accepted_unless_the_guest_decides_for_itself() {
             (seen.0.clone(), seen.1),
             (written.into_iter().map(str::to_owned).collect(), 0)
         );
+    }
+}
+
+/// JSON that has a form which the agent could answer with, or another.
+fn lie() -> impl Strategy<Value = Value> {
+    let word = prop_oneof![
+        ".{0,80}",
+        "[\n\0\u{1b}x]{0,80}",
+        (0..400_usize).prop_map(|length| "\u{7}y".repeat(length)),
+        Just("10.0.2.2".to_owned()),
+        Just("52:54:00:12:34:56".to_owned()),
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        word.prop_map(Value::from),
+    ];
+    let keys = prop::sample::select(
+        &[
+            "version",
+            "supported_commands",
+            "name",
+            "enabled",
+            "host-name",
+            "id",
+            "pretty-name",
+            "hardware-address",
+            "ip-addresses",
+            "ip-address",
+            "prefix",
+            "pid",
+            "exited",
+            "exitcode",
+        ][..],
+    );
+    leaf.prop_recursive(3, 8, 4, move |inner| {
+        prop_oneof![
+            prop::collection::hash_map(keys.clone(), inner.clone(), 0..6).prop_map(|map| {
+                map.into_iter()
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .collect::<Value>()
+            }),
+            prop::collection::vec(inner, 0..6).prop_map(Value::from),
+        ]
+    })
+}
+
+/// Answers of the form that is expected, with what does not belong there in one of the places.
+fn answer() -> impl Strategy<Value = Value> {
+    (lie(), lie(), 0..900_usize, 0..7).prop_map(|(a, b, times, form)| match form {
+        0 => {
+            let commands = vec![json!({"name": a, "enabled": true}); times];
+            json!({"version": "7.2", "supported_commands": commands})
+        }
+        1 => json!({"version": a, "supported_commands": []}),
+        2 => {
+            let addresses = vec![json!({"ip-address": "10.0.2.2", "prefix": b}); times];
+            json!([{"name": a, "hardware-address": b, "ip-addresses": addresses}])
+        }
+        3 => json!(vec![json!({ "name": a }); times]),
+        4 => json!({ "host-name": a }),
+        5 => json!({"id": a, "pretty-name": b}),
+        _ => a,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn whatever_the_guest_answers_is_bounded_and_printable(answer in answer(), refuse: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let said = runtime.block_on(async move {
+            let (agent, guest) = pair();
+            let answer = match refuse {
+                false => json!({ "return": answer }),
+                true => json!({ "error": { "class": "X", "desc": answer } }),
+            };
+            tokio::spawn(serve(guest, move |_, _| Some(answer.clone())));
+            let mut said = Vec::new();
+            match agent.info().await {
+                Ok(info) => {
+                    assert!(info.commands.len() <= 512);
+                    said.push(info.version);
+                    said.extend(info.commands);
+                }
+                Err(error) => said.push(error.to_string()),
+            }
+            match agent.interfaces().await {
+                Ok(interfaces) => {
+                    assert!(interfaces.len() <= 64);
+                    for interface in interfaces {
+                        assert!(interface.addresses.len() <= 64);
+                        assert!(interface.addresses.iter().all(|it| it.prefix <= 128));
+                        said.push(interface.name);
+                    }
+                }
+                Err(error) => said.push(error.to_string()),
+            }
+            match agent.os().await {
+                Ok(os) => said.extend([os.id, os.pretty_name]),
+                Err(error) => said.push(error.to_string()),
+            }
+            said.push(agent.hostname().await.unwrap_or_else(|error| error.to_string()));
+            said
+        });
+        for text in said {
+            prop_assert!(text.chars().count() <= 256, "{}", text);
+            prop_assert!(!text.contains(char::is_control), "{:?}", text);
+        }
+    }
+
+}
+
+proptest! {
+    #[test]
+    fn no_line_of_the_guest_is_more_than_misunderstood(
+        line in prop_oneof![
+            any::<Vec<u8>>(),
+            "[\n\0\u{1b}x]{0,300}"
+                .prop_map(|desc| json!({ "error": { "desc": desc } }).to_string().into_bytes()),
+            lie().prop_map(|pid| json!({ "return": { "pid": pid } }).to_string().into_bytes()),
+        ]
+    ) {
+        if let Err(error) = conversation::parse::<qga::GuestExec>("guest-exec", &line) {
+            let text = error.to_string();
+            prop_assert!(text.chars().count() <= 256 && !text.contains(char::is_control));
+        }
     }
 }

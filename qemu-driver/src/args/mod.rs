@@ -112,4 +112,6 @@ impl Builder {
 }
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;

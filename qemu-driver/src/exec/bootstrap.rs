@@ -4,6 +4,7 @@
 use qapi::qga;
 
 use super::{Command, port_name};
+use crate::bounded;
 
 /// Roles of the ports.
 pub(super) const IN: &str = "in";
@@ -170,9 +171,7 @@ fn quoted(word: &str) -> String {
 /// What the bootstrap said, fit to be shown on one line.
 pub(super) fn words_of(said: &[u8]) -> String {
     const MOST: usize = 512;
-    let said = String::from_utf8_lossy(said);
-    let said = said.trim().chars().filter(|c| !c.is_control());
-    said.take(MOST).collect()
+    bounded::text(String::from_utf8_lossy(said).trim(), MOST)
 }
 
 /// The agent's command that runs `script` with `arguments`; nobody reads what it says.
@@ -190,6 +189,8 @@ pub(super) fn helper(script: &str, arguments: &[&str]) -> qga::guest_exec {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::exec::User;
 
@@ -258,6 +259,25 @@ mod tests {
                 let said = String::from_utf8_lossy(&output.stderr);
                 assert!(said.contains("B=2: not found"), "{said}");
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn any_word_survives_the_shell(word in "[^\0]{0,40}|['\"$`\\\\\n;&|*]{1,12}") {
+            let output = shell(&["-c".into(), format!("printf %s {}", quoted(&word))]);
+            prop_assert_eq!(String::from_utf8_lossy(&output.stdout), word);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_guest_says_is_shown_on_one_line(said: Vec<u8>, times in 0..40_usize) {
+            let words = words_of(&said.repeat(times));
+            prop_assert!(words.chars().count() <= 512);
+            prop_assert!(!words.contains(char::is_control));
         }
     }
 

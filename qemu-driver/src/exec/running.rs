@@ -341,7 +341,7 @@ fn ended(status: qga::GuestExecStatus) -> Ended {
             _ => Ended::Status(small(LACKING)),
         },
         (Some(code), _) => Ended::Status(small(code)),
-        (None, Some(signal)) => Ended::Status(128 + small(signal)),
+        (None, Some(signal)) => Ended::Status(small(signal).saturating_add(128)),
         (None, None) => Ended::Lost("the guest's agent does not tell how it ended"),
     }
 }
@@ -353,5 +353,37 @@ fn has_bytes(socket: &OwnedFd) -> bool {
         Ok(count) => count > 0,
         Err(Errno::EINTR) => true,
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_the_guest_tells_of_an_end_is_one(
+            exitcode in prop::option::of(prop_oneof![any::<i64>(), Just(LACKING)]),
+            signal in prop::option::of(prop_oneof![any::<i64>(), Just(i64::from(u32::MAX)), 0..64_i64]),
+            said in prop::option::of(any::<Vec<u8>>()),
+        ) {
+            let status = qga::GuestExecStatus {
+                exitcode, signal, exited: true, err_data: said,
+                err_truncated: None, out_data: None, out_truncated: None,
+            };
+            match ended(status) {
+                Ended::Lacking(words) => {
+                    prop_assert_eq!(exitcode, Some(LACKING));
+                    prop_assert!(!words.contains(char::is_control));
+                }
+                Ended::Status(status) => {
+                    prop_assert!(status != 0 || exitcode == Some(0));
+                    prop_assert!(exitcode.is_some() || status >= 128);
+                }
+                Ended::Lost(_) => prop_assert!(exitcode.is_none() && signal.is_none()),
+            }
+        }
     }
 }

@@ -317,8 +317,103 @@ fn new_disks_take_no_space_and_no_place() {
     ));
 }
 
+/// Fields of the header that say what its tables are.
+const CLUSTER_BITS: (u64, usize) = (20, 4);
+const SIZE: (u64, usize) = (24, 8);
+const L1: (u64, usize) = (36, 4);
+const L1_OFFSET: (u64, usize) = (40, 8);
+const REFCOUNT_OFFSET: (u64, usize) = (48, 8);
+const REFCOUNTS: (u64, usize) = (56, 4);
+const ORDER: (u64, usize) = (96, 4);
+
+/// A file of 1 TiB, none of which takes space, with the header of a small image, changed by `fields`:
+/// what it says can be large and still within the file.
+fn sparse(fields: &[((u64, usize), u64)]) -> File {
+    qcow2(|file| {
+        file.set_len(1 << 40).unwrap();
+        for ((offset, length), value) in fields {
+            let value = value.to_be_bytes();
+            file.write_all_at(&value[8 - length..], *offset).unwrap();
+        }
+    })
+}
+
+#[test]
+fn tables_that_would_fill_memory_are_refused() {
+    let far = 1 << 39;
+    for (fields, good) in [
+        (&[(L1, 2 << 20), (L1_OFFSET, far)][..], true),
+        (&[(L1, (2 << 20) + 1), (L1_OFFSET, far)], false),
+        (&[(L1, u64::from(u32::MAX)), (L1_OFFSET, far)], false),
+        // 8 MiB in clusters of 64 KiB.
+        (&[(REFCOUNTS, 128), (REFCOUNT_OFFSET, far)], true),
+        (&[(REFCOUNTS, 129), (REFCOUNT_OFFSET, far)], false),
+        (
+            &[(REFCOUNTS, u64::from(u32::MAX)), (REFCOUNT_OFFSET, far)],
+            false,
+        ),
+        // The same in clusters of 2 MiB, which the header's extensions then fill too.
+        (
+            &[
+                (CLUSTER_BITS, 21),
+                (L1_OFFSET, far),
+                (REFCOUNTS, 4),
+                (REFCOUNT_OFFSET, far),
+            ],
+            true,
+        ),
+        (
+            &[
+                (CLUSTER_BITS, 21),
+                (L1_OFFSET, far),
+                (REFCOUNTS, 5),
+                (REFCOUNT_OFFSET, far),
+            ],
+            false,
+        ),
+        // 2^37 clusters of 512 bytes need more than an L1 table can hold.
+        (
+            &[
+                (CLUSTER_BITS, 9),
+                (SIZE, 64 << 40),
+                (L1, u64::from(u32::MAX)),
+            ],
+            false,
+        ),
+        // At the end of what numbers can say.
+        (&[(L1_OFFSET, u64::MAX << 16)], false),
+        (&[(REFCOUNT_OFFSET, u64::MAX << 16)], false),
+        (&[(L1_OFFSET, (1 << 40) - 8), (L1, 2)], false),
+        (
+            &[(ORDER, 6), (REFCOUNTS, 128), (REFCOUNT_OFFSET, far)],
+            true,
+        ),
+    ] {
+        let begun = std::time::Instant::now();
+        let verdict = inspect(sparse(fields));
+        assert_eq!(verdict.is_ok(), good, "{fields:?}: {verdict:?}");
+        assert!(
+            begun.elapsed() < std::time::Duration::from_secs(5),
+            "{fields:?}"
+        );
+    }
+}
+
+#[test]
+fn reference_counts_that_reach_beyond_all_numbers_are_refused() {
+    // The last entry of the largest table names a block whose last count is set.
+    let far: u64 = 1 << 39;
+    let image = sparse(&[(REFCOUNTS, 128), (REFCOUNT_OFFSET, far), (ORDER, 0)]);
+    image
+        .write_all_at(&(2_u64 << 16).to_be_bytes(), far + (8 << 20) - 8)
+        .unwrap();
+    image.write_all_at(&[1], (3 << 16) - 1).unwrap();
+    let error = inspect(&image).unwrap_err();
+    assert!(matches!(error, ImageError::Truncated { .. }), "{error}");
+}
+
 /// Where the fields of the header stand.
-const FIELDS: [(u64, usize); 13] = [
+const FIELDS: [(u64, usize); 14] = [
     (4, 4),
     (8, 8),
     (16, 4),
@@ -331,6 +426,7 @@ const FIELDS: [(u64, usize); 13] = [
     (56, 4),
     (60, 4),
     (72, 8),
+    (96, 4),
     (100, 4),
 ];
 
@@ -363,6 +459,40 @@ proptest! {
                 prop_assert_eq!(header[79] & !1 & !8 & !16, 0);
             }
             prop_assert!(info.virtual_size <= MAX_VIRTUAL_SIZE);
+        }
+    }
+
+    #[test]
+    fn the_tables_of_what_is_accepted_are_bounded_and_within_the_file(
+        fields in prop::collection::vec(
+            (
+                prop::sample::select(
+                    &[CLUSTER_BITS, SIZE, L1, L1_OFFSET, REFCOUNT_OFFSET, REFCOUNTS, ORDER][..]
+                ),
+                prop_oneof![
+                    2 => (0..48_u32).prop_map(|bits| 1 << bits),
+                    1 => (0..1_u64 << 24).prop_map(|clusters| clusters << 16),
+                    1 => 0..1000_u64,
+                ],
+            ),
+            0..4,
+        ),
+    ) {
+        let image = sparse(&fields);
+        let mut header = [0; 104];
+        image.read_exact_at(&mut header, 0).unwrap();
+        let number = |at: usize, length: usize| {
+            header[at..at + length].iter().fold(0_u128, |sum, byte| sum << 8 | u128::from(*byte))
+        };
+        if let Ok(info) = inspect(&image) {
+            let cluster = 1_u128 << number(20, 4);
+            prop_assert!((512..=2 << 20).contains(&cluster));
+            let (l1, refcounts) = (number(36, 4) * 8, number(56, 4) * cluster);
+            prop_assert!(l1 <= 16 << 20 && refcounts <= 8 << 20);
+            for end in [number(40, 8) + l1, number(48, 8) + refcounts] {
+                prop_assert!(end <= 1 << 40);
+            }
+            prop_assert!(u128::from(info.virtual_size) <= l1 / 8 * cluster * (cluster / 8));
         }
     }
 }

@@ -76,7 +76,22 @@ impl HostDevice {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_an_address_is_written_as_the_kernel_does(
+            text in "\\PC*|[0-9a-gA-F]{3,9}:[0-9a-g]{1,3}:[0-9a-f]{2}[.:,][0-9]{1,2}[,/\n]?"
+        ) {
+            if let Ok(address) = text.parse::<PciAddress>() {
+                let written = address.to_string();
+                prop_assert!(written.bytes().all(|b| b.is_ascii_hexdigit() || b":.".contains(&b)));
+                prop_assert_eq!(written.parse::<PciAddress>().unwrap(), address);
+            }
+        }
+    }
 
     #[test]
     fn addresses_are_the_kernels() {

@@ -99,6 +99,8 @@ impl Default for MachineType {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -147,6 +149,33 @@ mod tests {
             "pc-i440fx-7.2",
         ] {
             assert!(MachineType::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_no_name_is_refused_on_one_line(text in "\\PC*|[a-z]{1,8}[,=:/\0\n '\"][a-z]{0,8}") {
+            let alphabet = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            match Name::new("disk", text.clone()) {
+                Ok(name) => {
+                    prop_assert!(alphabet && text.len() <= 63);
+                    prop_assert!(disk_node(&name).len() <= 31);
+                }
+                Err(error) => prop_assert!(!error.to_string().contains(char::is_control)),
+            }
+            for machine_type in [text.clone(), format!("pc-q35-{text}")] {
+                if MachineType::new(machine_type).is_ok() {
+                    prop_assert!(alphabet);
+                }
+            }
+        }
+
+        #[test]
+        fn names_that_begin_alike_have_nodes_of_their_own(a in "[a-z]{1,39}", b in "[a-z]{1,39}") {
+            let node = |name: &str| {
+                disk_node(&Name::new("disk", format!("{}{name}", "x".repeat(24))).unwrap())
+            };
+            prop_assert_eq!(node(&a) == node(&b), a == b);
         }
     }
 }

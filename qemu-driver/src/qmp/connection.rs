@@ -19,7 +19,9 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::error::MAX_WORDS;
 use super::{Ending, Event, QmpError};
+use crate::bounded::text;
 use crate::lines::Lines;
 
 /// The most bytes of one line from QEMU. Its longest known answer, the description of all its
@@ -298,7 +300,7 @@ impl Reader {
                 .and_then(|waiting| waiting.remove(&id))
         });
         let answer = match (message.answer, message.error) {
-            (_, Some(refusal)) => Err(refusal.desc),
+            (_, Some(refusal)) => Err(text(&refusal.desc, MAX_WORDS)),
             (answer, None) => Ok(answer.unwrap_or(RawValue::NULL).to_owned()),
         };
         match sender {

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use crate::bounded::text;
 use crate::lines::LineError;
 use crate::version::TooOld;
+
+/// The most characters of QEMU's that a message repeats: it may be broken, and say what its guest
+/// wants.
+pub(super) const MAX_WORDS: usize = 512;
 
 /// Why a conversation with the monitor failed.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +38,12 @@ pub enum QmpError {
     Refused {
         /// The command.
         command: &'static str,
-        /// QEMU's own words.
+        /// QEMU's own words, cut.
         reason: String,
     },
 
     /// The answer has not the form that QEMU's documentation gives it.
-    #[error("QEMU's answer to {command} is not understood: {source}")]
+    #[error("QEMU's answer to {command} is not understood: {}", text(&source.to_string(), MAX_WORDS))]
     Answer {
         /// The command.
         command: &'static str,
@@ -55,7 +60,7 @@ pub enum QmpError {
     Version(#[from] TooOld),
 
     /// QEMU runs a machine type that is not of the q35 family.
-    #[error("QEMU runs the machine type {0}, which is none of ours")]
+    #[error("QEMU runs the machine type {}, which is none of ours", text(.0, MAX_WORDS))]
     MachineType(String),
 
     /// Others have not read theirs yet.

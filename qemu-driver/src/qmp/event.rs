@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::bounded::text;
 use crate::machine::WatchdogAction;
 
 /// What QEMU reports by itself, as far as we act on it; other events are dropped.
@@ -56,7 +57,7 @@ pub enum Event {
     },
 }
 
-/// The longest word of QEMU that is kept.
+/// The longest word of QEMU that is kept, in characters.
 const MAX_WORD: usize = 256;
 
 impl Event {
@@ -130,13 +131,8 @@ impl Event {
     }
 }
 
-fn short(mut word: String) -> String {
-    let mut end = MAX_WORD.min(word.len());
-    while !word.is_char_boundary(end) {
-        end -= 1;
-    }
-    word.truncate(end);
-    word
+fn short(word: String) -> String {
+    text(&word, MAX_WORD)
 }
 
 /// What QEMU has said about the machine's end.
@@ -186,6 +182,7 @@ impl Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     fn parse(name: &str, data: Value) -> Option<Event> {
@@ -254,7 +251,38 @@ mod tests {
         let Some(Event::Shutdown { reason, .. }) = parse("SHUTDOWN", data) else {
             panic!()
         };
-        assert_eq!(reason, "ä".repeat(MAX_WORD / 2));
+        assert_eq!(reason, "ä".repeat(MAX_WORD));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_qemu_reports_is_short_and_printable(
+            name in prop::sample::select(&["SHUTDOWN", "BLOCK_IO_ERROR", "VSERPORT_CHANGE"][..]),
+            word in ".{0,40}|[\n\0\u{1b}x]{0,40}",
+            times in 1..40_usize,
+            other in any::<String>(),
+        ) {
+            let word = word.repeat(times);
+            let data = json!({
+                "guest": true, "reason": word, "node-name": word, "operation": word, "action": word,
+                "id": word, "open": true, "x": other,
+            });
+            let event = parse(name, data).unwrap();
+            let words = match event.clone() {
+                Event::Shutdown { reason, .. } => vec![reason],
+                Event::DiskError { node, operation, action, .. } => {
+                    vec![node.unwrap(), operation, action]
+                }
+                Event::Port { id, .. } => vec![id],
+                other => panic!("{other:?}"),
+            };
+            for word in words {
+                prop_assert!(word.chars().count() <= MAX_WORD);
+                prop_assert!(!word.contains(char::is_control));
+            }
+            let raw = RawValue::from_string(json!(other).to_string()).unwrap();
+            prop_assert_eq!(Event::parse(name, &raw), None);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::{Read, Seek};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use qapi::qmp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -262,4 +263,76 @@ async fn the_reason_of_the_end_outlives_a_flood_of_events() {
         assert!(qmp.ended().await.powered_off());
     })
     .await;
+}
+
+/// Lines that a broken QEMU could send: bytes, messages with what does not belong in them, depth.
+fn noise() -> impl Strategy<Value = Vec<u8>> {
+    let word = ".{0,60}|[\n\0\u{1b}x]{0,60}";
+    let names = prop::sample::select(
+        &[
+            "event", "data", "return", "error", "id", "desc", "class", "guest", "reason",
+        ][..],
+    );
+    let value = prop_oneof![
+        Just(Value::Null),
+        any::<i64>().prop_map(Value::from),
+        any::<bool>().prop_map(Value::from),
+        word.prop_map(Value::from),
+        prop::sample::select(&["STOP", "SHUTDOWN", "RESET", "VSERPORT_CHANGE"][..])
+            .prop_map(Value::from),
+    ];
+    let value = value.prop_recursive(3, 12, 5, move |inner| {
+        prop::collection::hash_map(names.clone(), inner, 0..5).prop_map(|map| {
+            let map = map.into_iter();
+            map.map(|(key, value)| (key.to_owned(), value))
+                .collect::<Value>()
+        })
+    });
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..200),
+        value.prop_map(|value| value.to_string().into_bytes()),
+        (0..100_000_usize).prop_map(|depth| b"{\"data\":".repeat(depth / 8)),
+        (0..100_000_usize).prop_map(|depth| [b"{\"data\":", &b"[".repeat(depth)[..]].concat()),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn noise_of_qemus_neither_hides_answers_nor_comes_through(
+        noise in prop::collection::vec(noise(), 0..6), refusal in ".{0,60}|[\n\0\u{1b}x]{0,2000}"
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(async move {
+            let mut error = None;
+            local(async {
+                let (qmp, _events) = monitor(async move |to, command, id| {
+                    for line in &noise {
+                        // What answers this call by chance is no noise.
+                        let answers = serde_json::from_slice::<Value>(line)
+                            .is_ok_and(|value| value.get("id").is_some());
+                        if !answers {
+                            let _ = to.write_all(&[line, &b"\n"[..]].concat()).await;
+                        }
+                    }
+                    let refusal = json!({"error": {"class": "X", "desc": refusal}, "id": id});
+                    match command {
+                        "stop" => write(to, refusal).await,
+                        _ => obey(to, id).await,
+                    }
+                })
+                .await
+                .unwrap();
+                qmp.cont().await.unwrap();
+                error = Some(qmp.stop().await.unwrap_err());
+                qmp.cont().await.unwrap();
+            })
+            .await;
+            error.unwrap()
+        });
+        prop_assert!(matches!(error, QmpError::Refused { .. }), "{}", error);
+        let text = error.to_string();
+        prop_assert!(text.chars().count() <= 600 && !text.contains(char::is_control), "{:?}", text);
+    }
 }

@@ -12,11 +12,16 @@ use serde_json::Value;
 
 use crate::field::{FieldError, sorted};
 use crate::v1::{VirtualMachineInstanceSpec, VirtualMachineSpec};
+use crate::validate;
 pub use amounts::{MAXIMUM_MEMORY, MAXIMUM_VCPUS, MINIMUM_MEMORY};
 use table::{HINTS, INSTANCE, MACHINE, Working};
 
-/// Set fields of an instance that do not work, each with what to do instead.
+/// Set fields of an instance that do not work, each with what to do instead. Nothing is said of one
+/// whose lists are too long: that is the validation's concern.
 pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
+    if !validate::crowded(spec).is_empty() {
+        return Vec::new();
+    }
     let mut errors = fields(&to_json(spec), INSTANCE);
     errors.extend(amounts::refused(spec));
     errors.extend(filesystems::refused(spec));

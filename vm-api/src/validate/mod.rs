@@ -3,6 +3,7 @@
 //! Verdicts and paths follow KubeVirt's admission. That a valid field also works is the concern of
 //! [`crate::support`].
 
+mod crowded;
 mod dedicated;
 mod devices;
 mod machine;
@@ -11,6 +12,7 @@ mod pod;
 mod resources;
 mod volumes;
 
+pub(crate) use crowded::crowded;
 pub use machine::machine;
 pub use pod::{Architecture, DnsPolicy, EvictionStrategy, StartStrategy};
 pub use resources::CpuFeaturePolicy;
@@ -29,7 +31,10 @@ pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
 /// What is wrong with the part of an instance that a pod's annotation carries: what it leaves out,
 /// such as memory, comes from the pod.
 pub fn annotation(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+    let mut errors = crowded(spec);
+    if !errors.is_empty() {
+        return errors;
+    }
     errors.extend(resources::check(spec));
     errors.extend(dedicated::check(spec));
     errors.extend(devices::check(spec));

@@ -11,8 +11,11 @@ use crate::words::words;
 /// Bytes of inline user data or network data at most, as in KubeVirt; more fits into a Secret.
 pub const MAXIMUM_SEED_BYTES: usize = 2048;
 
-/// Volumes at most, as in KubeVirt.
+/// Volumes at most, as in KubeVirt; and items of the lists that refer to them and to each other.
 pub const MAXIMUM_VOLUMES: usize = 256;
+
+/// Bytes that no path reaches (`linux/limits.h`).
+const PATH_MAX: usize = 4096;
 
 words! {
     /// When an image is pulled.
@@ -28,12 +31,6 @@ words! {
 
 pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if spec.volumes.len() > MAXIMUM_VOLUMES {
-        errors.push(FieldError::new(
-            "volumes",
-            format!("there are more than {MAXIMUM_VOLUMES}"),
-        ));
-    }
     let mut seen = HashSet::new();
     for (index, volume) in spec.volumes.iter().enumerate() {
         let path = format!("volumes[{index}]");
@@ -117,6 +114,8 @@ fn container_disk(disk: &ContainerDiskSource, path: &str) -> Vec<FieldError> {
     if !file.is_empty()
         && (!file.starts_with('/')
             || file.ends_with('/')
+            || file.len() >= PATH_MAX
+            || file.contains(char::is_control)
             || file.split('/').any(|part| part == ".."))
     {
         let message = format!(

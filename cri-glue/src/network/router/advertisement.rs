@@ -103,6 +103,8 @@ fn option(octets: &mut Vec<u8>, kind: u8, content: impl FnOnce(&mut Vec<u8>)) {
 mod tests {
     use std::net::Ipv6Addr;
 
+    use proptest::prelude::*;
+
     use super::{Advertised, MOST_NAME_SERVERS, MOST_ROUTES, advertisement, is_solicitation};
     use crate::network::GuestNetwork6;
 
@@ -182,6 +184,20 @@ mod tests {
             &[134, 0, 9, 9, 0, 0, 0, 0],
         ] {
             assert!(!is_solicitation(other), "{other:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_but_the_header_decides(
+            octets in prop::collection::vec(any::<u8>(), 0..40), header: bool
+        ) {
+            let mut octets = octets;
+            if header && octets.len() >= 2 {
+                octets[..2].copy_from_slice(&[133, 0]);
+            }
+            let expected = octets.len() >= 8 && octets[0] == 133 && octets[1] == 0;
+            prop_assert_eq!(is_solicitation(&octets), expected);
         }
     }
 }
