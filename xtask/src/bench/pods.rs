@@ -98,6 +98,11 @@ impl<'a> Pods<'a> {
     }
 
     fn wait(&self) -> Result<()> {
+        // One process that is told, while all of them start: whoever asks takes their processors.
+        let patience = format!("--timeout={}s", super::many::PATIENCE.as_secs());
+        let mut ready = kubectl(self.cluster);
+        ready.args(["wait", "pod", NAMESPACE, "--for=condition=Ready", &patience]);
+        command::run(ready.args(&self.names))?;
         for name in &self.names {
             let ready = progress::wait(super::many::PATIENCE, || {
                 let mut logs = kubectl(self.cluster);
