@@ -39,14 +39,16 @@ pub(super) async fn watch(qmp: Qmp, mut events: broadcast::Receiver<Event>) {
             Err(RecvError::Lagged(_)) => true,
             Err(RecvError::Closed) => return,
         };
-        while stopped {
+        if stopped {
             sleep(AGAIN).await;
             // What came in between is about the same stop.
             events = events.resubscribe();
-            match try_again(&qmp).await {
-                Ok(()) => break,
-                Err(QmpError::Closed { .. }) => return,
-                Err(error) => tracing::debug!(%error, "the guest did not try its disk again"),
+            while let Err(error) = try_again(&qmp).await {
+                tracing::debug!(%error, "the guest did not try its disk again");
+                if let QmpError::Closed { .. } = error {
+                    return;
+                }
+                sleep(AGAIN).await;
             }
         }
     }
