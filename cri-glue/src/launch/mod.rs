@@ -24,6 +24,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::sync::broadcast;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
@@ -195,7 +196,8 @@ async fn launch(
     started: &mut Started,
 ) -> Result<Launched, LaunchError> {
     let (preparing, stopping) = (Arc::clone(request), Arc::clone(stop));
-    let prepare = move || prepare(&preparing, stopping);
+    let phase = tracing::info_span!("prepare");
+    let prepare = move || phase.in_scope(|| prepare(&preparing, stopping));
     let prepared = request.worker.run(PREPARE_BOUND, prepare).await??;
     let Prepared {
         container,
@@ -215,7 +217,9 @@ async fn launch(
     let runtime = Runtime::new(&request.node, &request.namespace, cgroups_path);
     let place = (container.id.clone(), container.jail.clone());
     start(&runtime, container, &mut started.qemu).await?;
-    let helped = helpers::start(&runtime, place, helpers, &mut started.helpers).await;
+    let helped = helpers::start(&runtime, place, helpers, &mut started.helpers)
+        .instrument(tracing::info_span!("start-helpers"))
+        .await;
     if let Err(error) = helped {
         // Nothing can be started beside a QEMU that has ended; it says why itself.
         if !started.qemu.is_some_and(helpers::has_failed) {
@@ -227,7 +231,9 @@ async fn launch(
     }
     let network = MachineNetwork::serve(networks);
     let patience = QMP_BOUND + size.time_before_start();
-    let connected = Qmp::connect_within(channels.qmp, patience, QMP_BOUND).await;
+    let connected = Qmp::connect_within(channels.qmp, patience, QMP_BOUND)
+        .instrument(tracing::info_span!("wait-for-monitor"))
+        .await;
     let (qmp, events) = match connected {
         Ok(connected) => connected,
         Err(error) => {
@@ -280,9 +286,13 @@ async fn start(
     } = container;
     let (creating, created_id, created_jail) = (runtime.clone(), id.clone(), jail.clone());
     let create = move || creating.create(&created_id, &created_jail, descriptors);
-    *pid = Some(spawn_blocking(create).await??.pid);
+    let phase = tracing::info_span!("create-jail");
+    *pid = Some(spawn_blocking(create).instrument(phase).await??.pid);
     let starting = runtime.clone();
-    spawn_blocking(move || starting.start(&id, &jail)).await??;
+    let phase = tracing::info_span!("exec-qemu");
+    spawn_blocking(move || starting.start(&id, &jail))
+        .instrument(phase)
+        .await??;
     Ok(())
 }
 

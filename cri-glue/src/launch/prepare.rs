@@ -131,9 +131,12 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         },
         record: &mut record,
     };
-    for disk in with_boot_order(wished_disks, &spec) {
-        machine.add_disk(disks::open(&disk, &mut sources)?)?;
-    }
+    tracing::info_span!("open-disks").in_scope(|| {
+        for disk in with_boot_order(wished_disks, &spec) {
+            machine.add_disk(disks::open(&disk, &mut sources)?)?;
+        }
+        Ok::<_, LaunchError>(())
+    })?;
     let firmware = firmware(&spec, request, &user, &mut record)?;
     let mut machine = machine.with_firmware(firmware);
     let mut helpers = Vec::new();
@@ -151,7 +154,9 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         machine = machine.with_tpm(control);
         helpers.push(swtpm);
     }
-    let networks = attach_networks(&spec, request, &mounts, &names, &mut machine, &mut record)?;
+    let networks = tracing::info_span!("attach-networks").in_scope(|| {
+        attach_networks(&spec, request, &mounts, &names, &mut machine, &mut record)
+    })?;
     let size = Size::of(&machine);
     let (command_line, channels) = CommandLine::new(machine).map_err(LaunchError::Sockets)?;
 

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 use time::OffsetDateTime;
@@ -18,7 +18,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::{Layer, Registry, filter::LevelFilter};
 
 /// Sends everything at `level` and above to `bundle`'s log fifo; without one, nowhere.
@@ -29,6 +29,7 @@ pub(super) fn init(bundle: &Path, level: Level) {
     };
     let lines = Lines {
         output: Mutex::new(File::from(fifo)),
+        spans: level >= Level::DEBUG,
     };
     let subscriber = Registry::default().with(lines.with_filter(LevelFilter::from_level(level)));
     // Set once per process; a second call would be a bug that tests find.
@@ -51,9 +52,17 @@ fn now() -> String {
     now.format(&Rfc3339).unwrap_or_default()
 }
 
-/// The layer that writes one line per event.
+/// The layer that writes one line per event, and for debugging one per span that ends, with its
+/// duration.
 struct Lines {
     output: Mutex<File>,
+    spans: bool,
+}
+
+/// What is kept of a span.
+struct Kept {
+    begun: Instant,
+    pairs: Pairs,
 }
 
 /// ` key=value` pairs.
@@ -72,6 +81,17 @@ impl Pairs {
         } else {
             write!(self.rest, " {key}={value:?}")
         };
+    }
+}
+
+impl Pairs {
+    /// Adds what the spans around it say.
+    fn add_scope<'a, R: LookupSpan<'a>>(&mut self, scope: Scope<'a, R>) {
+        for span in scope.from_root() {
+            if let Some(outer) = span.extensions().get::<Kept>() {
+                self.rest.push_str(&outer.pairs.rest);
+            }
+        }
     }
 }
 
@@ -94,15 +114,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         if let Some(span) = context.span(id) {
             let mut pairs = Pairs::default();
             attributes.record(&mut pairs);
-            span.extensions_mut().insert(pairs);
+            let begun = Instant::now();
+            span.extensions_mut().insert(Kept { begun, pairs });
         }
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         if let Some(span) = context.span(id)
-            && let Some(pairs) = span.extensions_mut().get_mut::<Pairs>()
+            && let Some(kept) = span.extensions_mut().get_mut::<Kept>()
         {
-            values.record(pairs);
+            values.record(&mut kept.pairs);
         }
     }
 
@@ -110,16 +131,33 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         let mut pairs = Pairs::default();
         event.record(&mut pairs);
         if let Some(scope) = context.event_scope(event) {
-            for span in scope.from_root() {
-                if let Some(outer) = span.extensions().get::<Pairs>() {
-                    pairs.rest.push_str(&outer.rest);
-                }
-            }
+            pairs.add_scope(scope);
         }
-        let level = event.metadata().level().as_str().to_ascii_lowercase();
+        self.write(*event.metadata().level(), &pairs);
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let Some(span) = context.span(&id).filter(|_| self.spans) else {
+            return;
+        };
+        let Some(elapsed) = span.extensions().get::<Kept>().map(|it| it.begun.elapsed()) else {
+            return;
+        };
+        let mut pairs = Pairs::default();
+        "phase".clone_into(&mut pairs.message);
+        pairs.add("name", span.name());
+        pairs.add("elapsed", &format!("{elapsed:?}"));
+        pairs.add_scope(span.scope());
+        self.write(Level::DEBUG, &pairs);
+    }
+}
+
+impl Lines {
+    fn write(&self, level: Level, pairs: &Pairs) {
         let line = format!(
-            "time=\"{}\" level={level} msg={:?}{} runtime={}\n",
+            "time=\"{}\" level={} msg={:?}{} runtime={}\n",
             now(),
+            level.as_str().to_ascii_lowercase(),
             pairs.message,
             pairs.rest,
             super::RUNTIME,
@@ -143,19 +181,25 @@ mod tests {
         assert_eq!(level("warn", false), Level::WARN);
     }
 
-    #[test]
-    fn a_line_carries_message_fields_and_spans() {
+    /// What is written at `level` while `work` is done.
+    fn written(level: Level, work: impl FnOnce()) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         let lines = Lines {
             output: Mutex::new(file.reopen().unwrap()),
+            spans: level >= Level::DEBUG,
         };
-        let subscriber = Registry::default().with(lines.with_filter(LevelFilter::INFO));
-        tracing::subscriber::with_default(subscriber, || {
+        let subscriber = Registry::default().with(lines.with_filter(LevelFilter::from_level(level)));
+        tracing::subscriber::with_default(subscriber, work);
+        std::fs::read_to_string(file.path()).unwrap()
+    }
+
+    #[test]
+    fn a_line_carries_message_fields_and_spans() {
+        let text = written(Level::INFO, || {
             let _span = tracing::info_span!("create", pod = "p1").entered();
             tracing::info!(pid = 7, reason = "two words", "machine \"m\" created");
             tracing::debug!("not shown");
         });
-        let text = std::fs::read_to_string(file.path()).unwrap();
         assert_eq!(text.lines().count(), 1);
         assert!(text.starts_with("time=\"20"), "{text}");
         assert!(
@@ -166,5 +210,18 @@ mod tests {
             text.contains(r#" pid=7 reason="two words" pod=p1 runtime=io."#),
             "{text}"
         );
+    }
+
+    #[test]
+    fn debugging_shows_how_long_each_phase_took() {
+        let text = written(Level::DEBUG, || {
+            let _create = tracing::info_span!("create", container = "c1").entered();
+            tracing::info_span!("open-disks", disks = 2).in_scope(|| ());
+        });
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].contains(r#"level=debug msg="phase" name=open-disks elapsed="#));
+        assert!(lines[0].contains(" container=c1 disks=2 runtime="), "{text}");
+        assert!(lines[1].contains(" name=create elapsed="), "{text}");
     }
 }
