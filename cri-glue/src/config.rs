@@ -136,12 +136,15 @@ impl Default for Jail {
 pub struct Log {
     /// The least level that is logged.
     pub level: LogLevel,
+    /// The file to whose end the phases of each pod go, as OpenTelemetry's JSON lines.
+    pub traces: Option<PathBuf>,
 }
 
 impl Default for Log {
     fn default() -> Self {
         Self {
             level: LogLevel::Info,
+            traces: None,
         }
     }
 }
@@ -238,7 +241,8 @@ impl NodeConfig {
             })
         };
         let qemu = &self.qemu;
-        for (key, value) in [
+        let traces = self.log.traces.iter().map(|path| ("log.traces", path));
+        let always = [
             ("qemu.root", &qemu.root),
             ("qemu.path", &qemu.path),
             ("qemu.uefi-code", &qemu.uefi_code),
@@ -246,7 +250,8 @@ impl NodeConfig {
             ("qemu.virtiofsd", &qemu.virtiofsd),
             ("qemu.swtpm", &qemu.swtpm),
             ("runtime.state", &self.runtime.state),
-        ] {
+        ];
+        for (key, value) in traces.chain(always) {
             let plain = value
                 .components()
                 .all(|part| part != std::path::Component::ParentDir);
@@ -351,6 +356,7 @@ mod tests {
             ("[jail]\nuid-count = 4000000000", "c.toml: jail.uid-count: "),
             ("[jail]\nfirst-uid = -1", "c.toml:2:13: "),
             ("[runtime]\npath = \"bin/runc\"", "c.toml: runtime.path: "),
+            ("[log]\ntraces = \"traces\"", "c.toml: log.traces: "),
         ];
         for (text, expected) in wrong {
             let error = parse(text).unwrap_err();

@@ -1,6 +1,7 @@
 //! The cluster's nodes, and running a command as on one of them.
 
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Output;
 
@@ -43,8 +44,11 @@ impl Node {
 }
 
 /// A configuration of the runtime on a node for a while; the one before comes back with the value's
-/// end.
-pub struct NodeConfiguration(Node);
+/// end. Another case of the same file waits until then.
+pub struct NodeConfiguration {
+    node: Node,
+    _only: MutexGuard<'static, ()>,
+}
 
 impl NodeConfiguration {
     const FILE: &str = "/etc/kubevirt/config.toml";
@@ -52,10 +56,13 @@ impl NodeConfiguration {
     /// Puts it there.
     #[track_caller]
     pub fn new(node: Node, content: &str) -> Self {
+        static OF_EACH: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
+        let only = OF_EACH[node as usize].lock();
+        let _only = only.unwrap_or_else(PoisonError::into_inner);
         let file = Self::FILE;
         node.shell(&format!("cp {file} {file}.before"))
             .expect_success();
-        let this = Self(node);
+        let this = Self { node, _only };
         node.shell(&format!("printf '%s\\n' '{content}' > {file}"))
             .expect_success();
         this
@@ -65,6 +72,6 @@ impl NodeConfiguration {
 impl Drop for NodeConfiguration {
     fn drop(&mut self) {
         let file = Self::FILE;
-        let _ = std::panic::catch_unwind(|| self.0.shell(&format!("mv {file}.before {file}")));
+        let _ = std::panic::catch_unwind(|| self.node.shell(&format!("mv {file}.before {file}")));
     }
 }

@@ -1,10 +1,13 @@
 //! A node whose configuration is wrong, or whose QEMU is missing, says so in the pod's events, and
-//! runs the machine as soon as it is mended.
+//! runs the machine as soon as it is mended; what it is told to trace, it traces.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{Manifest, Node, NodeConfiguration, TestNamespace, image, on_both_nodes};
 
-on_both_nodes!(says_what_is_wrong_and_goes_on_once_mended);
+on_both_nodes!(
+    says_what_is_wrong_and_goes_on_once_mended,
+    traces_the_phases_of_a_pod,
+);
 
 /// With this configuration the pod waits with an event that holds `words`; without, it runs.
 fn says(namespace: &TestNamespace, node: Node, name: &str, content: &str, words: &[&str]) {
@@ -33,4 +36,59 @@ fn says_what_is_wrong_and_goes_on_once_mended(node: Node) {
     let missing = "[qemu]\npath = \"/usr/bin/no-qemu\"";
     let words = ["/usr/bin/no-qemu", "qemu.path"];
     says(&namespace, node, "missing", missing, &words);
+}
+
+/// The spans of this name.
+fn named<'a>(spans: &'a [Value], name: &str) -> Vec<&'a Value> {
+    spans.iter().filter(|span| span["name"] == name).collect()
+}
+
+fn traces_the_phases_of_a_pod(node: Node) {
+    let namespace = TestNamespace::new("traces");
+    let file = format!("/var/lib/kubevirt-tests/{}.jsonl", namespace.name());
+    node.shell("mkdir -p /var/lib/kubevirt-tests")
+        .expect_success();
+    let traced = NodeConfiguration::new(node, &format!("[log]\ntraces = \"{file}\""));
+    namespace.apply(&Manifest::machine_pod("vm", image::BOOT_SECTOR, node));
+    namespace.wait_for_log("vm", "machine", "boot-sector guest ready");
+    drop(traced);
+    namespace
+        .kubectl(&["delete", "pod", "vm", "--grace-period=1"])
+        .expect_success();
+    namespace.wait_gone("pod", "vm");
+    let lines = node
+        .shell(&format!("cat {file}; rm {file}"))
+        .expect_success();
+    let spans: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("OTLP's JSON"))
+        .map(|line: Value| line["resourceSpans"][0]["scopeSpans"][0]["spans"][0].clone())
+        .collect();
+    for (name, times) in [
+        ("create", 2),
+        ("prepare", 1),
+        ("start", 2),
+        ("open-disks", 1),
+        ("attach-networks", 1),
+        ("create-jail", 1),
+        ("exec-qemu", 1),
+        ("wait-for-monitor", 1),
+        ("delete", 2),
+    ] {
+        assert_eq!(named(&spans, name).len(), times, "{name}: {lines}");
+    }
+    let disks = named(&spans, "open-disks")[0];
+    let prepare = named(&spans, "prepare")[0];
+    assert_eq!(disks["parentSpanId"], prepare["spanId"]);
+    assert!(
+        named(&spans, "create")
+            .iter()
+            .any(|create| create["spanId"] == prepare["parentSpanId"]),
+        "{lines}"
+    );
+    let trace = &spans[0]["traceId"];
+    assert!(
+        spans.iter().all(|span| &span["traceId"] == trace),
+        "{lines}"
+    );
 }

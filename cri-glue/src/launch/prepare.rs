@@ -154,9 +154,8 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         machine = machine.with_tpm(control);
         helpers.push(swtpm);
     }
-    let networks = tracing::info_span!("attach-networks").in_scope(|| {
-        attach_networks(&spec, request, &mounts, &names, &mut machine, &mut record)
-    })?;
+    let networks = tracing::info_span!("attach-networks")
+        .in_scope(|| attach_networks(&spec, request, &mounts, &names, &mut machine, &mut record))?;
     let size = Size::of(&machine);
     let (command_line, channels) = CommandLine::new(machine).map_err(LaunchError::Sockets)?;
 

@@ -21,8 +21,11 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::{Layer, Registry, filter::LevelFilter};
 
-/// Sends everything at `level` and above to `bundle`'s log fifo; without one, nowhere.
-pub(super) fn init(bundle: &Path, level: Level) {
+use super::traces::Spans;
+
+/// Sends everything at `level` and above to `bundle`'s log fifo; without one, nowhere. The phases of
+/// what is done go to `spans` too, whatever the level.
+pub(super) fn init(bundle: &Path, level: Level, spans: Option<Spans>) {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let Ok(fifo) = rustix::fs::open(bundle.join("log"), flags, Mode::empty()) else {
         return;
@@ -31,7 +34,9 @@ pub(super) fn init(bundle: &Path, level: Level) {
         output: Mutex::new(File::from(fifo)),
         spans: level >= Level::DEBUG,
     };
-    let subscriber = Registry::default().with(lines.with_filter(LevelFilter::from_level(level)));
+    let subscriber = Registry::default()
+        .with(lines.with_filter(LevelFilter::from_level(level)))
+        .with(spans.map(|spans| spans.with_filter(LevelFilter::INFO)));
     // Set once per process; a second call would be a bug that tests find.
     drop(tracing::subscriber::set_global_default(subscriber));
 }
@@ -103,7 +108,7 @@ impl Visit for Pairs {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => value.clone_into(&mut self.message),
-            name if name.starts_with("log.") => {}
+            name if name.starts_with("log.") || name.starts_with("otel.") => {}
             name => self.add(name, value),
         }
     }
@@ -188,7 +193,8 @@ mod tests {
             output: Mutex::new(file.reopen().unwrap()),
             spans: level >= Level::DEBUG,
         };
-        let subscriber = Registry::default().with(lines.with_filter(LevelFilter::from_level(level)));
+        let subscriber =
+            Registry::default().with(lines.with_filter(LevelFilter::from_level(level)));
         tracing::subscriber::with_default(subscriber, work);
         std::fs::read_to_string(file.path()).unwrap()
     }
@@ -221,7 +227,10 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert!(lines[0].contains(r#"level=debug msg="phase" name=open-disks elapsed="#));
-        assert!(lines[0].contains(" container=c1 disks=2 runtime="), "{text}");
+        assert!(
+            lines[0].contains(" container=c1 disks=2 runtime="),
+            "{text}"
+        );
         assert!(lines[1].contains(" name=create elapsed="), "{text}");
     }
 }

@@ -13,6 +13,7 @@ mod options;
 mod serve;
 mod socket;
 mod start;
+mod traces;
 
 pub(crate) use bootstrap::Dialect;
 pub(crate) use delete::delete;

@@ -15,7 +15,7 @@ use containerd_shim::protos::ttrpc::r#async::transport::Listener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use super::{log, socket, start};
+use super::{log, socket, start, traces::Spans};
 use crate::task::{Daemon, Pod, Router};
 
 /// The service's name in protocol version 3, which the generated code registers.
@@ -88,9 +88,12 @@ async fn run(flags: &Flags) -> Result<(), ServeError> {
     };
     let configuration = std::env::var_os(start::CONFIG_VARIABLE).map(PathBuf::from);
     let pod = Arc::new(Pod::new(daemon, configuration, std::env::current_dir()?)?);
+    let log = &pod.node.log;
+    let spans = log.traces.as_deref();
     log::init(
         Path::new("."),
-        log::level(pod.node.log.level.as_str(), flags.debug),
+        log::level(log.level.as_str(), flags.debug),
+        spans.map(|path| Spans::new(path, &flags.id)),
     );
 
     let mut services = create_task(Arc::new(Router::new(pod.clone())));

@@ -64,7 +64,11 @@ macro_rules! change {
             'a: 'c,
             'b: 'c,
         {
-            let span = tracing::info_span!(stringify!($method), container = request.id);
+            let span = tracing::info_span!(
+                stringify!($method),
+                container = request.id,
+                otel.parent = trace_parent(context),
+            );
             let (pod, context) = (self.pod.clone(), copy(context));
             let work = async move {
                 let container = pod.settled(&request.id).await?;
@@ -74,6 +78,11 @@ macro_rules! change {
             Box::pin(async move { to_the_end(work.instrument(span)).await? })
         }
     )*};
+}
+
+/// The span of containerd's that the call belongs to, if containerd traces it.
+fn trace_parent(context: &TtrpcContext) -> Option<&str> {
+    Some(context.metadata.get("traceparent")?.first()?)
 }
 
 /// The context for a task that may outlive the call.
@@ -122,10 +131,11 @@ impl Task for Router {
 
     async fn create(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: CreateTaskRequest,
     ) -> TtrpcResult<CreateTaskResponse> {
-        let span = tracing::info_span!("create", container = request.id);
+        let parent = trace_parent(context);
+        let span = tracing::info_span!("create", container = request.id, otel.parent = parent);
         let pod = self.pod.clone();
         let work = async move {
             let begun = std::time::Instant::now();
@@ -148,7 +158,8 @@ impl Task for Router {
         context: &TtrpcContext,
         request: DeleteRequest,
     ) -> TtrpcResult<DeleteResponse> {
-        let span = tracing::info_span!("delete", container = request.id);
+        let parent = trace_parent(context);
+        let span = tracing::info_span!("delete", container = request.id, otel.parent = parent);
         let (pod, context) = (self.pod.clone(), copy(context));
         let work = async move {
             let container = pod.settled(&request.id).await?;
