@@ -26,8 +26,6 @@ pub(crate) fn crowded(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use serde_json::{Value, json};
 
     use crate::{support, validate};
@@ -38,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_bytes_of_items_are_refused_at_once() {
+    fn lists_that_would_keep_others_waiting_are_refused() {
         let named = |number: usize| json!({ "name": format!("a{number}") });
         for (path, spec) in [
             (
@@ -68,7 +66,6 @@ mod tests {
             ),
         ] {
             let spec = serde_json::from_value(spec).unwrap();
-            let begun = Instant::now();
             let errors = validate::instance(&spec);
             assert!(
                 errors
@@ -77,7 +74,6 @@ mod tests {
                 "{path}: {errors:?}"
             );
             support::instance(&spec);
-            assert!(begun.elapsed() < Duration::from_secs(5), "{path}");
         }
     }
 }
