@@ -39,6 +39,8 @@ enum Command {
     Bench(bench::Args),
     /// Kill what machines depend on at every moment of their lives, and look what is lost or left
     Faults(faults::Args),
+    /// Make and delete machines by the hundred, and look whether what runs for long holds ever more
+    Soak(faults::SoakArgs),
     /// Bring the two-node test cluster up or down, and work with it
     Cluster(cluster::Args),
     /// Build a guest disk and its containerDisk image
@@ -65,6 +67,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Faults(args) => faults::run(&args),
+        Command::Soak(args) => faults::soak(&args),
         Command::Cluster(args) => cluster::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Image(args) => image::run(args),

@@ -62,7 +62,8 @@ impl<'a> Machine<'a> {
         Self::apply(cluster, node, name, Workload::Plain)
     }
 
-    fn apply(
+    /// Asks for the machine `name`.
+    pub(super) fn apply(
         cluster: &'a ClusterName,
         node: Node,
         name: String,

@@ -8,6 +8,7 @@ mod machine;
 mod plan;
 mod report;
 mod round;
+mod soak;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -22,6 +23,7 @@ use crate::guest::{self, Guest};
 use crate::progress::Step;
 use plan::Plan;
 use round::Stage;
+pub(crate) use soak::{Args as SoakArgs, run as soak};
 
 /// Arguments of `cargo xtask faults`.
 #[derive(clap::Args)]
@@ -86,18 +88,7 @@ fn prepare(cluster: &ClusterName) -> Result<()> {
 /// # Errors
 /// With the round in which something was lost or left.
 pub(crate) fn rounds(cluster: &ClusterName, seed: u64, first: u64, count: u64) -> Result<()> {
-    // What a run that failed has left to be looked at.
-    clean_up(cluster)?;
-    let namespace = serde_json::json!({
-        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "faults" },
-    });
-    apply(cluster, &namespace.to_string())?;
-    for node in Node::ALL {
-        let make = format!("mkdir -p -m 777 {}", machine::DIRECTORY);
-        command::run(cluster::on_node(cluster, node)?.args(["sh", "-c", &make]))?;
-        apply(cluster, &machine::claim(node).to_string())?;
-    }
-    wait_for_account(cluster)?;
+    set_up(cluster)?;
     let step = Step::begin(format!("Playing {count} rounds of seed {seed}"));
     step.total(count);
     let failed = AtomicBool::new(false);
@@ -140,6 +131,21 @@ pub(crate) fn rounds(cluster: &ClusterName, seed: u64, first: u64, count: u64) -
     }
     step.done();
     clean_up(cluster)
+}
+
+/// Makes what the machines need, and removes what a run that failed has left to be looked at.
+fn set_up(cluster: &ClusterName) -> Result<()> {
+    clean_up(cluster)?;
+    let namespace = serde_json::json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "faults" },
+    });
+    apply(cluster, &namespace.to_string())?;
+    for node in Node::ALL {
+        let make = format!("mkdir -p -m 777 {}", machine::DIRECTORY);
+        command::run(cluster::on_node(cluster, node)?.args(["sh", "-c", &make]))?;
+        apply(cluster, &machine::claim(node).to_string())?;
+    }
+    wait_for_account(cluster)
 }
 
 /// Pods are refused until their namespace has its service account.

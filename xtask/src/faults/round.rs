@@ -134,7 +134,7 @@ impl<'a> Stage<'a> {
 }
 
 /// Waits until the machine runs, as one process which is not `not`; as which one it does.
-fn runs(machine: &Machine<'_>, not: Option<&str>) -> Result<String> {
+pub(super) fn runs(machine: &Machine<'_>, not: Option<&str>) -> Result<String> {
     let deadline = Instant::now() + TO_RUN;
     loop {
         let sight = machine.look()?;
@@ -169,7 +169,7 @@ fn runs(machine: &Machine<'_>, not: Option<&str>) -> Result<String> {
 }
 
 /// Waits until the pod is gone; its processes are, then.
-fn gone(machine: &Machine<'_>) -> Result<()> {
+pub(super) fn gone(machine: &Machine<'_>) -> Result<()> {
     let deadline = Instant::now() + TO_GO;
     loop {
         let pod = machine.pod()?;
