@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -104,9 +105,8 @@ impl Runtime {
         descriptors: Descriptors,
     ) -> Result<CreatedContainer, RuntimeError> {
         let pid_file = bundle.join("pid");
-        let mut command = self.command(bundle, "create");
-        command.arg("--bundle").arg(bundle);
-        let log = log_file(bundle);
+        let (mut command, log) = self.command()?;
+        command.args(["create", "--bundle"]).arg(bundle);
         self.run_with("create", command, descriptors, id, &pid_file, &log)
     }
 
@@ -119,7 +119,7 @@ impl Runtime {
         descriptors: Descriptors,
         id: &str,
         pid_file: &Path,
-        log: &Path,
+        log: &Log,
     ) -> Result<CreatedContainer, RuntimeError> {
         command.arg("--pid-file").arg(pid_file);
         command
@@ -157,11 +157,11 @@ impl Runtime {
         Ok(CreatedContainer { pid })
     }
 
-    /// Starts the process of the created container `id`, whose bundle is `bundle`.
-    pub fn start(&self, id: &str, bundle: &Path) -> Result<(), RuntimeError> {
-        let mut command = self.command(bundle, "start");
-        command.arg(id);
-        self.run("start", command, &log_file(bundle))
+    /// Starts the process of the created container `id`.
+    pub fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        let (mut command, log) = self.command()?;
+        command.args(["start", id]);
+        self.run("start", command, &log)
     }
 
     /// Runs a further process, which the file `process` of `bundle` describes, in the container
@@ -174,9 +174,7 @@ impl Runtime {
         descriptors: Descriptors,
     ) -> Result<CreatedContainer, RuntimeError> {
         let pid_file = bundle.join(process).with_extension("pid");
-        // Calls may be made at the same time.
-        let log = bundle.join(process).with_extension("log");
-        let mut command = self.global(&log);
+        let (mut command, log) = self.command()?;
         command.args(["exec", "--detach", "--process"]);
         command.arg(bundle.join(process));
         self.run_with("exec", command, descriptors, id, &pid_file, &log)
@@ -194,9 +192,9 @@ impl Runtime {
             .map_err(io::Error::from)
             .and_then(|json| fs::write(&path, json))
             .map_err(|source| self.unrunnable(source))?;
-        let mut command = self.command(bundle, "update");
-        command.arg("--resources").arg(&path).arg(id);
-        self.run("update", command, &log_file(bundle))
+        let (mut command, log) = self.command()?;
+        command.args(["update", "--resources"]).arg(&path).arg(id);
+        self.run("update", command, &log)
     }
 
     /// Ends the processes of the container `id` and removes it with its control groups. A
@@ -205,23 +203,17 @@ impl Runtime {
         if !self.state.join(id).exists() {
             return Ok(());
         }
-        let log = self.state.join(format!("{id}.log"));
-        let mut command = self.global(&log);
+        let (mut command, log) = self.command()?;
         command.args(["delete", "--force", id]);
-        let result = self.run("delete", command, &log);
-        let _ = fs::remove_file(&log);
-        result
+        self.run("delete", command, &log)
     }
 
-    fn command(&self, bundle: &Path, verb: &str) -> Command {
-        let mut command = self.global(&log_file(bundle));
-        command.arg(verb);
-        command
-    }
-
-    fn global(&self, log: &Path) -> Command {
+    /// The runtime, to be told what to do, and where it says why it cannot.
+    fn command(&self) -> Result<(Command, Log), RuntimeError> {
+        let log = Log::new().map_err(|source| self.unrunnable(source))?;
         let mut command = Command::new(&self.path);
-        command.arg("--root").arg(&self.state).arg("--log").arg(log);
+        command.arg("--root").arg(&self.state);
+        command.arg("--log").arg(log.path());
         command.args(["--log-format", "json"]);
         if self.systemd {
             command.arg("--systemd-cgroup");
@@ -233,15 +225,10 @@ impl Runtime {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        command
+        Ok((command, log))
     }
 
-    fn run(
-        &self,
-        verb: &'static str,
-        mut command: Command,
-        log: &Path,
-    ) -> Result<(), RuntimeError> {
+    fn run(&self, verb: &'static str, mut command: Command, log: &Log) -> Result<(), RuntimeError> {
         let mut child = command.spawn().map_err(|source| self.unrunnable(source))?;
         // The command holds our copies of the container's descriptors.
         drop(command);
@@ -249,7 +236,7 @@ impl Runtime {
         match wait(&mut child) {
             Ok(Some(status)) if status.success() => Ok(()),
             Ok(Some(status)) => {
-                let message = last_error(log).unwrap_or_else(|| status.to_string());
+                let message = log.last_error().unwrap_or_else(|| status.to_string());
                 Err(RuntimeError::Failed {
                     runtime: runtime(),
                     verb,
@@ -272,8 +259,37 @@ impl Runtime {
     }
 }
 
-fn log_file(bundle: &Path) -> PathBuf {
-    bundle.join("runtime.log")
+/// What a runtime says: a file in memory, so that it can also say that there is no space for files.
+struct Log(File);
+
+impl Log {
+    fn new() -> io::Result<Self> {
+        let file = memfd_create(c"runtime-log", MemfdFlags::CLOEXEC)?;
+        Ok(Self(file.into()))
+    }
+
+    /// Its path for the runtime, which inherits no descriptor of it.
+    fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
+    /// The last message of level error.
+    fn last_error(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Line {
+            level: String,
+            msg: String,
+        }
+        let mut text = String::new();
+        let log = (&self.0).take(MAX_LOG_BYTES).read_to_string(&mut text);
+        log.ok()?;
+        let lines = text
+            .lines()
+            .rev()
+            .filter_map(|line| serde_json::from_str::<Line>(line).ok());
+        let mut errors = lines.filter(|line| matches!(line.level.as_str(), "error" | "fatal"));
+        errors.next().map(|line| line.msg)
+    }
 }
 
 /// Waits for `child` for at most [`TIMEOUT`]; then ends it and returns `None`.
@@ -298,27 +314,6 @@ fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
             Ok(_) => return child.wait().map(Some),
         }
     }
-}
-
-/// The last message of level error in the log of a runtime.
-fn last_error(log: &Path) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Line {
-        level: String,
-        msg: String,
-    }
-    let mut text = String::new();
-    File::open(log)
-        .ok()?
-        .take(MAX_LOG_BYTES)
-        .read_to_string(&mut text)
-        .ok()?;
-    let lines = text
-        .lines()
-        .rev()
-        .filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    let mut errors = lines.filter(|line| matches!(line.level.as_str(), "error" | "fatal"));
-    errors.next().map(|line| line.msg)
 }
 
 #[cfg(test)]
@@ -385,7 +380,7 @@ mod tests {
     fn a_runtime_that_hangs_is_ended() {
         let dir = tempfile::tempdir().unwrap();
         let runtime = runtime(dir.path(), "echo $$ > \"$2.pid\"; exec sleep 100");
-        let error = runtime.start("c1", dir.path()).unwrap_err();
+        let error = runtime.start("c1").unwrap_err();
         assert!(
             matches!(error, RuntimeError::TimedOut { verb: "start", .. }),
             "{error}"
@@ -400,7 +395,7 @@ mod tests {
         node.runtime.path = "/nonexistent/runc".into();
         node.runtime.state = tempfile::tempdir().unwrap().path().join("state");
         let runtime = Runtime::new(&node, "k8s.io", None);
-        let error = runtime.start("c1", Path::new("/")).unwrap_err().to_string();
+        let error = runtime.start("c1").unwrap_err().to_string();
         assert!(error.contains("/nonexistent/runc"), "{error}");
     }
 }

@@ -59,10 +59,13 @@ fn a_watchdog_ends_a_machine_and_its_restart_policy_acts(node: Node) {
     namespace.apply(&pod);
     namespace.wait_for_log("vm", "machine", image::TINY_READY);
     start_watchdog(&namespace, "vm");
-    namespace.wait_for("pod", "vm", "/status/containerStatuses/0/restartCount", "1");
+    // Kubelet counts the restart before it tells of what was before it.
+    let exit_code = "/status/containerStatuses/0/lastState/terminated/exitCode";
+    namespace.wait_for("pod", "vm", exit_code, "1");
     let pod = namespace.get("pod", "vm").expect("the pod is there");
-    let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
-    assert_eq!(last["exitCode"], 1, "{last:#}");
+    let status = &pod["status"]["containerStatuses"][0];
+    assert_eq!(status["restartCount"], 1, "{status:#}");
+    let last = &status["lastState"]["terminated"];
     let message = last["message"].as_str().unwrap_or_default();
     assert!(message.contains("ended by its watchdog"), "{last:#}");
 }

@@ -290,7 +290,7 @@ async fn start(
     *pid = Some(spawn_blocking(create).instrument(phase).await??.pid);
     let starting = runtime.clone();
     let phase = tracing::info_span!("exec-qemu");
-    spawn_blocking(move || starting.start(&id, &jail))
+    spawn_blocking(move || starting.start(&id))
         .instrument(phase)
         .await??;
     Ok(())

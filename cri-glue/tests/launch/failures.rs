@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use serde_json::json;
 
@@ -182,4 +183,73 @@ fn no_huge_pages() {
     let wish = json!({"guest": "64Mi", "hugepages": {"pageSize": "1Gi"}});
     pod.wish(&json!({"domain": {"memory": wish}}));
     pod.refused(&["no multiple of its huge pages of 1Gi"]);
+}
+
+/// The file system of a node, with nothing on it but a pod; gone with the value.
+struct SmallNode(PathBuf);
+
+impl SmallNode {
+    /// Moves what `pod` has to a file system of 2 MiB.
+    fn of(pod: &Pod) -> Self {
+        let directory = pod.path("");
+        crate::pod::run(&format!(
+            "cd {}; mkdir ../$$; cp -a . ../$$/
+             mount -t tmpfs -o size=2m,mode=755 small $PWD; cp -a ../$$/. $PWD; rm -r ../$$",
+            directory.display()
+        ));
+        Self(directory)
+    }
+
+    /// Leaves so many bytes free.
+    fn leave(&self, bytes: u64) {
+        let path = self.0.join("filler");
+        let mut filler = fs::File::create(path).unwrap();
+        let full = std::io::copy(&mut std::io::repeat(1), &mut filler).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        let length = filler.metadata().unwrap().len();
+        filler.set_len(length.saturating_sub(bytes)).unwrap();
+    }
+}
+
+impl Drop for SmallNode {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+/// Little by little there is more space, so that each file in turn is the first for which there is none.
+#[test]
+fn a_full_disk() {
+    let pod = plain();
+    let node = SmallNode::of(&pod);
+    // Where no space is for the container's own bundle, there is no machine to be refused.
+    fs::write(pod.bundle().join("config.json"), pod.spec.to_string()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut refused = 0;
+    for free in (0..).step_by(4 << 10) {
+        node.leave(free);
+        let before = pod.leftovers();
+        match runtime.block_on(pod.launch()) {
+            Err(error) => {
+                let error = error.to_string();
+                // The runtime's own words do not always say why.
+                let words = ["no space", "create failed"];
+                let named = words.iter().any(|word| error.to_lowercase().contains(word));
+                assert!(named, "with {free} bytes free: {error}");
+                assert!(!error.contains('\n'), "one sentence: {error}");
+                assert_eq!(pod.leftovers(), before, "with {free} bytes free");
+                refused += 1;
+            }
+            Ok(launched) => {
+                drop(launched);
+                cri_glue::record::undo(&pod.bundle()).unwrap();
+                assert_eq!(pod.leftovers(), before);
+                break;
+            }
+        }
+    }
+    assert!(refused > 3, "{refused}");
 }

@@ -104,10 +104,10 @@ impl Task for Sandbox {
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
         self.member.only_itself(&request.exec_id)?;
-        let (runtime, bundle) = (self.runtime.clone(), self.bundle.clone());
+        let runtime = self.runtime.clone();
         let start = blocking(move || {
             runtime
-                .start(&request.id, &bundle)
+                .start(&request.id)
                 .map_err(|error| Fault::failed(format!("cannot start the pod's holder: {error}")))
         });
         Ok(self.member.start(start).await?)
