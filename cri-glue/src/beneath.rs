@@ -109,10 +109,9 @@ impl Directory {
             let thread = std::thread::Builder::new().name("read-only".into());
             let joined = thread.spawn_scoped(scope, || {
                 unshare(CloneFlags::CLONE_NEWNS)?;
-                mount_change(
-                    "/",
-                    MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
-                )?;
+                // What the node unmounts goes from here too; what is mounted here stays here.
+                let inwards = MountPropagationFlags::DOWNSTREAM;
+                mount_change("/", MountPropagationFlags::REC | inwards)?;
                 mount_bind(path, path)?;
                 mount_remount(path, MountFlags::BIND | MountFlags::RDONLY, c"")?;
                 Self::open(path)

@@ -66,6 +66,8 @@ pub enum RuntimeError {
          node's configuration", runtime.display()
     )]
     Run { runtime: PathBuf, source: io::Error },
+    #[error("cannot write what the OCI runtime {} needs: {source}", runtime.display())]
+    Write { runtime: PathBuf, source: io::Error },
     #[error("{} {verb} failed: {message}", runtime.display())]
     Failed {
         runtime: PathBuf,
@@ -191,7 +193,7 @@ impl Runtime {
         serde_json::to_vec(resources)
             .map_err(io::Error::from)
             .and_then(|json| fs::write(&path, json))
-            .map_err(|source| self.unrunnable(source))?;
+            .map_err(|source| self.unwritten(source))?;
         let (mut command, log) = self.command()?;
         command.args(["update", "--resources"]).arg(&path).arg(id);
         self.run("update", command, &log)
@@ -210,7 +212,7 @@ impl Runtime {
 
     /// The runtime, to be told what to do, and where it says why it cannot.
     fn command(&self) -> Result<(Command, Log), RuntimeError> {
-        let log = Log::new().map_err(|source| self.unrunnable(source))?;
+        let log = Log::new().map_err(|source| self.unwritten(source))?;
         let mut command = Command::new(&self.path);
         command.arg("--root").arg(&self.state);
         command.arg("--log").arg(log.path());
@@ -248,6 +250,13 @@ impl Runtime {
                 verb,
             }),
             Err(source) => Err(self.unrunnable(source)),
+        }
+    }
+
+    fn unwritten(&self, source: io::Error) -> RuntimeError {
+        RuntimeError::Write {
+            runtime: self.path.clone(),
+            source,
         }
     }
 

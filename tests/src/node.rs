@@ -1,5 +1,6 @@
 //! The cluster's nodes, and running a command as on one of them.
 
+use std::panic::AssertUnwindSafe;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -67,11 +68,20 @@ impl NodeConfiguration {
             .expect_success();
         this
     }
+
+    /// Puts the one before back, and keeps others waiting.
+    pub fn mend(&self) {
+        let file = Self::FILE;
+        self.node
+            .shell(&format!(
+                "[ ! -e {file}.before ] || mv {file}.before {file}"
+            ))
+            .expect_success();
+    }
 }
 
 impl Drop for NodeConfiguration {
     fn drop(&mut self) {
-        let file = Self::FILE;
-        let _ = std::panic::catch_unwind(|| self.node.shell(&format!("mv {file}.before {file}")));
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| self.mend()));
     }
 }

@@ -121,8 +121,8 @@ impl Ipv6Alone {
         // A pod is taken off the network that is the nodes' when it ends.
         eventually(STARTED, || {
             let deleted = "jsonpath={.items[*].metadata.deletionTimestamp}";
-            let pods =
-                kubectl(&["get", "pods", "--all-namespaces", "-o", deleted]).expect_success();
+            let objects = ["get", "namespaces,pods", "--all-namespaces", "-o", deleted];
+            let pods = kubectl(&objects).expect_success();
             if pods.is_empty() {
                 Ok(())
             } else {

@@ -20,7 +20,7 @@ fn says(namespace: &TestNamespace, node: Node, name: &str, content: &str, words:
     for word in words {
         assert!(message.contains(word), "{word:?} is not in {message:?}");
     }
-    drop(wrong);
+    wrong.mend();
     namespace.wait_for_log(name, "machine", "boot-sector guest ready");
     namespace
         .kubectl(&["delete", "pod", name, "--grace-period=1"])

@@ -200,7 +200,7 @@ fn a_guest_waits_for_space_on_its_volume(node: Node) {
         for d in /sys/block/*; do [ \"$(cat $d/serial 2>/dev/null)\" = data ] && disk=/dev/${d##*/}; done\n\
         for n in 0 1 2 3 4 5 6 7 8 9; do\n\
         dd if=/dev/urandom of=$disk bs=1M count=4 seek=$((4 * n)) conv=fsync 2>/dev/null && echo wrote $n\n\
-        sleep 1\n\
+        until [ -e /tmp/go ]; do sleep 0.1; done\n\
         done\n";
     namespace.apply(
         &with_data(node, claimed("data"), script)
@@ -216,7 +216,14 @@ fn a_guest_waits_for_space_on_its_volume(node: Node) {
     );
     namespace.wait_for_log("vm", "machine", "wrote 0");
     let filler = format!("{}/filler", small.directory);
-    node.shell(&format!("head -c 64M /dev/zero >{filler}"));
+    let filled = node.shell(&format!("head -c 64M /dev/zero >{filler}"));
+    assert!(
+        filled.text().is_empty() && filled.code != Some(0),
+        "{filled:?}"
+    );
+    namespace
+        .kubectl(&["exec", "vm", "--", "touch", "/tmp/go"])
+        .expect_success();
     let state = |wanted: &str| {
         eventually(STARTED, || {
             let status = namespace.kubectl(&["exec", "vm", "--", "vm:status", "-o", "json"]);

@@ -91,7 +91,7 @@ impl Verb {
                 }))
             }
             Self::Pause { format } => {
-                qmp.stop().await?;
+                qmp.pause().await?;
                 done(format, "paused", qmp.state().await?)
             }
             Self::Resume { format } => {

@@ -63,6 +63,13 @@ pub enum QmpError {
     #[error("QEMU runs the machine type {}, which is none of ours", text(.0, MAX_WORDS))]
     MachineType(String),
 
+    /// The guest stands still for another reason.
+    #[error(
+        "the machine waits for a disk that failed, and tries it again by itself: mend what is below \
+         the disk, or delete the pod"
+    )]
+    WaitsForDisk,
+
     /// Others have not read theirs yet.
     #[error("{0} pictures of the display are being read already: read or end one of them first")]
     Pictures(usize),

@@ -145,6 +145,16 @@ impl Qmp {
         self.execute(&qmp::stop {}).await.map(drop)
     }
 
+    /// Stops the guest until [`Qmp::cont`]. One that QEMU has stopped already, for a disk, stays so: that
+    /// is refused, since such a guest goes on by other means than whoever paused it.
+    pub async fn pause(&self) -> Result<(), QmpError> {
+        self.stop().await?;
+        match self.state().await? {
+            RunState::io_error => Err(QmpError::WaitsForDisk),
+            _ => Ok(()),
+        }
+    }
+
     /// Presses the power button. What follows is the guest's matter.
     pub async fn system_powerdown(&self) -> Result<(), QmpError> {
         self.execute(&qmp::system_powerdown {}).await.map(drop)

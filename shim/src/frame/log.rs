@@ -27,15 +27,14 @@ use super::traces::Spans;
 /// what is done go to `spans` too, whatever the level.
 pub(super) fn init(bundle: &Path, level: Level, spans: Option<Spans>) {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let Ok(fifo) = rustix::fs::open(bundle.join("log"), flags, Mode::empty()) else {
-        return;
-    };
-    let lines = Lines {
+    let fifo = rustix::fs::open(bundle.join("log"), flags, Mode::empty()).ok();
+    let lines = fifo.map(|fifo| Lines {
         output: Mutex::new(File::from(fifo)),
         spans: level >= Level::DEBUG,
-    };
+    });
+    let level = LevelFilter::from_level(level);
     let subscriber = Registry::default()
-        .with(lines.with_filter(LevelFilter::from_level(level)))
+        .with(lines.map(|lines| lines.with_filter(level)))
         .with(spans.map(|spans| spans.with_filter(LevelFilter::INFO)));
     // Set once per process; a second call would be a bug that tests find.
     drop(tracing::subscriber::set_global_default(subscriber));

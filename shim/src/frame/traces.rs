@@ -25,6 +25,9 @@ use tracing_subscriber::registry::LookupSpan;
 /// The field of a span with containerd's `traceparent` (w3.org/TR/trace-context).
 const PARENT: &str = "otel.parent";
 
+/// The flag of a `traceparent` whose spans are recorded.
+const RECORDED: u128 = 1;
+
 /// OTLP's word for a span within a program.
 const INTERNAL: u8 = 1;
 
@@ -118,15 +121,17 @@ fn trace_of(sandbox: &str) -> String {
     format!("{:032x}", u128::from_be_bytes(bytes) | 1)
 }
 
-/// Trace and span of `00-TRACE-SPAN-FLAGS`.
+/// Trace and span of `00-TRACE-SPAN-FLAGS`, unless they are of a call that is not recorded.
 fn parent_of(header: &str) -> Option<(String, String)> {
     let mut parts = header.split('-').skip(1);
-    let mut hex = |length: usize| {
-        let part = parts.next()?;
+    let mut number = |length: usize| {
+        let part = parts.next().filter(|part| part.len() == length)?;
         let is_hex = part.bytes().all(|byte| byte.is_ascii_hexdigit());
-        (part.len() == length && is_hex).then(|| part.to_owned())
+        let value = u128::from_str_radix(part, 16).ok().filter(|_| is_hex)?;
+        (value != 0).then(|| (part.to_owned(), value))
     };
-    Some((hex(32)?, hex(16)?))
+    let ((trace, _), (span, _), (_, flags)) = (number(32)?, number(16)?, number(2)?);
+    (flags & RECORDED != 0).then_some((trace, span))
 }
 
 fn line(name: &str, kept: Kept) -> Value {
@@ -241,6 +246,8 @@ mod tests {
         }
         for header in [
             "",
+            "00-11111111111111111111111111111111-2222222222222222-00",
+            "00-00000000000000000000000000000000-2222222222222222-01",
             "00",
             "00-1-2-01",
             &format!("00-{}-{}-01", "g".repeat(32), "1".repeat(16)),

@@ -173,7 +173,7 @@ impl Task for Machine {
         if self.member.life.phase() != Phase::Running {
             return Err(self.member.not_now("paused").into());
         }
-        self.qmp.stop().await.map_err(Fault::failed)?;
+        self.qmp.pause().await.map_err(Fault::failed)?;
         self.member.life.advance(Happening::Paused);
         let container_id = self.member.life.id.clone();
         self.member.pod.events.publish(&TaskPaused {

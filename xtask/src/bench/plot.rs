@@ -23,12 +23,15 @@ const WORDS: &str = "#808080";
 pub(super) fn write(report: &Report, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory)?;
     for figures in report.groups() {
-        let [first, _, ..] = figures else { continue };
+        let [first, _, ..] = figures[..] else {
+            continue;
+        };
         if first.unit.is_empty() {
             continue;
         }
         let path = directory.join(file_name(first));
-        svg::save(&path, &picture(figures)).with_context(|| format!("write {}", path.display()))?;
+        svg::save(&path, &picture(&figures))
+            .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
 }
@@ -43,7 +46,7 @@ fn file_name(figure: &Figure) -> String {
     format!("{letters}.svg")
 }
 
-fn picture(figures: &[Figure]) -> Document {
+fn picture(figures: &[&Figure]) -> Document {
     let most = figures.iter().map(|it| it.value.abs()).fold(0.0, f64::max);
     let height = LINE * (figures.len() + 2);
     let mut document = Document::new()
@@ -91,8 +94,8 @@ mod tests {
     fn bars_are_as_long_as_their_figures_say() {
         let mut report = Report::default();
         report.add("Start, medians", "a", 50.0, "ms");
-        report.add("Start, medians", "b < c", 100.0, "ms");
         report.add("Start, medians", "a / b", 0.5, "");
+        report.add("Start, medians", "b < c", 100.0, "ms");
         let directory = tempfile::tempdir().unwrap();
         write(&report, directory.path()).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

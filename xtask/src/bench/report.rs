@@ -1,5 +1,6 @@
 //! The figures, as a table for people and as JSON for programs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -40,10 +41,14 @@ impl Report {
         });
     }
 
-    /// The figures of each group, a unit of its own each.
-    pub(super) fn groups(&self) -> impl Iterator<Item = &[Figure]> {
-        self.figures
-            .chunk_by(|one, next| (one.group, one.unit) == (next.group, next.unit))
+    /// The figures of each group and unit.
+    pub(super) fn groups(&self) -> impl Iterator<Item = Vec<&Figure>> {
+        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for figure in &self.figures {
+            let group = groups.entry((figure.group, figure.unit)).or_default();
+            group.push(figure);
+        }
+        groups.into_values()
     }
 
     /// Prints the table.

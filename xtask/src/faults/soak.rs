@@ -43,6 +43,7 @@ for config in $(grep -l "$1" /run/containerd/io.containerd.runtime.v2.task/k8s.i
   id=${config%/config.json}
   pid=$(pgrep -f "^[^ ]*containerd-shim-kubevirt-v1 .*-id ${id##*/}") && usage shim $pid
 done
+true
 "#;
 
 /// How much more than early on a process may hold, in descriptors and in KiB. The daemons' memory comes

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use qemu_driver::exec::{Command, Ended, Guest, Handle, Running, Streams};
-use qemu_driver::qmp::RunState;
+use qemu_driver::qmp::{QmpError, RunState};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -95,6 +95,7 @@ async fn ready(run: &Run, client: &mut Client) -> Result<(), String> {
         Ok(RunState::paused) => {
             Err("the machine is paused: let it run again by the command vm:resume".to_owned())
         }
+        Ok(RunState::io_error) => Err(QmpError::WaitsForDisk.to_string()),
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
