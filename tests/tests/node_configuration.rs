@@ -1,8 +1,12 @@
 //! A node whose configuration is wrong, or whose QEMU is missing, says so in the pod's events, and
 //! runs the machine as soon as it is mended; what it is told to trace, it traces.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
-use tests::{Manifest, Node, NodeConfiguration, TestNamespace, image, on_both_nodes};
+use tests::{
+    Manifest, Node, NodeConfiguration, SOON, TestNamespace, eventually, image, on_both_nodes,
+};
 
 on_both_nodes!(
     says_what_is_wrong_and_goes_on_once_mended,
@@ -38,6 +42,13 @@ fn says_what_is_wrong_and_goes_on_once_mended(node: Node) {
     says(&namespace, node, "missing", missing, &words);
 }
 
+/// The spans in lines of OTLP's JSON.
+fn spans_of(lines: &str) -> Vec<Value> {
+    let line = |line| serde_json::from_str(line).expect("OTLP's JSON");
+    let span = |line: Value| line["resourceSpans"][0]["scopeSpans"][0]["spans"][0].clone();
+    lines.lines().map(line).map(span).collect()
+}
+
 /// The spans of this name.
 fn named<'a>(spans: &'a [Value], name: &str) -> Vec<&'a Value> {
     spans.iter().filter(|span| span["name"] == name).collect()
@@ -56,14 +67,17 @@ fn traces_the_phases_of_a_pod(node: Node) {
         .kubectl(&["delete", "pod", "vm", "--grace-period=1"])
         .expect_success();
     namespace.wait_gone("pod", "vm");
-    let lines = node
-        .shell(&format!("cat {file}; rm {file}"))
-        .expect_success();
-    let spans: Vec<Value> = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("OTLP's JSON"))
-        .map(|line: Value| line["resourceSpans"][0]["scopeSpans"][0]["spans"][0].clone())
-        .collect();
+    // The pod's sandbox goes a little later than the pod.
+    let spans = eventually(SOON, || {
+        let spans = spans_of(&node.shell(&format!("cat {file}")).expect_success());
+        let deleted = named(&spans, "delete").into_iter();
+        let deleted: BTreeSet<_> = deleted.map(|it| it["attributes"].to_string()).collect();
+        match deleted.len() {
+            2 => Ok(spans),
+            _ => Err(format!("not both were deleted: {deleted:?}")),
+        }
+    });
+    node.shell(&format!("rm {file}")).expect_success();
     for (name, times) in [
         ("create", 2),
         ("prepare", 1),
@@ -73,9 +87,8 @@ fn traces_the_phases_of_a_pod(node: Node) {
         ("create-jail", 1),
         ("exec-qemu", 1),
         ("wait-for-monitor", 1),
-        ("delete", 2),
     ] {
-        assert_eq!(named(&spans, name).len(), times, "{name}: {lines}");
+        assert_eq!(named(&spans, name).len(), times, "{name}: {spans:#?}");
     }
     let disks = named(&spans, "open-disks")[0];
     let prepare = named(&spans, "prepare")[0];
@@ -84,11 +97,11 @@ fn traces_the_phases_of_a_pod(node: Node) {
         named(&spans, "create")
             .iter()
             .any(|create| create["spanId"] == prepare["parentSpanId"]),
-        "{lines}"
+        "{spans:#?}"
     );
     let trace = &spans[0]["traceId"];
     assert!(
         spans.iter().all(|span| &span["traceId"] == trace),
-        "{lines}"
+        "{spans:#?}"
     );
 }
