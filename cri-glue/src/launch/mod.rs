@@ -284,8 +284,8 @@ async fn start(
         jail,
         descriptors,
     } = container;
-    let (creating, created_id, created_jail) = (runtime.clone(), id.clone(), jail.clone());
-    let create = move || creating.create(&created_id, &created_jail, descriptors);
+    let (creating, created_id) = (runtime.clone(), id.clone());
+    let create = move || creating.create(&created_id, &jail, descriptors);
     let phase = tracing::info_span!("create-jail");
     *pid = Some(spawn_blocking(create).instrument(phase).await??.pid);
     let starting = runtime.clone();
