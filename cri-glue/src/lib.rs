@@ -21,6 +21,7 @@ pub mod machine;
 pub mod mounts;
 pub mod network;
 pub mod nic;
+mod orphans;
 pub mod overhead;
 pub mod pinning;
 pub mod record;

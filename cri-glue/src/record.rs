@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::network::{self, NetworkUndo};
+use crate::orphans;
 use crate::runtime::Runtime;
 
 /// Name of the record in the bundle.
@@ -220,6 +221,7 @@ pub fn undo(bundle: &Path) -> Result<(), UndoErrors> {
     for step in steps.into_iter().rev() {
         undo_step(step, &mut errors);
     }
+    orphans::reap();
     if errors.is_empty() {
         remove(std::fs::remove_file(&path), &path, &mut errors);
     }
@@ -293,7 +295,7 @@ fn remove(result: io::Result<()>, path: &Path, errors: &mut Vec<UndoError>) {
 
 /// Unmounts everything that is stacked on `path`. Lazily, because a file in it may still be held
 /// by somebody who dies at the same time.
-fn unmount_all(path: &Path) -> io::Result<()> {
+pub(crate) fn unmount_all(path: &Path) -> io::Result<()> {
     loop {
         match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) => {}

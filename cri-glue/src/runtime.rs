@@ -19,6 +19,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::config::NodeConfig;
+use crate::record::unmount_all;
 
 /// The descriptor that the first of a container's descriptors becomes.
 const FIRST_DESCRIPTOR: i32 = 3;
@@ -73,6 +74,12 @@ pub enum RuntimeError {
         runtime: PathBuf,
         verb: &'static str,
         message: String,
+    },
+    #[error("cannot remove {}, which {} left: {source}", path.display(), runtime.display())]
+    Remove {
+        runtime: PathBuf,
+        path: PathBuf,
+        source: io::Error,
     },
     #[error("{} {verb} did not end within {} seconds", runtime.display(), TIMEOUT.as_secs())]
     TimedOut {
@@ -202,12 +209,20 @@ impl Runtime {
     /// Ends the processes of the container `id` and removes it with its control groups. A
     /// container that does not exist is removed already.
     pub fn delete(&self, id: &str) -> Result<(), RuntimeError> {
-        if !self.state.join(id).exists() {
+        let state = self.state.join(id);
+        if !state.exists() {
             return Ok(());
         }
         let (mut command, log) = self.command()?;
         command.args(["delete", "--force", id]);
-        self.run("delete", command, &log)
+        self.run("delete", command, &log)?;
+        // One that was killed before it had written what it does leaves the directory, and a mount of
+        // itself in there, and knows no such container.
+        remove_with_mounts(&state).map_err(|source| RuntimeError::Remove {
+            runtime: self.path.clone(),
+            path: state,
+            source,
+        })
     }
 
     /// The runtime, to be told what to do, and where it says why it cannot.
@@ -265,6 +280,20 @@ impl Runtime {
             runtime: self.path.clone(),
             source,
         }
+    }
+}
+
+/// Removes a directory with what is mounted on its entries. One that is not there is removed already.
+fn remove_with_mounts(directory: &Path) -> io::Result<()> {
+    let removed = || {
+        for entry in fs::read_dir(directory)? {
+            unmount_all(&entry?.path())?;
+        }
+        fs::remove_dir_all(directory)
+    };
+    match removed() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 
@@ -383,6 +412,17 @@ mod tests {
         runtime.delete("c1").unwrap();
         fs::create_dir_all(dir.path().join("state/c1")).unwrap();
         assert!(runtime.delete("c1").is_err());
+    }
+
+    #[test]
+    fn what_a_runtime_forgot_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = runtime(dir.path(), "exit 0");
+        let state = dir.path().join("state/c1");
+        fs::create_dir_all(&state).unwrap();
+        fs::write(state.join("runc.copy"), "").unwrap();
+        runtime.delete("c1").unwrap();
+        assert!(!state.exists());
     }
 
     #[test]

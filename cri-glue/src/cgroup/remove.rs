@@ -1,7 +1,7 @@
 //! Removing a control group with the processes in it.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use super::{Cgroup, CgroupError, Version};
 const TRIES: u32 = 500;
 
 impl Cgroup {
-    /// Ends the processes in the group and removes it from all hierarchies. A group that is not
-    /// there is removed already.
+    /// Ends the processes in the group, frozen ones too, and removes it from all hierarchies. A group
+    /// that is not there is removed already.
     pub fn remove(&self) -> Result<(), CgroupError> {
         // Never the root, whatever a path says.
         let plain = |part| matches!(part, Component::Normal(_));
@@ -46,6 +46,7 @@ impl Cgroup {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
+    thaw(path);
     for _ in 0..TRIES {
         kill_all(path);
         match fs::remove_dir(path) {
@@ -57,6 +58,18 @@ fn remove(path: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(path)
+}
+
+/// Lets frozen processes end: an OCI runtime freezes a group of version 1 while it changes the rules of
+/// its devices, and may die over it.
+fn thaw(path: &Path) {
+    let state = OpenOptions::new()
+        .write(true)
+        .open(path.join("freezer.state"));
+    if let Ok(mut state) = state {
+        // Whatever stays frozen keeps the group from being removed, which is told.
+        let _ = state.write_all(b"THAWED");
+    }
 }
 
 fn kill_all(path: &Path) {

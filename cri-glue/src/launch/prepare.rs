@@ -185,16 +185,16 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     .make(&jail)?;
     let (id, cgroups_path) = (bundle.id().to_owned(), bundle.cgroups_path());
     let runtime = Runtime::new(node, &request.namespace, cgroups_path);
+    let container = Step::Container {
+        id: id.clone(),
+        runtime,
+    };
+    record.note(&container).map_err(record_error)?;
+    // Undone first: a runtime that died over its group may have left it frozen.
     if let Some(path) = cgroups_path {
         let path = path.to_owned();
         record.note(&Step::Cgroup { path }).map_err(record_error)?;
     }
-    record
-        .note(&Step::Container {
-            id: id.clone(),
-            runtime,
-        })
-        .map_err(record_error)?;
     let (output, qemu_output) = io::pipe().map_err(LaunchError::Pipe)?;
     let descriptors = Descriptors {
         output: Some(qemu_output.into()),

@@ -93,6 +93,11 @@ pub(crate) fn create(
         id: bundle.id().to_owned(),
         runtime: runtime.clone(),
     })?;
+    // Undone first: a runtime that died over its group may have left it frozen.
+    if let Some(path) = bundle.cgroups_path() {
+        let path = path.to_owned();
+        note(&Step::Cgroup { path })?;
+    }
     let descriptors = Descriptors {
         output: None,
         preserved: vec![end],
