@@ -129,6 +129,8 @@ fn ask_server(address: &str, id: &str) {
     match asked {
         Ok(Ok(())) => {}
         Ok(Err(error)) if is_not_found(&error) => {}
+        // It has died meanwhile.
+        Ok(Err(_)) if !socket::answers(address) => {}
         Ok(Err(error)) => eprintln!("the shim at {address} did not end container {id}: {error}"),
         Err(_) => eprintln!("the shim at {address} does not answer"),
     }
@@ -159,9 +161,11 @@ async fn end(address: &str, id: &str) -> containerd_shim::protos::ttrpc::Result<
         ..DeleteRequest::default()
     };
     match timeout(DELETE_TIMEOUT, client.delete(context(), &delete)).await {
-        Ok(deleted) => deleted?,
+        // It ends all the same: it may have been started for a container that never came.
+        Ok(Err(error)) if !is_not_found(&error) => return Err(error),
+        Ok(_) => {}
         Err(_) => return Ok(()),
-    };
+    }
     let last = ShutdownRequest {
         id: id.to_owned(),
         ..ShutdownRequest::default()

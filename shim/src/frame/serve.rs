@@ -113,10 +113,11 @@ async fn run(flags: &Flags) -> Result<(), ServeError> {
         _ = gone.wait_for(|gone| *gone) => {}
         () = idle(&pod) => tracing::warn!("no container came or stayed: giving up"),
     }
-    server.stop_listen().await;
     if let Err(error) = socket::remove(&flags.socket) {
         tracing::error!(%error, "the server leaves its socket behind");
     }
+    pod.closed.send_replace(true);
+    server.stop_listen().await;
     tracing::info!("the server ends");
     tokio::time::sleep(LAST_ANSWER).await;
     Ok(())

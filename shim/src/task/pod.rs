@@ -72,6 +72,8 @@ pub(crate) struct Pod {
     network: Mutex<Weak<MachineNetwork>>,
     /// Wakes who waits for the end of the last container.
     pub(crate) gone: watch::Sender<bool>,
+    /// Whether the server's socket is removed.
+    pub(crate) closed: watch::Sender<bool>,
 }
 
 /// The right to make one container; whoever drops it without a result has failed.
@@ -114,6 +116,7 @@ impl Pod {
             ports: Mutex::default(),
             network: Mutex::default(),
             gone: watch::Sender::new(false),
+            closed: watch::Sender::new(false),
         })
     }
 

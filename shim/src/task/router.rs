@@ -180,7 +180,10 @@ impl Task for Router {
             let pod = self.pod.clone();
             to_the_end(async move {
                 pod.events.flush(FLUSH_TIMEOUT).await;
+                // Whoever hears that it is done calls nobody to remove the socket.
+                let mut closed = pod.closed.subscribe();
                 pod.gone.send_replace(true);
+                let _ = closed.wait_for(|closed| *closed).await;
                 Ok(())
             })
             .await?;
