@@ -17,3 +17,5 @@ mod pinning;
 mod pod;
 mod resize;
 mod sandboxes;
+mod steps;
+mod traced;

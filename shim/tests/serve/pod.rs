@@ -249,15 +249,21 @@ impl Pod {
     }
 
     pub(crate) async fn connect(&self, id: &str, address: &str) -> Task {
-        let client = TaskClient::new(Client::connect(address).await.unwrap());
+        self.try_connect(id, address).await.unwrap()
+    }
+
+    /// The same of a server that may be gone.
+    pub(crate) async fn try_connect(&self, id: &str, address: &str) -> Result<Task, String> {
+        let client = Client::connect(address).await;
+        let client = TaskClient::new(client.map_err(|error| error.to_string())?);
         let (bundle, image) = (self.bundle(id), self.image(id));
-        Task {
+        Ok(Task {
             client,
             id: self.id(id),
             bundle,
             image,
             address: address.to_owned(),
-        }
+        })
     }
 
     /// Runs `delete` for container `id`; its whole output.

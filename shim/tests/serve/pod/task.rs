@@ -51,11 +51,16 @@ impl Task {
     }
 
     pub(crate) async fn run(&self) -> u32 {
+        self.try_run().await.unwrap()
+    }
+
+    pub(crate) async fn try_run(&self) -> Result<u32> {
         let request = StartRequest {
             id: self.id.clone(),
             ..StartRequest::default()
         };
-        self.client.start(bound(), &request).await.unwrap().pid
+        let started = self.client.start(bound(), &request).await?;
+        Ok(started.pid)
     }
 
     pub(crate) async fn state(&self) -> Result<StateResponse> {
@@ -93,15 +98,16 @@ impl Task {
 
     /// Waits for the end; its status.
     pub(crate) async fn wait(&self) -> u32 {
+        self.try_wait().await.unwrap()
+    }
+
+    pub(crate) async fn try_wait(&self) -> Result<u32> {
         let request = WaitRequest {
             id: self.id.clone(),
             ..WaitRequest::default()
         };
-        self.client
-            .wait(bound(), &request)
-            .await
-            .unwrap()
-            .exit_status
+        let ended = self.client.wait(bound(), &request).await?;
+        Ok(ended.exit_status)
     }
 
     pub(crate) async fn delete(&self) -> Result<DeleteResponse> {
@@ -113,11 +119,15 @@ impl Task {
     }
 
     pub(crate) async fn shutdown(&self) {
+        self.try_shutdown().await.unwrap();
+    }
+
+    pub(crate) async fn try_shutdown(&self) -> Result<()> {
         let request = ShutdownRequest {
             id: self.id.clone(),
             ..ShutdownRequest::default()
         };
-        self.client.shutdown(bound(), &request).await.unwrap();
+        self.client.shutdown(bound(), &request).await.map(drop)
     }
 
     pub(crate) async fn shim_pid(&self) -> i32 {
