@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::moments::Moments;
 use super::pods::{Kind, Pods};
 use super::raw::Raw;
-use super::report::Report;
+use super::report::{Promise, Report};
 use crate::cluster::ClusterName;
 use crate::progress::Step;
 
@@ -31,7 +31,7 @@ pub(super) fn measure(cluster: &ClusterName, number: usize, report: &mut Report)
         let name = format!("{number} {kind:?}s").to_lowercase();
         last.push(add(report, &name, first, ready.collect()));
         if kind == Kind::Machine {
-            raw = Some(Raw::like(cluster, &uids[0])?);
+            raw = Some(Raw::like(cluster, Kind::Machine, &uids[0])?);
         }
         pods.delete()?;
     }
@@ -48,6 +48,9 @@ pub(super) fn measure(cluster: &ClusterName, number: usize, report: &mut Report)
             ratio,
             "",
         );
+        if number > 1 {
+            report.promise(Promise::AtMost(1.15));
+        }
     }
     step.done();
     Ok(())

@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: what a machine costs beside an ordinary pod and beside QEMU alone, measured in
-//! one run, one after the other, as medians.
+//! one run, one after the other, as medians. Fails if a promise of `SPECIFICATION.md` is not kept.
 
 mod exec;
 mod many;
@@ -12,6 +12,7 @@ mod report;
 mod sizes;
 mod start;
 mod stop;
+mod throughput;
 
 use std::path::PathBuf;
 
@@ -95,6 +96,7 @@ fn measure(args: &Args) -> Result<()> {
     }
     stop::measure(cluster, args.runs, &mut report)?;
     exec::measure(cluster, args.runs, &mut report)?;
+    throughput::measure(cluster, args.runs, &mut report)?;
     for number in &args.many {
         many::measure(cluster, *number, &mut report)?;
     }
@@ -103,10 +105,10 @@ fn measure(args: &Args) -> Result<()> {
     if let Some(path) = &args.json {
         report.write(path)?;
     }
-    match &args.plots {
-        Some(directory) => plot::write(&report, directory),
-        None => Ok(()),
+    if let Some(directory) = &args.plots {
+        plot::write(&report, directory)?;
     }
+    report.check()
 }
 
 fn clean_up(cluster: &ClusterName) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::progress;
 pub(super) enum Kind {
     /// A machine that prints a line and halts.
     Machine,
-    /// A machine with Linux and the guest agent.
+    /// A machine with Linux, the guest agent and a second disk.
     Tiny,
     /// A container of the node's default runtime that prints a line and sleeps.
     Container,
@@ -67,6 +67,15 @@ impl Kind {
         });
         if self != Self::Container {
             pod["spec"]["runtimeClassName"] = "kubevirt".into();
+        }
+        if self == Self::Tiny {
+            let spec = json!({
+                "domain": { "devices": { "disks": [{ "name": "scratch", "disk": { "bus": "virtio" } }] } },
+                "volumes": [{ "name": "scratch", "emptyDisk": { "capacity": "64Mi" } }],
+            });
+            pod["metadata"]["annotations"] = json!({ "kubevirt.io/vmi-spec": spec.to_string() });
+            // No quota holds it up where QEMU alone has none.
+            pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] = "2".into();
         }
         pod
     }

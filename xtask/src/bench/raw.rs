@@ -1,32 +1,36 @@
 //! QEMU alone: the same program with the same arguments as a machine's, but for what ties that one to
 //! its shim and its pod.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::fmt::Write;
+use std::io::{BufRead, BufReader, Lines, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::NODE;
 use super::pods::Kind;
 use crate::cluster::{self, ClusterName};
 use crate::command;
-use crate::guest::{self, Guest};
 
-/// The disk on the node, and the descriptor and set by which QEMU has it.
-const DISK: &str = "/tmp/bench-disk";
-const DESCRIPTOR: u8 = 9;
-const SET: u32 = 99;
+/// What the disks on the node begin with; their sets' numbers follow.
+const DISK: &str = "/tmp/bench-disk-";
 
 /// The root of QEMU's own tree.
 const TREE: &str = "/opt/kubevirt/qemu";
 
+/// Prints the pid of the QEMU whose pod has the UID `$1`.
+const PID: &str = r#"for pid in $(pidof qemu-system-x86_64); do
+  grep -q "$1" /proc/$pid/cgroup && echo $pid
+done
+true"#;
+
 /// How a QEMU is started alone.
 pub(super) struct Raw<'a> {
     cluster: &'a ClusterName,
+    kind: Kind,
     script: String,
 }
 
@@ -34,6 +38,8 @@ pub(super) struct Raw<'a> {
 pub(super) struct Running {
     cluster: ClusterName,
     child: Child,
+    console: Lines<BufReader<ChildStdout>>,
+    keyboard: ChildStdin,
     /// From `exec` of QEMU to the guest's words.
     pub(super) start: Duration,
     /// As its node knows it.
@@ -41,28 +47,39 @@ pub(super) struct Running {
 }
 
 impl<'a> Raw<'a> {
-    /// Takes the arguments of the machine whose pod has this UID, and the boot sector's disk.
-    pub(super) fn like(cluster: &'a ClusterName, uid: &str) -> Result<Self> {
-        let look = format!(
-            "for pid in $(pidof qemu-system-x86_64); do \
-             grep -q {uid} /proc/$pid/cgroup && tr '\\0' '\\n' < /proc/$pid/cmdline; done; true"
-        );
-        let mut node = cluster::on_node(cluster, NODE)?;
-        let words = command::output(node.args(["sh", "-c", &look]))?;
-        let words = alone(words.lines())?;
-        let guest = Guest::BootSector;
-        let disk = File::open(guest::build(guest, guest.default_format())?.disk)?;
-        let mut node = cluster::on_node(cluster, NODE)?;
-        let copy = node
-            .args(["sh", "-c", &format!("cat > {DISK}")])
-            .stdin(disk);
-        anyhow::ensure!(copy.status()?.success(), "the disk cannot be copied");
-        let mut script = format!("exec {DESCRIPTOR}<>{DISK}\n");
-        script += &format!("echo $$ $EPOCHREALTIME\nexec chroot {TREE}");
-        for word in &words {
-            script += &format!(" '{}'", word.replace('\'', "'\\''"));
+    /// Takes the arguments and the disks of the machine whose pod has this UID.
+    pub(super) fn like(cluster: &'a ClusterName, kind: Kind, uid: &str) -> Result<Self> {
+        let on_node = |script: &str| {
+            let mut node = cluster::on_node(cluster, NODE)?;
+            command::output(node.args(["sh", "-c", script, "sh", uid]))
+        };
+        let pid = on_node(PID)?;
+        let pid = pid.trim();
+        let words = on_node(&format!("tr '\\0' '\\n' < /proc/{pid}/cmdline"))?;
+        let words: Vec<_> = words.lines().collect();
+        let files = files(&words)?;
+        for file in &files {
+            let File { set, pattern, .. } = file;
+            on_node(&format!(
+                "for fd in /proc/{pid}/fd/*; do case $(readlink $fd) in {pattern}) \
+                 cp $fd {DISK}{set}; exit;; esac; done; exit 1"
+            ))?;
         }
-        Ok(Self { cluster, script })
+        let mut script = String::new();
+        for file in &files {
+            script += &file.opened();
+        }
+        let words = alone(words.into_iter())?;
+        script += &format!("rm -f {DISK}*.$$\n");
+        write!(script, "echo $$ $EPOCHREALTIME\nexec chroot {TREE}")?;
+        for word in &words {
+            write!(script, " '{}'", word.replace('\'', "'\\''"))?;
+        }
+        Ok(Self {
+            cluster,
+            kind,
+            script,
+        })
     }
 
     /// Starts so many at once; each with the moment of its guest's words. All of them run until the last
@@ -82,25 +99,43 @@ impl<'a> Raw<'a> {
     pub(super) fn run(&self) -> Result<Running> {
         let mut command = cluster::on_node(self.cluster, NODE)?;
         command.args(["bash", "-c", &self.script]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::inherit()).spawn()?;
+        let keyboard = child.stdin.take().context("a pipe")?;
         let output = child.stdout.take().context("a pipe")?;
-        let mut lines = BufReader::new(output).lines();
-        let first = lines.next().context("QEMU's shell said nothing")??;
+        let mut console = BufReader::new(output).lines();
+        let first = console.next().context("QEMU's shell said nothing")??;
         let (pid, begin) = first.split_once(' ').context("no time")?;
         let begin = Duration::from_secs_f64(begin.parse()?);
-        for line in lines {
-            if line?.contains(Kind::Machine.ready()) {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-                return Ok(Running {
-                    cluster: self.cluster.clone(),
-                    child,
-                    start: now.saturating_sub(begin),
-                    pid: pid.parse()?,
-                });
+        let mut running = Running {
+            cluster: self.cluster.clone(),
+            child,
+            console,
+            keyboard,
+            start: Duration::ZERO,
+            pid: pid.parse()?,
+        };
+        running.hear(|line| line.contains(self.kind.ready()).then_some(()))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        running.start = now.saturating_sub(begin);
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Waits for a line of the guest's from which `found` takes something.
+    pub(super) fn hear<T>(&mut self, found: impl Fn(&str) -> Option<T>) -> Result<T> {
+        for line in &mut self.console {
+            if let Some(it) = found(&line?) {
+                return Ok(it);
             }
         }
-        bail!("QEMU alone ended: {}", child.wait()?)
+        bail!("QEMU alone ended: {}", self.child.wait()?)
+    }
+
+    /// Types a line on the guest's console.
+    pub(super) fn say(&mut self, line: &str) -> Result<()> {
+        writeln!(self.keyboard, "{line}").context("QEMU alone does not listen")
     }
 }
 
@@ -114,11 +149,80 @@ impl Drop for Running {
     }
 }
 
-/// A machine's arguments, without its shim's channels, its pod's network and its own disks, and with the
-/// disk that the descriptor leads to.
+/// A file that a machine has by a set of descriptors.
+struct File {
+    set: String,
+    /// One for each access mode: reading and writing first, if it is written.
+    descriptors: Vec<String>,
+    is_written: bool,
+    /// What its path looks like, as a shell's pattern.
+    pattern: String,
+}
+
+impl File {
+    /// Has the shell open a copy, of which it is the only writer.
+    fn opened(&self) -> String {
+        let file = format!("{DISK}{}", self.set);
+        let mut script = String::new();
+        let copy = if self.is_written {
+            script += &format!("cp {file} {file}.$$\n");
+            format!("{file}.$$")
+        } else {
+            file
+        };
+        for (index, descriptor) in self.descriptors.iter().enumerate() {
+            let mode = if self.is_written && index == 0 {
+                "<>"
+            } else {
+                "<"
+            };
+            script += &format!("exec {descriptor}{mode}{copy}\n");
+        }
+        script
+    }
+}
+
+/// The files behind a machine's disks.
+fn files(words: &[&str]) -> Result<Vec<File>> {
+    let mut files = Vec::new();
+    for (option, value) in words.iter().zip(words.iter().skip(1)) {
+        if *option == "-blockdev" {
+            let disk: Value = serde_json::from_str(value)?;
+            let name = disk["node-name"].as_str().unwrap_or_default();
+            let name = name.trim_start_matches("disk-");
+            for layer in [&disk, &disk["backing"]] {
+                files.extend(file(name, &layer["file"], words));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// The file of one layer of the disk `name`. Only the image of a container disk is never written.
+fn file(name: &str, node: &Value, words: &[&str]) -> Option<File> {
+    let set = node["filename"].as_str()?.strip_prefix("/dev/fdset/")?;
+    let is_written = node["read-only"] == false;
+    let pattern = if is_written {
+        format!("*/.kubevirt-*-{name}.*")
+    } else {
+        "*/disk/*".to_owned()
+    };
+    let of_set = |word: &&str| {
+        let (descriptor, rest) = word.strip_prefix("fd=")?.split_once(",set=")?;
+        let is_ours = rest.split(',').next() == Some(set);
+        is_ours.then(|| descriptor.to_owned())
+    };
+    Some(File {
+        set: set.to_owned(),
+        descriptors: words.iter().filter_map(of_set).collect(),
+        is_written,
+        pattern,
+    })
+}
+
+/// A machine's arguments, without its shim's channels and its pod's network.
 fn alone<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
     let mut alone = Vec::new();
-    let mut disk = None;
     let mut words = words.peekable();
     alone.extend(words.next().map(str::to_owned));
     while let Some(option) = words.next() {
@@ -127,7 +231,6 @@ fn alone<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
         }
         let value = words.next_if(|word| !word.starts_with('-'));
         let kept = match (option, value) {
-            ("-add-fd" | "-blockdev", Some(_)) => continue,
             ("-chardev", Some(value)) => {
                 let id = value.split(',').find(|part| part.starts_with("id="));
                 let id = id.context("a chardev without id")?;
@@ -143,31 +246,10 @@ fn alone<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
                 let id = value["id"].as_str().context("a netdev without id")?;
                 Some(format!("hubport,id={id},hubid=0"))
             }
-            ("-device", Some(value)) => {
-                let mut device: Value = serde_json::from_str(value)?;
-                if device.get("drive").is_some() {
-                    device["drive"] = "bench".into();
-                    disk.get_or_insert(device);
-                    continue;
-                }
-                Some(value.to_owned())
-            }
             (_, value) => value.map(str::to_owned),
         };
         alone.push(option.to_owned());
         alone.extend(kept);
-    }
-    let file = json!({
-        "driver": "raw", "node-name": "bench",
-        "file": { "driver": "file", "filename": format!("/dev/fdset/{SET}") },
-    });
-    let disk = disk.context("the machine has no disk")?;
-    for (option, value) in [
-        ("-add-fd", format!("fd={DESCRIPTOR},set={SET}")),
-        ("-blockdev", file.to_string()),
-        ("-device", disk.to_string()),
-    ] {
-        alone.extend([option.to_owned(), value]);
     }
     Ok(alone)
 }
@@ -175,6 +257,32 @@ fn alone<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn its_disks_are_copies() {
+        let disk = r#"{"driver":"qcow2","node-name":"disk-boot","read-only":false,
+            "file":{"driver":"file","filename":"/dev/fdset/2","read-only":false},
+            "backing":{"driver":"raw","read-only":true,
+                "file":{"driver":"file","filename":"/dev/fdset/1","read-only":true}}}"#;
+        let words = [
+            "-add-fd",
+            "fd=7,set=1",
+            "-add-fd",
+            "fd=8,set=2",
+            "-add-fd",
+            "fd=9,set=2",
+            "-blockdev",
+            disk,
+        ];
+        let files = files(&words).unwrap();
+        let opened: String = files.iter().map(File::opened).collect();
+        let expected = "cp /tmp/bench-disk-2 /tmp/bench-disk-2.$$\n\
+                        exec 8<>/tmp/bench-disk-2.$$\nexec 9</tmp/bench-disk-2.$$\n\
+                        exec 7</tmp/bench-disk-1\n";
+        assert_eq!(opened, expected);
+        let patterns: Vec<_> = files.iter().map(|file| &file.pattern[..]).collect();
+        assert_eq!(patterns, ["*/.kubevirt-*-boot.*", "*/disk/*"]);
+    }
 
     #[test]
     fn a_machine_alone_has_neither_shim_nor_pod() {
@@ -197,8 +305,6 @@ mod tests {
             "-blockdev",
             r#"{"node-name":"root"}"#,
             "-device",
-            r#"{"driver":"virtio-blk-pci","drive":"root"}"#,
-            "-device",
             r#"{"driver":"pvpanic"}"#,
         ];
         let expected = [
@@ -214,14 +320,12 @@ mod tests {
             "stdio,signal=off,id=serial0",
             "-netdev",
             "hubport,id=nic-n0,hubid=0",
+            "-add-fd",
+            "fd=7,set=1",
+            "-blockdev",
+            r#"{"node-name":"root"}"#,
             "-device",
             r#"{"driver":"pvpanic"}"#,
-            "-add-fd",
-            "fd=9,set=99",
-            "-blockdev",
-            r#"{"driver":"raw","file":{"driver":"file","filename":"/dev/fdset/99"},"node-name":"bench"}"#,
-            "-device",
-            r#"{"drive":"bench","driver":"virtio-blk-pci"}"#,
         ];
         assert_eq!(alone(words.into_iter()).unwrap(), expected);
     }
