@@ -191,14 +191,16 @@ impl Course {
     /// machine live after it.
     async fn end_before(self, most: usize) {
         let steps = self.steps().await;
-        let stride = steps.len().div_ceil(most);
         println!("{} steps", steps.len());
+        let numbers: Vec<usize> = match std::env::var(ONLY) {
+            Ok(number) => vec![number.parse().unwrap()],
+            Err(_) => {
+                let stride = steps.len().div_ceil(most);
+                (0..steps.len()).step_by(stride).collect()
+            }
+        };
         let mut met = 0;
-        let all = (0..steps.len()).step_by(stride);
-        let only: Option<usize> = std::env::var(ONLY)
-            .ok()
-            .map(|number| number.parse().unwrap());
-        for number in all.filter(|number| only.is_none_or(|only| only == *number)) {
+        for number in numbers {
             println!("ends before step {number}, {}", steps[number]);
             let pod = Pod::new().await;
             let ended = Arc::new(AtomicBool::new(false));
