@@ -54,7 +54,7 @@ enum Part {
 
 /// The Debian packages whose programs the unit tests run: a real QEMU, a real OCI runtime, real
 /// network stacks.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "busybox-static",
     "containerd",
     "iproute2",
@@ -64,6 +64,7 @@ const PACKAGES: [&str; 9] = [
     "qemu-utils",
     "runc",
     "seabios",
+    "swtpm",
 ];
 
 /// End-to-end tests that run at once. More would only share the same cores.
