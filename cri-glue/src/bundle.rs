@@ -10,11 +10,13 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, Mount, Process, Spec};
+use rustix::thread::CapabilitySet;
 use serde::Deserialize;
 use vm_api::contract;
 
 use crate::identity::Identity;
 use crate::network::{Port, Protocol};
+use crate::user_namespace::UserNamespace;
 
 /// The most bytes that a `config.json` may have: annotations have at most 256 KiB in a pod, and
 /// seccomp profiles some tens of KiB.
@@ -205,9 +207,14 @@ impl Bundle {
         self.process.terminal().unwrap_or(false)
     }
 
-    /// Who the pod's security context makes the container.
+    /// Who the pod's security context makes the container. In a user namespace of the pod's, root's
+    /// capabilities are none over the node's files.
     pub fn identity(&self) -> Identity {
-        Identity::of(&self.process)
+        let mut identity = Identity::of(&self.process);
+        if UserNamespace::of(&self.linux).is_some() {
+            identity.capabilities = CapabilitySet::empty();
+        }
+        identity
     }
 
     /// An annotation of pod or container.

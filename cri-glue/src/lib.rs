@@ -32,6 +32,7 @@ pub mod sandbox;
 pub mod seed;
 pub mod termination;
 pub mod uid;
+pub mod user_namespace;
 pub mod verbs;
 pub mod vsock;
 pub mod wish;

@@ -12,6 +12,7 @@ use vm_api::contract::VOLUMES_DIRECTORY;
 
 use crate::bundle::Bundle;
 use crate::host_devices::is_vfio;
+use crate::user_namespace::UserNamespace;
 
 /// Where kubelet mounts the file for the termination message unless the pod says otherwise.
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -49,6 +50,8 @@ pub enum Volume {
         read_only: bool,
         /// All options of the mount, as mount(8) writes them.
         options: Vec<String>,
+        /// How the pod's user namespace sees the owners of what is in it.
+        ids: Option<UserNamespace>,
     },
     /// A block device of the node.
     Device {
@@ -79,6 +82,12 @@ pub enum MountError {
     )]
     NotReferred(String),
     #[error(
+        "mount {}: the pod has a user namespace of its own, and the node's container runtime does \
+         not map the owners of the mount's files to it; remove hostUsers: false from the pod",
+        .0.display()
+    )]
+    NotMapped(PathBuf),
+    #[error(
         "device {}: a machine takes block devices at {VOLUMES_DIRECTORY}/<name of the volume in \
          its spec>, and no others; remove the device, or privileged, from the container",
         .0.display()
@@ -98,17 +107,26 @@ impl PodMounts {
         let termination_log = bundle
             .annotation(TERMINATION_PATH_ANNOTATION)
             .unwrap_or(TERMINATION_LOG);
+        let in_user_namespace = UserNamespace::of(bundle.linux()).is_some();
         for mount in bundle.mounts().iter().filter(|mount| is_bind(mount)) {
             let destination = mount.destination();
+            let ids = ids(mount);
             let source = mount.source().clone().unwrap_or_default();
-            if destination == Path::new("/etc/resolv.conf") {
+            let is_resolv_conf = destination == Path::new("/etc/resolv.conf");
+            if !is_resolv_conf && RUNTIMES_OWN.iter().any(|own| destination == Path::new(own))
+                || is_of_image(&source, bundle.id())
+            {
+                continue;
+            }
+            // Its files would be opened as if their owners were the pod's users.
+            if in_user_namespace && ids.is_none() {
+                return Err(MountError::NotMapped(destination.clone()));
+            }
+            if is_resolv_conf {
                 sorted.resolv_conf = Some(source);
             } else if destination == Path::new(termination_log) {
                 // What the container may only read is nowhere to write to.
                 sorted.termination_log = Some(source).filter(|_| !is_read_only(mount));
-            } else if RUNTIMES_OWN.iter().any(|own| destination == Path::new(own))
-                || is_of_image(&source, bundle.id())
-            {
             } else {
                 let name = volume_name(destination)
                     .ok_or_else(|| MountError::Elsewhere(destination.clone()))?;
@@ -116,6 +134,7 @@ impl PodMounts {
                     source,
                     read_only: is_read_only(mount),
                     options: mount.options().clone().unwrap_or_default(),
+                    ids,
                 };
                 sorted.volumes.insert(name, volume);
             }
@@ -178,6 +197,14 @@ fn has_option(mount: &Mount, option: &str) -> bool {
 
 fn is_read_only(mount: &Mount) -> bool {
     has_option(mount, "ro") || has_option(mount, "rro")
+}
+
+/// How a user namespace sees the owners of what is mounted.
+fn ids(mount: &Mount) -> Option<UserNamespace> {
+    Some(UserNamespace {
+        uids: mount.uid_mappings().clone()?,
+        gids: mount.gid_mappings().clone()?,
+    })
 }
 
 /// Whether `source` is a volume that the image declares: the CRI plugin makes an empty directory
@@ -279,6 +306,7 @@ mod tests {
                 source,
                 read_only: true,
                 options: ["rbind", "rprivate", "ro"].map(str::to_owned).into(),
+                ids: None,
             }
         );
         mounts.check_referred(["seed", "root"].into_iter()).unwrap();

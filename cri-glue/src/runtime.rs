@@ -106,6 +106,16 @@ impl Runtime {
         }
     }
 
+    /// What the runtime says of itself, as JSON (runtime-spec's `features.md`); `None` for one that does
+    /// not know the question, or answers something else.
+    pub fn features(node: &NodeConfig) -> Option<Vec<u8>> {
+        let mut command = Command::new(&node.runtime.path);
+        command.arg("features").stdin(Stdio::null());
+        let output = command.stderr(Stdio::null()).output().ok()?;
+        let is_object = serde_json::from_slice::<serde_json::Map<_, _>>(&output.stdout).is_ok();
+        (output.status.success() && is_object).then_some(output.stdout)
+    }
+
     /// Creates the container `id` from `bundle`; its process waits to be started.
     pub fn create(
         &self,

@@ -11,6 +11,7 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Type};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
+use crate::user_namespace::UserNamespace;
 
 /// What the pod's sandbox is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub struct Sandbox {
     pub cgroups_path: Option<PathBuf>,
     /// Wish for `oom_score_adj`.
     pub oom_score_adj: Option<i32>,
+    /// The pod's own user namespace (`hostUsers: false`).
+    pub user_namespace: Option<UserNamespace>,
 }
 
 /// Why a pod cannot hold a machine.
@@ -43,12 +46,6 @@ pub enum SandboxError {
     /// `hostIPC`.
     #[error("a machine's pod cannot share the node's IPC: remove hostIPC from the pod")]
     HostIpc,
-    /// `hostUsers: false`.
-    #[error(
-        "user namespaces are not supported for machines: remove hostUsers: false from the pod \
-         (QEMU runs without root rights in any case)"
-    )]
-    UserNamespace,
 }
 
 impl Sandbox {
@@ -62,9 +59,6 @@ impl Sandbox {
         }
         if is_nodes(namespaces, Type::Ipc, "/proc/self/ns/ipc") {
             return Err(SandboxError::HostIpc);
-        }
-        if find(namespaces, Type::User).is_some() {
-            return Err(SandboxError::UserNamespace);
         }
         let hostname = bundle
             .spec()
@@ -83,6 +77,7 @@ impl Sandbox {
             sysctls,
             cgroups_path: linux.cgroups_path().clone(),
             oom_score_adj: bundle.process().oom_score_adj(),
+            user_namespace: UserNamespace::of(linux),
         })
     }
 }
@@ -164,10 +159,6 @@ mod tests {
                 SandboxError::HostPid,
             ),
             (json!([pid, net]), SandboxError::HostIpc),
-            (
-                json!([pid, ipc, net, {"type": "user"}]),
-                SandboxError::UserNamespace,
-            ),
         ] {
             assert_eq!(sandbox(namespaces).unwrap_err(), expected);
         }

@@ -13,6 +13,10 @@ use std::path::{Path, PathBuf};
 use crate::config::NodeConfig;
 use crate::record::{Record, Step};
 
+/// QEMU's user, where its pod would run it as root in a user namespace of its own: there no other pod
+/// can be the same, and this is QEMU's in the controller's pods too.
+pub const IN_USER_NAMESPACE: u32 = 107;
+
 /// Why no uid was found.
 #[derive(Debug, thiserror::Error)]
 #[expect(

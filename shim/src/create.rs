@@ -166,7 +166,7 @@ async fn mount(bundle: &Bundle, mounts: &[Mount]) -> Result<(), Fault> {
         for mount in &mounts {
             let kind = Some(mount.type_.as_str()).filter(|kind| !kind.is_empty());
             let source = Some(mount.source.as_str()).filter(|source| !source.is_empty());
-            mount_rootfs(kind, source, &mount.options, &target).map_err(|error| {
+            mount_rootfs(kind, source, &unmapped(&mount.options), &target).map_err(|error| {
                 let target = target.display();
                 Fault::failed(format!(
                     "cannot mount the container's root at {target}: {error}"
@@ -176,6 +176,15 @@ async fn mount(bundle: &Bundle, mounts: &[Mount]) -> Result<(), Fault> {
         Ok(())
     })
     .await
+}
+
+/// The options of a mount without those that map the owners of an image's files to the pod's user
+/// namespace. containerd's own mount program follows them, not the kernel; here nobody of the pod's
+/// looks at the files: the shim opens them, and the holder needs no right to its program but to run it.
+fn unmapped(options: &[String]) -> Vec<String> {
+    let maps = |option: &&String| option.starts_with("uidmap=") || option.starts_with("gidmap=");
+    let others = options.iter().filter(|option| !maps(option));
+    others.cloned().collect()
 }
 
 /// Undoes what stands in the record of the bundle `directory`.

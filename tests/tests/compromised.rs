@@ -72,6 +72,16 @@ fn said(text: &str) -> [BTreeSet<String>; 2] {
 }
 
 fn gets_no_more_than_its_pod_has(node: Node) {
+    attack(node, None);
+}
+
+#[test]
+fn gets_no_more_in_a_user_namespace() {
+    attack(Node::Two, Some(false));
+}
+
+/// Has the attack run in a pod with these `hostUsers`.
+fn attack(node: Node, host_users: Option<bool>) {
     let namespace = TestNamespace::new("compromised");
     let tree = Tree::new(&namespace, node);
     let (writable, readonly) = (
@@ -104,6 +114,7 @@ fn gets_no_more_than_its_pod_has(node: Node) {
     let volume =
         |name: &str| json!({ "name": name, "persistentVolumeClaim": { "claimName": name } });
     let pod = Manifest::machine_pod("vm", image::TINY, node)
+        .with("/spec/hostUsers", json!(host_users))
         .with(
             "/metadata/annotations",
             json!({ "kubevirt.io/vmi-spec": spec.to_string() }),

@@ -69,6 +69,7 @@ pub fn share(
         source,
         read_only,
         options,
+        ids,
     } = mounts.volume(wished.name)?
     else {
         return Err(HelperError::NotADirectory { name }.into());
@@ -124,6 +125,7 @@ pub fn share(
             source: source.clone(),
             destination: destination.into(),
             options: bind_options(options, read_only),
+            ids: ids.clone(),
         },
     })
 }

@@ -4,6 +4,7 @@
 //! are what the pod asked for; everything else is as little as QEMU can live with: no capability,
 //! no new privilege, an unprivileged user, a root of QEMU's own read-only files, an empty `/dev`.
 
+mod devices;
 mod oom;
 mod root;
 
@@ -25,9 +26,14 @@ use crate::helper::{self, Helper};
 use crate::host_devices::{HostDevices, Node};
 use crate::identity::Identity;
 use crate::sandbox::Sandbox;
+use crate::user_namespace::UserNamespace;
 
 /// Directory of the jail in the machine container's bundle.
 pub const DIRECTORY: &str = "jail";
+
+/// Directory in the jail's bundle with the nodes of devices, where they are bound: a file system of its
+/// own, since bundles are mounted `nodev`.
+pub const DEVICES: &str = "devices";
 
 /// KVM's device: misc major, and KVM's minor (Documentation/admin-guide/devices.txt).
 const KVM: (&str, i64, i64) = ("/dev/kvm", 10, 232);
@@ -69,8 +75,10 @@ pub struct Jail<'a> {
     pub sandbox: &'a Sandbox,
     /// Pid of the process that holds the pod's namespaces.
     pub holder: u32,
-    /// Who QEMU is.
+    /// Who QEMU is, in the pod's user namespace if it has one.
     pub user: &'a Identity,
+    /// Who it is on the node.
+    pub owner: &'a Identity,
     /// QEMU and its arguments, as seen in the jail.
     pub arguments: Vec<String>,
     /// What runs the guest's instructions.
@@ -98,6 +106,8 @@ pub struct Bind {
     pub destination: PathBuf,
     /// Options of the mount.
     pub options: Vec<String>,
+    /// How the pod's user namespace sees the owners of what is in it.
+    pub ids: Option<UserNamespace>,
 }
 
 /// The file in the jail's bundle that describes the process of the helper `index`.
@@ -139,7 +149,12 @@ impl Jail<'_> {
             let path = rootfs.join(path.strip_prefix("/").unwrap_or(path));
             fs::create_dir_all(&path).map_err(write(&path))?;
         }
-        write_json(&directory.join("config.json"), &self.spec(&visible)?)?;
+        if self.binds_devices() {
+            let devices = directory.join(DEVICES);
+            devices::make(&devices, &self.devices(), self.owner).map_err(write(&devices))?;
+        }
+        let spec = self.spec(directory, &visible)?;
+        write_json(&directory.join("config.json"), &spec)?;
         for (index, helper) in self.helpers.iter().enumerate() {
             let process = self.process(&helper.arguments, &self.helper_groups())?;
             write_json(&directory.join(helper_file(index)), &process)?;
@@ -155,8 +170,8 @@ impl Jail<'_> {
         groups.filter(|gid| *gid != 0 || own.uid != 0).collect()
     }
 
-    /// The spec, with `visible` paths of the root bound into the jail.
-    fn spec(&self, visible: &[PathBuf]) -> Result<Spec, JailError> {
+    /// The spec of the bundle in `directory`, with `visible` paths of the root bound into the jail.
+    fn spec(&self, directory: &Path, visible: &[PathBuf]) -> Result<Spec, JailError> {
         let proc_options = ["nosuid", "noexec", "nodev"];
         let dev_options = ["nosuid", "noexec", "strictatime", "mode=755", "size=64k"];
         let mut mounts = vec![
@@ -176,7 +191,19 @@ impl Jail<'_> {
         for bind in self.binds {
             let options: Vec<_> = bind.options.iter().map(String::as_str).collect();
             let destination = bind.destination.to_string_lossy();
-            mounts.push(mount(&destination, "bind", &bind.source, &options)?);
+            let mut bound = mount(&destination, "bind", &bind.source, &options)?;
+            let ids = bind.ids.as_ref();
+            bound.set_uid_mappings(ids.map(|ids| ids.uids.clone()));
+            bound.set_gid_mappings(ids.map(|ids| ids.gids.clone()));
+            mounts.push(bound);
+        }
+        if self.binds_devices() {
+            for node in self.devices() {
+                let source = directory.join(DEVICES).join(devices::name(&node));
+                let destination = node.path.to_string_lossy();
+                let options = ["bind", "nosuid", "noexec"];
+                mounts.push(mount(&destination, "bind", &source, &options)?);
+            }
         }
         if self.tpm {
             let (uid, gid) = (self.user.uid, self.user.gid);
@@ -268,7 +295,12 @@ impl Jail<'_> {
         linux.set_seccomp(own.seccomp().clone());
         linux.set_mount_label(own.mount_label().clone());
         let mut devices = Vec::new();
-        for Node { path, major, minor } in self.devices() {
+        let made = if self.binds_devices() {
+            Vec::new()
+        } else {
+            self.devices()
+        };
+        for Node { path, major, minor } in made {
             let device = LinuxDeviceBuilder::default()
                 .path(path)
                 .typ(LinuxDeviceType::C)
@@ -280,7 +312,17 @@ impl Jail<'_> {
             devices.push(device.build()?);
         }
         linux.set_devices(Some(devices).filter(|devices| !devices.is_empty()));
+        if let Some(UserNamespace { uids, gids }) = self.sandbox.user_namespace.clone() {
+            linux.set_uid_mappings(Some(uids));
+            linux.set_gid_mappings(Some(gids));
+        }
         Ok(linux)
+    }
+
+    /// Whether devices come as mounts of [`DEVICES`]: the OCI runtime cannot make them in a user
+    /// namespace, and would bind the node's own, which are not the machine's user's.
+    pub fn binds_devices(&self) -> bool {
+        self.sandbox.user_namespace.is_some() && !self.devices().is_empty()
     }
 
     /// The character devices that QEMU opens.
@@ -293,17 +335,22 @@ impl Jail<'_> {
     }
 
     fn namespaces(&self) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-        use LinuxNamespaceType::{Ipc, Mount, Network, Pid, Uts};
+        use LinuxNamespaceType::{Ipc, Mount, Network, Pid, User, Uts};
         let own = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
         let joined =
             |typ, path: PathBuf| LinuxNamespaceBuilder::default().typ(typ).path(path).build();
-        Ok(vec![
+        let holders = |name| PathBuf::from(format!("/proc/{}/ns/{name}", self.holder));
+        let mut namespaces = vec![
             own(Mount)?,
             own(Ipc)?,
             own(Uts)?,
-            joined(Pid, format!("/proc/{}/ns/pid", self.holder).into())?,
+            joined(Pid, holders("pid"))?,
             joined(Network, self.sandbox.network_namespace.clone())?,
-        ])
+        ];
+        if self.sandbox.user_namespace.is_some() {
+            namespaces.push(joined(User, holders("user"))?);
+        }
+        Ok(namespaces)
     }
 
     /// No device but those without which no program runs (the runtime adds them) and what QEMU opens.
@@ -363,7 +410,8 @@ mod tests {
                 host_devices,
                 ..jail
             };
-            serde_json::to_value(jail.spec(&["/usr".into()]).unwrap()).unwrap()
+            let directory = Path::new("/bundle/jail");
+            serde_json::to_value(jail.spec(directory, &["/usr".into()]).unwrap()).unwrap()
         })
     }
 
@@ -379,18 +427,21 @@ mod tests {
             sysctls: [].into(),
             cgroups_path: None,
             oom_score_adj: None,
+            user_namespace: None,
+        };
+        let user = Identity {
+            uid: 2_000_000_001,
+            gid: 2_000_000_001,
+            groups: vec![],
+            capabilities: rustix::thread::CapabilitySet::empty(),
         };
         look(Jail {
             root: Path::new("/opt/kubevirt/qemu"),
             bundle: &bundle,
             sandbox: &sandbox,
             holder: 4242,
-            user: &Identity {
-                uid: 2_000_000_001,
-                gid: 2_000_000_001,
-                groups: vec![],
-                capabilities: rustix::thread::CapabilitySet::empty(),
-            },
+            user: &user,
+            owner: &user,
             arguments: vec!["/usr/bin/qemu-system-x86_64".into(), "-S".into()],
             accelerator: Accelerator::Kvm,
             resources: bundle.linux().resources().clone().unwrap(),
@@ -436,6 +487,38 @@ mod tests {
     }
 
     #[test]
+    fn a_user_namespace_is_joined_and_has_devices_bound() {
+        let ids = crate::user_namespace::tests::first();
+        let bind = Bind {
+            source: "/var/lib/kubelet/data".into(),
+            destination: "/volumes/data".into(),
+            options: vec!["rbind".into()],
+            ids: Some(ids.clone()),
+        };
+        let spec = with_jail(|jail| {
+            let sandbox = Sandbox {
+                user_namespace: Some(ids),
+                ..jail.sandbox.clone()
+            };
+            let jail = Jail {
+                sandbox: &sandbox,
+                binds: &[bind],
+                ..jail
+            };
+            let spec = jail.spec(Path::new("/bundle/jail"), &[]).unwrap();
+            serde_json::to_value(spec).unwrap()
+        });
+        let shown = serde_json::json!({
+            "mounts": spec["mounts"].as_array().unwrap()[2..],
+            "namespaces": spec["linux"]["namespaces"],
+            "uids": spec["linux"]["uidMappings"],
+            "gids": spec["linux"]["gidMappings"],
+            "devices": spec["linux"]["devices"],
+        });
+        insta::assert_snapshot!(serde_json::to_string_pretty(&shown).unwrap());
+    }
+
+    #[test]
     fn programs_beside_qemu_have_their_directories_and_the_pods_groups() {
         let bind = Bind {
             source: "/var/lib/kubelet/data".into(),
@@ -443,6 +526,7 @@ mod tests {
             options: ["rbind", "nosuid", "nodev", "noexec"]
                 .map(Into::into)
                 .into(),
+            ids: None,
         };
         let helper = Helper {
             name: "virtiofsd of data".into(),

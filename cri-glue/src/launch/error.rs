@@ -21,6 +21,7 @@ use crate::overhead::DoesNotFit;
 use crate::pinning::PinningError;
 use crate::runtime::RuntimeError;
 use crate::uid::UidError;
+use crate::user_namespace::NotMapped;
 use crate::vsock::VsockError;
 use crate::wish::WishError;
 
@@ -113,6 +114,8 @@ pub enum LaunchError {
     Fits(#[from] DoesNotFit),
     #[error(transparent)]
     Uid(#[from] UidError),
+    #[error(transparent)]
+    User(#[from] NotMapped),
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]

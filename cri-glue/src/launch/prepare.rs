@@ -118,12 +118,16 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     let mut record = record.until(stop);
     let identity = bundle.identity();
     let user = qemu_user(request, &identity, &mut record)?;
+    let owner = match &request.sandbox.user_namespace {
+        Some(namespace) => namespace.on_node(&user)?,
+        None => user.clone(),
+    };
     let mut sources = Sources {
         rootfs: &request.rootfs,
         container: bundle.id(),
         mounts: &mounts,
         identity: &identity,
-        owner: &user,
+        owner: &owner,
         capacities: &capacities,
         identification: Identification {
             instance_id: &names.cluster,
@@ -137,7 +141,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         }
         Ok::<_, LaunchError>(())
     })?;
-    let firmware = firmware(&spec, request, &user, &mut record)?;
+    let firmware = firmware(&spec, request, &owner, &mut record)?;
     let mut machine = machine.with_firmware(firmware);
     let mut helpers = Vec::new();
     let mut binds = Vec::new();
@@ -165,12 +169,13 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         .map_err(record_error)?;
     let program = node.qemu.path.as_os_str().to_owned();
     let arguments = [program].into_iter().chain(command_line.args);
-    Jail {
+    let jail_of_qemu = Jail {
         root: &node.qemu.root,
         bundle,
         sandbox: &request.sandbox,
         holder: request.holder,
         user: &user,
+        owner: &owner,
         arguments: arguments
             .map(|word| word.to_string_lossy().into_owned())
             .collect(),
@@ -181,8 +186,12 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         tpm,
         host_devices: &host_devices,
         memory_bytes: size.max_memory_bytes,
+    };
+    if jail_of_qemu.binds_devices() {
+        let path = jail.join(jail::DEVICES);
+        record.note(&Step::Mount { path }).map_err(record_error)?;
     }
-    .make(&jail)?;
+    jail_of_qemu.make(&jail)?;
     let (id, cgroups_path) = (bundle.id().to_owned(), bundle.cgroups_path());
     let runtime = Runtime::new(node, &request.namespace, cgroups_path);
     let container = Step::Container {
@@ -316,8 +325,8 @@ fn pod_limits(bundle: &Bundle) -> PodLimits {
     }
 }
 
-/// Who QEMU is: the pod's user, or for root a uid of the machine's own. Supplementary groups are
-/// left out: QEMU opens nothing that they would be good for.
+/// Who QEMU is: the pod's user, or for root a uid of the machine's own, as the pod's user namespace
+/// has it where it has one. Supplementary groups are left out: QEMU opens nothing that they would be good for.
 fn qemu_user(
     request: &Request,
     identity: &Identity,
@@ -325,6 +334,7 @@ fn qemu_user(
 ) -> Result<Identity, LaunchError> {
     let bundle = &request.bundle;
     let uid = match identity.uid {
+        0 if request.sandbox.user_namespace.is_some() => uid::IN_USER_NAMESPACE,
         0 => uid::take(&request.node, &bundle.pod().sandbox_id, bundle.id(), record)?,
         uid => uid,
     };

@@ -153,6 +153,7 @@ impl Pod {
             sysctls: [].into(),
             cgroups_path: None,
             oom_score_adj: None,
+            user_namespace: None,
         };
         let request = Request {
             node: Arc::new(self.node.clone()),

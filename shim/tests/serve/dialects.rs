@@ -11,8 +11,13 @@ use crate::pod::{Pod, run};
 async fn info_is_a_bare_message_and_version_is_for_people() {
     let pod = Pod::new().await;
     pod.prepare_sandbox();
-    let info = run(pod.program("sandbox").arg("-info"), &[]);
+    let options = pod.options().write_to_bytes().unwrap();
+    let info = run(pod.program("sandbox").arg("-info"), &options);
     let info = RuntimeInfo::parse_from_bytes(&info.stdout).unwrap();
+    assert!(info.features.type_url.ends_with("/features/Features"));
+    let features: serde_json::Value = serde_json::from_slice(&info.features.value).unwrap();
+    let namespaces = features["linux"]["namespaces"].as_array().unwrap();
+    assert!(namespaces.iter().any(|namespace| namespace == "user"));
     assert_eq!(info.name, "io.containerd.kubevirt.v1");
     assert_eq!(info.version.version, env!("CARGO_PKG_VERSION"));
     let version = run(pod.program("sandbox").arg("-v"), &[]);

@@ -19,3 +19,4 @@ mod resize;
 mod sandboxes;
 mod steps;
 mod traced;
+mod users;

@@ -21,6 +21,7 @@ const KUBERNETES: Build = Build {
     version: "v1.34.4",
     go: GO,
     staging_version: Some("v0.34.4"),
+    cgo: false,
     tags: "",
     // Without these, everything calls itself v0.0.0.
     ldflags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 \
@@ -43,10 +44,25 @@ const CONTAINERD: Build = Build {
     version: "v2.4.2",
     go: GO,
     staging_version: None,
+    cgo: false,
     // Their headers are not there, and no node of the bench uses them.
     tags: "no_btrfs no_zfs",
     ldflags: "-X github.com/containerd/containerd/v2/version.Version=v2.4.2",
     programs: &["cmd/containerd", "cmd/containerd-shim-runc-v2", "cmd/ctr"],
+    main: "",
+};
+
+const RUNC: Build = Build {
+    name: "runc",
+    module: "github.com/opencontainers/runc",
+    version: "v1.5.2",
+    go: GO,
+    staging_version: None,
+    cgo: true,
+    tags: "seccomp",
+    ldflags: "-X main.version=1.5.2",
+    // The module itself.
+    programs: &[""],
     main: "",
 };
 
@@ -56,6 +72,7 @@ const COREDNS: Build = Build {
     version: "v1.13.1",
     go: GO,
     staging_version: None,
+    cgo: false,
     tags: "",
     ldflags: "",
     programs: &[],
@@ -85,6 +102,7 @@ const METRICS_SERVER: Build = Build {
     // Its own wish.
     go: "1.26.4",
     staging_version: None,
+    cgo: false,
     tags: "",
     ldflags: "",
     programs: &["cmd/metrics-server"],
@@ -99,6 +117,7 @@ const GRPC_HEALTH: Build = Build {
     version: "v1.72.1",
     go: GO,
     staging_version: None,
+    cgo: false,
     tags: "",
     ldflags: "",
     programs: &[],
@@ -132,6 +151,8 @@ pub(crate) struct Programs {
     pub(crate) kubernetes: PathBuf,
     /// `containerd`, `containerd-shim-runc-v2`, `ctr`.
     pub(crate) containerd: PathBuf,
+    /// `runc`.
+    pub(crate) runc: PathBuf,
     /// `coredns`.
     pub(crate) coredns: PathBuf,
 }
@@ -143,6 +164,7 @@ pub(crate) struct Programs {
 pub(crate) fn ensure() -> Result<Programs> {
     Ok(Programs {
         containerd: CONTAINERD.ensure()?,
+        runc: RUNC.ensure()?,
         coredns: COREDNS.ensure()?,
         kubernetes: KUBERNETES.ensure()?,
     })
@@ -175,6 +197,8 @@ struct Build {
     go: &'static str,
     /// Version of the modules that the main one replaces by directories of its own repository.
     staging_version: Option<&'static str>,
+    /// Whether a part of it is C.
+    cgo: bool,
     tags: &'static str,
     ldflags: &'static str,
     /// Packages below the module.
@@ -214,14 +238,14 @@ impl Build {
         let out = work.join("bin");
         fs::create_dir(&out)?;
         let all = command::output(
-            go(&work)
+            self.go(&work)
                 .args(["list", "-mod=mod", "-deps"])
                 .args(&packages),
         )
         .context("download the modules")?;
         step.total(all.lines().count() as u64);
         compile(
-            go(&work)
+            self.go(&work)
                 .args(["build", "-mod=mod", "-v", "-trimpath", "-tags", self.tags])
                 .args(["-ldflags", &format!("-s -w {}", self.ldflags)])
                 .arg("-o")
@@ -237,8 +261,18 @@ impl Build {
         Ok(finished)
     }
 
+    fn go(&self, dir: &Path) -> Command {
+        let mut command = Command::new("go");
+        let cgo = if self.cgo { "1" } else { "0" };
+        command.current_dir(dir).env("CGO_ENABLED", cgo);
+        command
+    }
+
     fn packages(&self) -> Vec<String> {
-        let package = |program: &&str| format!("{}/{program}", self.module);
+        let package = |program: &&str| {
+            let path = format!("{}/{program}", self.module);
+            path.trim_end_matches('/').to_owned()
+        };
         let own = (!self.main.is_empty()).then(|| format!("./{}", self.name));
         self.programs.iter().map(package).chain(own).collect()
     }
@@ -278,12 +312,6 @@ fn staging_replacements(go_mod: &str, version: &str) -> String {
         })
         .map(|module| format!("replace {module} => {module} {version}\n"))
         .collect()
-}
-
-fn go(dir: &Path) -> Command {
-    let mut command = Command::new("go");
-    command.current_dir(dir).env("CGO_ENABLED", "0");
-    command
 }
 
 /// Runs a `go build -v`, which names each package as it is compiled.

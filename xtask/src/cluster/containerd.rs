@@ -1,5 +1,5 @@
-//! The two nodes' containerds: the distribution's own, and the newest, each configured as its
-//! generation is configured.
+//! The two nodes' containerds: the distribution's own with its own runc, and the newest of both, each
+//! configured as its generation is configured.
 
 use super::names::Node;
 

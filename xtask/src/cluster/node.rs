@@ -151,6 +151,7 @@ fn provision(
         own.extend(
             ["containerd", "containerd-shim-runc-v2", "ctr"].map(|p| (&programs.containerd, p)),
         );
+        own.push((&programs.runc, "runc"));
     }
     for (source, program) in own {
         let target = root.on_host(&format!("/usr/local/bin/{program}"));

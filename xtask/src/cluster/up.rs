@@ -20,16 +20,19 @@ use crate::distribution;
 use crate::progress::{self, Step};
 
 /// The Debian packages of the bench.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 14] = [
     "busybox-static",
     "conntrack",
     "containerd",
     "containernetworking-plugins",
     "etcd-server",
+    "gcc",
     "iproute2",
     "iptables",
+    "libseccomp-dev",
     "mount",
     "nftables",
+    "pkg-config",
     "runc",
     "util-linux",
 ];
