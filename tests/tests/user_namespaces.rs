@@ -58,7 +58,10 @@ fn a_machine_and_what_is_beside_it_have_users_of_their_own() {
         &machine_pod(node)
             .with(
                 "/metadata/annotations",
-                json!({ "kubevirt.io/vmi-spec": spec.to_string() }),
+                json!({
+                    "kubevirt.io/vmi-spec": spec.to_string(),
+                    "kubevirt.io/volume-sizes": "{\"data\": \"4Mi\"}",
+                }),
             )
             .with(
                 "/spec/volumes",
@@ -120,11 +123,12 @@ fn a_machine_and_what_is_beside_it_have_users_of_their_own() {
     namespace.wait_gone("pod", "vm");
 }
 
+/// By containerd itself.
 #[test]
 fn a_user_that_the_namespace_does_not_have_is_refused() {
     let namespace = TestNamespace::new("no-such-user");
     let pod = machine_pod(Node::Two).with("/spec/securityContext", json!({ "runAsUser": 70000 }));
-    namespace.expect_refused(&pod, &["has no user 70000", "hostUsers"]);
+    namespace.expect_refused(&pod, &["70000 cannot be mapped"]);
 }
 
 #[test]

@@ -120,7 +120,6 @@ async fn configure(node: &Node) -> Result<()> {
         files.content().unwrap_or_default(),
         daemon.major,
         &node.shim(),
-        node.config(),
     )?;
     let loaded = cri::settled(&node.path(SOCKET)?, HANDLER).await;
     match next_step(files.are(&change), loaded)? {

@@ -108,7 +108,7 @@ fn without_us(
     others: bool,
 ) -> Result<Option<String>> {
     if let Some(original) = original {
-        let ours = containerd::add(original, major, &node.shim(), node.config())?;
+        let ours = containerd::add(original, major, &node.shim())?;
         let relied_on = others && containerd::imports_since(original, content)?;
         if ours.main == content && !relied_on {
             return Ok((!original.is_empty()).then(|| original.to_owned()));
@@ -126,7 +126,7 @@ mod tests {
     /// `original` after an installation and its end.
     fn restored(original: &str, major: u32, others: bool) -> Option<String> {
         let node = Node::new("/nowhere".into(), "/opt/kubevirt".into());
-        let ours = containerd::add(original, major, &node.shim(), node.config()).unwrap();
+        let ours = containerd::add(original, major, &node.shim()).unwrap();
         without_us(&node, major, &ours.main, Some(original), others).unwrap()
     }
 

@@ -12,9 +12,6 @@ pub(crate) const CONFIG: &str = "/etc/containerd/config.toml";
 /// A file that the newest containerd merges into [`CONFIG`]; the old one merges none.
 const DROP_IN: &str = "/etc/containerd/conf.d/kubevirt.toml";
 
-/// The runtime's own configuration on a node.
-pub(crate) const RUNTIME_CONFIG: &str = "/etc/kubevirt/config.toml";
-
 /// The image of the sandbox's own container.
 pub(crate) const PAUSE_IMAGE: &str = "kubevirt.local/bench/pause:1";
 
@@ -105,9 +102,6 @@ pub(crate) fn with_runtime(node: Node, old: &str, shim: &str) -> String {
   pod_annotations = ["kubevirt.io/*"]
   container_annotations = ["kubevirt.io/*", "io.kubernetes.container.*"]
   privileged_without_host_devices = true
-
-  [plugins."{plugin}".containerd.runtimes.kubevirt.options]
-    ConfigPath = "{RUNTIME_CONFIG}"
 "#
     )
 }

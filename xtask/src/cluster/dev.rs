@@ -113,8 +113,7 @@ fn relink(prefix: &Path, part: &str, release: &str) -> Result<()> {
     fs::rename(&fresh, prefix.join(part)).with_context(|| format!("link {part}"))
 }
 
-/// Adds the runtime to containerd's configuration, and an empty configuration of its own, which
-/// containerd's names and which must exist then; false if it is there already.
+/// Adds the runtime to containerd's configuration; false if it is there already.
 fn configure(cluster: &ClusterName, node: Node) -> Result<bool> {
     let root = place::node_root(cluster, node)?;
     let inside = |path: &str| root.join(path.trim_start_matches('/'));
@@ -124,10 +123,6 @@ fn configure(cluster: &ClusterName, node: Node) -> Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("read {}", file.display())),
     };
-    let own = inside(containerd::RUNTIME_CONFIG);
-    if !own.exists() {
-        write(&own, "")?;
-    }
     if old.contains(".runtimes.kubevirt]") {
         return Ok(false);
     }

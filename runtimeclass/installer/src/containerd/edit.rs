@@ -41,7 +41,7 @@ pub(crate) enum EditError {
 ///
 /// # Errors
 /// The file as it stands is one that containerd itself would not load, or is too old a format.
-pub(crate) fn add(main: &str, major: u32, shim: &Path, config: &Path) -> Result<Change, EditError> {
+pub(crate) fn add(main: &str, major: u32, shim: &Path) -> Result<Change, EditError> {
     let mut document: DocumentMut = main.parse()?;
     let version = version(&mut document, major);
     let plugin = plugin(version).map_err(EditError::Version)?;
@@ -55,7 +55,7 @@ pub(crate) fn add(main: &str, major: u32, shim: &Path, config: &Path) -> Result<
             ordinary["runtime_type"] = value(kind);
             runtimes.insert(name, Item::Table(ordinary));
         }
-        runtimes.insert(HANDLER, Item::Table(runtime(major, shim, config)));
+        runtimes.insert(HANDLER, Item::Table(runtime(major, shim)));
         return Ok(Change {
             main: document.to_string(),
             drop_in: None,
@@ -63,8 +63,7 @@ pub(crate) fn add(main: &str, major: u32, shim: &Path, config: &Path) -> Result<
     }
     let mut drop_in = DocumentMut::new();
     drop_in["version"] = value(version);
-    runtimes(drop_in.as_table_mut(), plugin)?
-        .insert(HANDLER, Item::Table(runtime(major, shim, config)));
+    runtimes(drop_in.as_table_mut(), plugin)?.insert(HANDLER, Item::Table(runtime(major, shim)));
     import(&mut document);
     Ok(Change {
         main: document.to_string(),
@@ -193,10 +192,9 @@ mod tests {
     use super::*;
 
     const SHIM: &str = "/opt/kubevirt/bin/containerd-shim-kubevirt-v1";
-    const CONFIG: &str = "/etc/kubevirt/config.toml";
 
     fn added(main: &str, major: u32) -> Change {
-        add(main, major, Path::new(SHIM), Path::new(CONFIG)).unwrap()
+        add(main, major, Path::new(SHIM)).unwrap()
     }
 
     #[test]
@@ -275,10 +273,10 @@ mod tests {
     #[test]
     fn what_cannot_be_edited_is_refused() {
         let old = "[plugins.cri]\nsandbox_image = \"pause\"\n";
-        let error = add(old, 1, Path::new(SHIM), Path::new(CONFIG)).unwrap_err();
+        let error = add(old, 1, Path::new(SHIM)).unwrap_err();
         assert!(error.to_string().contains("version 1"), "{error}");
         assert!(matches!(
-            add("a = [", 2, Path::new(SHIM), Path::new(CONFIG)),
+            add("a = [", 2, Path::new(SHIM)),
             Err(EditError::Syntax(_))
         ));
     }

@@ -28,12 +28,11 @@ pub(crate) fn plugin(version: i64) -> Result<&'static str, i64> {
 /// Name and type of the runtime for ordinary containers, as containerd itself has them.
 pub(crate) const ORDINARY: (&str, &str) = ("runc", "io.containerd.runc.v2");
 
-/// The runtime's table for a containerd of that major version.
-pub(crate) fn runtime(major: u32, shim: &Path, config: &Path) -> Table {
+/// The runtime's table for a containerd of that major version. It has no options: containerd, up to 2.4,
+/// starts no container in a user namespace whose runtime has options of another kind than runc's.
+pub(crate) fn runtime(major: u32, shim: &Path) -> Table {
     let ours = format!("{}/*", vm_api::contract::GROUP);
     let list = |patterns: &[&str]| value(Array::from_iter(patterns.iter().copied()));
-    let mut options = Table::new();
-    options["ConfigPath"] = value(config.to_string_lossy().as_ref());
     let mut table = Table::new();
     let shim = shim.to_string_lossy();
     if major < 2 {
@@ -48,6 +47,5 @@ pub(crate) fn runtime(major: u32, shim: &Path, config: &Path) -> Table {
     table["container_annotations"] = list(&[&ours, KUBELET]);
     // A privileged sidecar must not turn the node's devices into the machine's.
     table["privileged_without_host_devices"] = value(true);
-    table["options"] = toml_edit::Item::Table(options);
     table
 }
