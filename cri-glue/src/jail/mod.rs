@@ -5,8 +5,8 @@
 //! no new privilege, an unprivileged user, a root of QEMU's own read-only files, an empty `/dev`.
 
 mod devices;
-mod oom;
 mod root;
+mod sys_resource;
 
 use std::fs;
 use std::io;
@@ -248,13 +248,16 @@ impl Jail<'_> {
             .gid(self.user.gid)
             .additional_gids(groups)
             .build()?;
-        // A core dump would leave the guest's memory on the node.
-        let no_core = PosixRlimitBuilder::default()
-            .typ(PosixRlimitType::RlimitCore)
-            .hard(0u64)
-            .soft(0u64)
-            .build()?;
-        let mut rlimits = vec![no_core];
+        let mut rlimits = Vec::new();
+        if self.sandbox.user_namespace.is_none() || sys_resource::limits_other_users() {
+            // A core dump would leave QEMU's memory on the node; the guest's is left out of it by QEMU.
+            let no_core = PosixRlimitBuilder::default()
+                .typ(PosixRlimitType::RlimitCore)
+                .hard(0u64)
+                .soft(0u64)
+                .build()?;
+            rlimits.push(no_core);
+        }
         if !self.host_devices.devices.is_empty() {
             // A device reaches all of the guest's memory, which is therefore locked.
             let locked = self.memory_bytes.saturating_add(DEVICE_MEMORY);
@@ -277,7 +280,7 @@ impl Jail<'_> {
             .build()?;
         process.set_apparmor_profile(own.apparmor_profile().clone());
         process.set_selinux_label(own.selinux_label().clone());
-        process.set_oom_score_adj(own.oom_score_adj().map(oom::permitted));
+        process.set_oom_score_adj(own.oom_score_adj().map(sys_resource::oom_score_adj));
         Ok(process)
     }
 

@@ -1,16 +1,15 @@
-//! How willingly the kernel ends a process for want of memory, as far as this process may say.
-//!
-//! Lowering the value below one's own takes `CAP_SYS_RESOURCE` in the machine's first user
-//! namespace; the OCI runtime would fail without.
+//! What the OCI runtime may set only with `CAP_SYS_RESOURCE` in the first user namespace, and
+//! would fail over without: this process may lack it where the node is itself a container.
 
 use std::fs;
 
 /// Number of `CAP_SYS_RESOURCE` (`linux/capability.h`).
 const CAP_SYS_RESOURCE: u32 = 24;
 
-/// `wished`, or the lowest value above it that may be set.
-pub(super) fn permitted(wished: i32) -> i32 {
-    if may_lower() {
+/// How willingly the kernel ends the process for want of memory: `wished`, or the lowest value above
+/// it that may be set.
+pub(super) fn oom_score_adj(wished: i32) -> i32 {
+    if is_there() {
         return wished;
     }
     let own = fs::read_to_string("/proc/self/oom_score_adj");
@@ -28,7 +27,17 @@ pub(super) fn permitted(wished: i32) -> i32 {
     wished.max(own)
 }
 
-fn may_lower() -> bool {
+/// Whether a process of another user may be given limits, be they lower than its own. The root of a
+/// user namespace is another user.
+pub(super) fn limits_other_users() -> bool {
+    let may = is_there();
+    if !may {
+        tracing::info!("core dumps cannot be forbidden without CAP_SYS_RESOURCE");
+    }
+    may
+}
+
+fn is_there() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     has_capability(&status) && is_first_namespace(&map)
@@ -66,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn more_is_always_permitted() {
-        assert_eq!(permitted(1000), 1000);
+    fn a_higher_score_is_always_permitted() {
+        assert_eq!(oom_score_adj(1000), 1000);
     }
 }
