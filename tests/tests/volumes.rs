@@ -221,8 +221,10 @@ fn a_guest_waits_for_space_on_its_volume(node: Node) {
         filled.text().is_empty() && filled.code != Some(0),
         "{filled:?}"
     );
+    // The guest stops soon after it went on, and must have answered by then.
+    let later = "(sleep 2; touch /tmp/go) >/dev/null 2>&1 </dev/null &";
     namespace
-        .kubectl(&["exec", "vm", "--", "touch", "/tmp/go"])
+        .kubectl(&["exec", "vm", "--", "sh", "-c", later])
         .expect_success();
     let state = |wanted: &str| {
         eventually(STARTED, || {

@@ -31,7 +31,7 @@ pub(super) fn measure(cluster: &ClusterName, number: usize, report: &mut Report)
         let name = format!("{number} {kind:?}s").to_lowercase();
         last.push(add(report, &name, first, ready.collect()));
         if kind == Kind::Machine {
-            raw = Some(Raw::like(cluster, Kind::Machine, &uids[0])?);
+            raw = Some(Raw::like(cluster, Kind::Machine, &uids[0], None)?);
         }
         pods.delete()?;
     }

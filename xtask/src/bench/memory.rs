@@ -50,7 +50,7 @@ pub(super) fn measure(cluster: &ClusterName, number: usize, report: &mut Report)
             _ => {}
         }
     }
-    let raw = Raw::like(cluster, Kind::Machine, &uid)?;
+    let raw = Raw::like(cluster, Kind::Machine, &uid, None)?;
     machines.delete()?;
     let running = raw.run_many(number)?;
     let (raw, _) = running.last().context("none")?;

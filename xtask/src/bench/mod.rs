@@ -2,6 +2,7 @@
 //! one run, one after the other, as medians. Fails if a promise of `SPECIFICATION.md` is not kept.
 
 mod exec;
+mod far_end;
 mod many;
 mod memory;
 mod moments;
@@ -17,6 +18,7 @@ mod throughput;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::cluster::{self, ClusterName, Node, apply, kubectl};
 use crate::command;
@@ -27,6 +29,9 @@ use report::Report;
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Only these parts (default: all of them)
+    #[arg(value_enum)]
+    parts: Vec<Part>,
     /// How often each thing is measured
     #[arg(long, default_value_t = 7)]
     runs: usize,
@@ -45,6 +50,25 @@ pub(crate) struct Args {
     /// Write bars of them to this directory, as SVG
     #[arg(long)]
     plots: Option<PathBuf>,
+}
+
+/// A part of the figures.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The programs' sizes
+    Sizes,
+    /// From kubelet's wish to the guest's words
+    Start,
+    /// What is not the guest's memory
+    Memory,
+    /// Deleting
+    Stop,
+    /// `kubectl exec`
+    Exec,
+    /// Bytes of disks and networks
+    Throughput,
+    /// Many machines at once
+    Many,
 }
 
 /// Where all of it runs: the node with the newest containerd.
@@ -89,16 +113,25 @@ fn measure(args: &Args) -> Result<()> {
     ];
     command::run(kubectl(cluster).args(account).arg(NAMESPACE))?;
     let mut report = Report::default();
-    sizes::measure(cluster, &mut report)?;
-    start::measure(cluster, args.runs, &mut report)?;
-    for number in [1, 10] {
-        memory::measure(cluster, number, &mut report)?;
-    }
-    stop::measure(cluster, args.runs, &mut report)?;
-    exec::measure(cluster, args.runs, &mut report)?;
-    throughput::measure(cluster, args.runs, &mut report)?;
-    for number in &args.many {
-        many::measure(cluster, *number, &mut report)?;
+    let wanted = |part: &&Part| args.parts.is_empty() || args.parts.contains(part);
+    for part in Part::value_variants().iter().filter(wanted) {
+        match part {
+            Part::Sizes => sizes::measure(cluster, &mut report)?,
+            Part::Start => start::measure(cluster, args.runs, &mut report)?,
+            Part::Memory => {
+                for number in [1, 10] {
+                    memory::measure(cluster, number, &mut report)?;
+                }
+            }
+            Part::Stop => stop::measure(cluster, args.runs, &mut report)?,
+            Part::Exec => exec::measure(cluster, args.runs, &mut report)?,
+            Part::Throughput => throughput::measure(cluster, args.runs, &mut report)?,
+            Part::Many => {
+                for number in &args.many {
+                    many::measure(cluster, *number, &mut report)?;
+                }
+            }
+        }
     }
     clean_up(cluster)?;
     report.print();

@@ -1,13 +1,12 @@
 //! QEMU alone: the same program with the same arguments as a machine's, but for what ties that one to
 //! its shim and its pod.
 
-use std::fmt::Write;
-use std::io::{BufRead, BufReader, Lines, Write as _};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::NODE;
@@ -21,6 +20,9 @@ const DISK: &str = "/tmp/bench-disk-";
 /// The root of QEMU's own tree.
 const TREE: &str = "/opt/kubevirt/qemu";
 
+/// What a root with devices has beside that tree.
+const ROOT: &str = "/tmp/bench-root";
+
 /// Prints the pid of the QEMU whose pod has the UID `$1`.
 const PID: &str = r#"for pid in $(pidof qemu-system-x86_64); do
   grep -q "$1" /proc/$pid/cgroup && echo $pid
@@ -31,7 +33,10 @@ true"#;
 pub(super) struct Raw<'a> {
     cluster: &'a ClusterName,
     kind: Kind,
-    script: String,
+    /// Opens the copies.
+    disks: String,
+    words: Vec<String>,
+    has_tap: bool,
 }
 
 /// One that runs.
@@ -47,8 +52,14 @@ pub(super) struct Running {
 }
 
 impl<'a> Raw<'a> {
-    /// Takes the arguments and the disks of the machine whose pod has this UID.
-    pub(super) fn like(cluster: &'a ClusterName, kind: Kind, uid: &str) -> Result<Self> {
+    /// Takes the arguments and the disks of the machine whose pod has this UID. Its interfaces are on
+    /// this tap of the node's, or on nothing.
+    pub(super) fn like(
+        cluster: &'a ClusterName,
+        kind: Kind,
+        uid: &str,
+        tap: Option<&str>,
+    ) -> Result<Self> {
         let on_node = |script: &str| {
             let mut node = cluster::on_node(cluster, NODE)?;
             command::output(node.args(["sh", "-c", script, "sh", uid]))
@@ -65,21 +76,32 @@ impl<'a> Raw<'a> {
                  cp $fd {DISK}{set}; exit;; esac; done; exit 1"
             ))?;
         }
-        let mut script = String::new();
-        for file in &files {
-            script += &file.opened();
-        }
-        let words = alone(words.into_iter())?;
-        script += &format!("rm -f {DISK}*.$$\n");
-        write!(script, "echo $$ $EPOCHREALTIME\nexec chroot {TREE}")?;
-        for word in &words {
-            write!(script, " '{}'", word.replace('\'', "'\\''"))?;
-        }
         Ok(Self {
             cluster,
             kind,
-            script,
+            disks: files.iter().map(File::opened).collect(),
+            words: alone(words.into_iter(), tap)?,
+            has_tap: tap.is_some(),
         })
+    }
+
+    fn script(&self) -> String {
+        let mut script = self.disks.clone();
+        script += &format!("rm -f {DISK}*.$$\necho $$ $EPOCHREALTIME\n");
+        // For a tap, QEMU needs a device.
+        script += &if self.has_tap {
+            format!(
+                "mkdir -p {ROOT}/dev; exec unshare -m sh -c '\
+                 mount -t overlay -o lowerdir={ROOT}:{TREE} none /mnt && \
+                 mount --rbind /dev /mnt/dev && exec chroot /mnt \"$@\"' sh"
+            )
+        } else {
+            format!("exec chroot {TREE}")
+        };
+        for word in &self.words {
+            script += &format!(" '{}'", word.replace('\'', "'\\''"));
+        }
+        script
     }
 
     /// Starts so many at once; each with the moment of its guest's words. All of them run until the last
@@ -98,7 +120,7 @@ impl<'a> Raw<'a> {
     /// Starts one and waits for its guest.
     pub(super) fn run(&self) -> Result<Running> {
         let mut command = cluster::on_node(self.cluster, NODE)?;
-        command.args(["bash", "-c", &self.script]);
+        command.args(["bash", "-c", &self.script()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::inherit()).spawn()?;
         let keyboard = child.stdin.take().context("a pipe")?;
@@ -221,7 +243,7 @@ fn file(name: &str, node: &Value, words: &[&str]) -> Option<File> {
 }
 
 /// A machine's arguments, without its shim's channels and its pod's network.
-fn alone<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
+fn alone<'a>(words: impl Iterator<Item = &'a str>, tap: Option<&str>) -> Result<Vec<String>> {
     let mut alone = Vec::new();
     let mut words = words.peekable();
     alone.extend(words.next().map(str::to_owned));
@@ -244,7 +266,15 @@ fn alone<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<String>> {
             ("-netdev", Some(value)) => {
                 let value: Value = serde_json::from_str(value)?;
                 let id = value["id"].as_str().context("a netdev without id")?;
-                Some(format!("hubport,id={id},hubid=0"))
+                let vhost = &value["vhost"];
+                Some(match tap {
+                    Some(tap) => json!({
+                        "type": "tap", "id": id, "ifname": tap, "script": "no", "downscript": "no",
+                        "vhost": vhost,
+                    })
+                    .to_string(),
+                    None => format!("hubport,id={id},hubid=0"),
+                })
             }
             (_, value) => value.map(str::to_owned),
         };
@@ -299,7 +329,7 @@ mod tests {
             "-chardev",
             "socket,id=serial0,fd=4",
             "-netdev",
-            r#"{"fd":"6","id":"nic-n0","type":"tap"}"#,
+            r#"{"fd":"6","id":"nic-n0","type":"tap","vhost":false}"#,
             "-add-fd",
             "fd=7,set=1",
             "-blockdev",
@@ -327,6 +357,9 @@ mod tests {
             "-device",
             r#"{"driver":"pvpanic"}"#,
         ];
-        assert_eq!(alone(words.into_iter()).unwrap(), expected);
+        assert_eq!(alone(words.into_iter(), None).unwrap(), expected);
+        let on_a_tap = alone(words.into_iter(), Some("bench")).unwrap();
+        let expected = r#"{"downscript":"no","id":"nic-n0","ifname":"bench","script":"no","type":"tap","vhost":false}"#;
+        assert!(on_a_tap.contains(&expected.to_owned()), "{on_a_tap:?}");
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn measure(cluster: &ClusterName, runs: usize, report: &mut Report) -
         let machine = Pods::run(cluster, Kind::Machine, 1)?;
         let uid = one_of(&machine)?;
         machines.push(Moments::of(cluster, Kind::Machine, &uid)?);
-        let raw = Raw::like(cluster, Kind::Machine, &uid)?;
+        let raw = Raw::like(cluster, Kind::Machine, &uid, None)?;
         machine.delete()?;
         let container = Pods::run(cluster, Kind::Container, 1)?;
         let uid = one_of(&container)?;

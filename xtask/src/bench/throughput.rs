@@ -1,53 +1,91 @@
-//! The disk of a machine beside that of QEMU alone, as the guest sees it.
+//! The disk and the network of a machine beside those of QEMU alone, as the guest sees them.
 
 use anyhow::{Context, Result};
 
+use super::far_end::{self, FarEnd, MIB};
 use super::pods::{Kind, Pods};
 use super::raw::Raw;
 use super::report::{Promise, Report};
-use super::{NAMESPACE, median};
+use super::{NAMESPACE, NODE, median};
 use crate::cluster::{ClusterName, kubectl};
 use crate::command;
 use crate::progress::Step;
 
-const GROUP: &str = "Disk throughput, medians";
+const GROUP: &str = "Throughput, medians";
 
-/// What the guest does with its second disk, and how many MiB that moves: so many that its clock, of
-/// 10 ms, is fine enough.
-const WORKS: [(&str, u32, &str); 2] = [
-    (
-        "disk write",
-        256,
-        "for i in 1 2 3 4 5 6 7 8; do dd if=/dev/zero of=/dev/vdb bs=1M count=32 conv=fsync; done",
-    ),
-    (
-        "disk read",
-        1024,
-        "for i in $(seq 32); do dd if=/dev/vdb of=/dev/null bs=1M count=32 iflag=direct; done",
-    ),
-];
+/// Something that the guest does.
+struct Work {
+    name: &'static str,
+    /// How much that moves: so much that the guest's clock, of 10 ms, is fine enough.
+    mib: u32,
+    script: String,
+}
+
+/// With the guest's second disk, and with the far end at this address.
+fn works(far_end: &str) -> [Work; 4] {
+    let work = |name, mib, script: &str| Work {
+        name,
+        mib,
+        script: script.to_owned(),
+    };
+    let bytes = u64::from(MIB) << 20;
+    let (sink, source) = (far_end::SINK, far_end::SOURCE);
+    [
+        work(
+            "disk write",
+            256,
+            "for i in $(seq 8); do dd if=/dev/zero of=/dev/vdb bs=1M count=32 conv=fsync; done",
+        ),
+        work(
+            "disk read",
+            1024,
+            "for i in $(seq 32); do dd if=/dev/vdb of=/dev/null bs=1M count=32 iflag=direct; done",
+        ),
+        work(
+            "network send",
+            MIB,
+            &format!(
+                "dd if=/dev/zero bs=1M count={MIB} | nc.traditional {far_end} {sink} | grep all"
+            ),
+        ),
+        work(
+            "network receive",
+            MIB,
+            &format!(
+                "nc.traditional {far_end} {source} </dev/null | dd of=/dev/null bs=64k 2>&1 | \
+                 grep '^{bytes} bytes'"
+            ),
+        ),
+    ]
+}
 
 pub(super) fn measure(cluster: &ClusterName, runs: usize, report: &mut Report) -> Result<()> {
-    let step = Step::begin("Moving bytes on the disks of a machine and in QEMU alone");
+    let step = Step::begin("Moving bytes on disk and network of a machine and of QEMU alone");
+    let _far_end = FarEnd::new(cluster)?;
     let machine = Pods::run(cluster, Kind::Tiny, 1)?;
     let uid = get(cluster, &machine.names[0], "{.metadata.uid}")?;
-    let raw = Raw::like(cluster, Kind::Tiny, &uid)?;
+    let raw = Raw::like(cluster, Kind::Tiny, &uid, Some(far_end::TAP))?;
     let exec = |line: &str| {
         let mut exec = kubectl(cluster);
         exec.args(["exec", &machine.names[0], NAMESPACE, "--", "sh", "-c", line]);
         let output = command::output(&mut exec)?;
         output.lines().find_map(seconds).context("no time")
     };
-    let in_machine = rates(runs, exec)?;
+    let node = NODE.addresses().v4.to_string();
+    let in_machine = rates(runs, &node, exec)?;
     machine.delete()?;
     let mut running = raw.run()?;
-    // It opens the shell on its console.
+    // The first line opens the shell on its console.
     running.say("")?;
-    let alone = rates(runs, |line| {
+    running.say(&format!(
+        "killall udhcpc; ip address add {} dev eth0; ip link set eth0 up",
+        far_end::GUEST
+    ))?;
+    let alone = rates(runs, far_end::HOST, |line| {
         running.say(line)?;
         running.hear(seconds)
     })?;
-    for (((name, ..), machine), alone) in WORKS.iter().zip(in_machine).zip(alone) {
+    for ((name, machine), (_, alone)) in in_machine.into_iter().zip(alone) {
         report.add(GROUP, format!("machine: {name}"), machine, "MiB/s");
         report.add(GROUP, format!("QEMU alone: {name}"), alone, "MiB/s");
         report.add(
@@ -64,16 +102,21 @@ pub(super) fn measure(cluster: &ClusterName, runs: usize, report: &mut Report) -
 
 /// How much of each work `time` sees done, in MiB/s. It is given a line for the guest's shell, and
 /// returns the seconds that this says.
-fn rates(runs: usize, mut time: impl FnMut(&str) -> Result<f64>) -> Result<Vec<f64>> {
-    let mut rate = |mib: u32, work: &str| {
+fn rates(
+    runs: usize,
+    far_end: &str,
+    mut time: impl FnMut(&str) -> Result<f64>,
+) -> Result<Vec<(&'static str, f64)>> {
+    let mut rate = |work: &Work| {
         let line = format!(
-            "read a _ </proc/uptime; {{ {work}; }} 2>/dev/null; read b _ </proc/uptime; echo took $a $b"
+            "read a _ </proc/uptime; {{ {}; }} >/dev/null 2>&1 && read b _ </proc/uptime; echo took $a $b",
+            work.script
         );
-        let rates = (0..runs).map(|_| Ok(f64::from(mib) / time(&line)?));
-        Ok(median(rates.collect::<Result<_>>()?))
+        let rates = (0..runs).map(|_| Ok(f64::from(work.mib) / time(&line)?));
+        let rates = rates.collect::<Result<_>>().context(work.name)?;
+        Ok((work.name, median(rates)))
     };
-    let works = WORKS.iter();
-    works.map(|(_, mib, work)| rate(*mib, work)).collect()
+    works(far_end).iter().map(&mut rate).collect()
 }
 
 /// The seconds that a line of the guest's tells.
