@@ -28,7 +28,6 @@ fn works(far_end: &str) -> [Work; 4] {
         mib,
         script: script.to_owned(),
     };
-    let bytes = u64::from(MIB) << 20;
     let (sink, source) = (far_end::SINK, far_end::SOURCE);
     [
         work(
@@ -52,8 +51,8 @@ fn works(far_end: &str) -> [Work; 4] {
             "network receive",
             MIB,
             &format!(
-                "nc.traditional {far_end} {source} </dev/null | dd of=/dev/null bs=64k 2>&1 | \
-                 grep '^{bytes} bytes'"
+                "nc.traditional {far_end} {source} </dev/null | \
+                 dd of=/dev/null bs=1M iflag=fullblock 2>&1 | grep '^{MIB}+0 records in'"
             ),
         ),
     ]
