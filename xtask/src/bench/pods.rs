@@ -49,7 +49,8 @@ impl Kind {
             "image": image,
             "imagePullPolicy": "IfNotPresent",
             "command": command,
-            "resources": { "requests": { "cpu": "1m" }, "limits": { "cpu": "1", "memory": memory } },
+            // A hundred of them fit on a small node.
+            "resources": { "requests": { "cpu": "1m", "memory": "16Mi" }, "limits": { "cpu": "1", "memory": memory } },
         })
     }
 
@@ -74,8 +75,11 @@ impl Kind {
                 "volumes": [{ "name": "scratch", "emptyDisk": { "capacity": "64Mi" } }],
             });
             pod["metadata"]["annotations"] = json!({ "kubevirt.io/vmi-spec": spec.to_string() });
-            // No quota holds it up where QEMU alone has none.
-            pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] = "2".into();
+            // No quota holds it up where QEMU alone has none, and it has as much weight beside the node's
+            // own processes.
+            let resources = &mut pod["spec"]["containers"][0]["resources"];
+            resources["limits"]["cpu"] = "2".into();
+            resources["requests"]["cpu"] = "1".into();
         }
         pod
     }
