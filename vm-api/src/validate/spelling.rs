@@ -17,7 +17,6 @@ const SPELLINGS: &[(&str, &str)] = &[
         "domain.devices.disks[].lun.reservation",
         "domain.devices.disks.luns.reservation",
     ),
-    ("domain.devices.interfaces[].bootOrder", "[].bootOrder"),
     (
         "domain.devices.interfaces[].dhcpOptions.privateOptions[].option",
         "",
@@ -59,10 +58,10 @@ pub fn spelled(path: &str) -> String {
         Some((_, spelling)) => with_indices(spelling, &indices),
         None => path.to_owned(),
     };
-    match path.as_bytes().first() {
-        None => root.to_owned(),
-        Some(b'[') => format!("{root}{path}"),
-        Some(_) => format!("{root}.{path}"),
+    if path.is_empty() {
+        root.to_owned()
+    } else {
+        format!("{root}.{path}")
     }
 }
 
@@ -108,10 +107,6 @@ mod tests {
             (
                 "domain.devices.disks[3].io",
                 "spec.domain.devices.disks.domain.devices.disks[3].io",
-            ),
-            (
-                "domain.devices.interfaces[1].bootOrder",
-                "spec[1].bootOrder",
             ),
             (
                 "domain.devices.interfaces[1].dhcpOptions.privateOptions[2].option",

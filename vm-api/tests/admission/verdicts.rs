@@ -35,6 +35,11 @@ const FIELDS: &[(&str, &str, &str)] = &[
         "the same field as the other that it names, misspelled",
     ),
     (
+        "vmi .spec.domain.devices.interfaces[].bootOrder=0",
+        "spec[0].bootOrder",
+        "the schema refuses it already, by the field's own path",
+    ),
+    (
         "vmi .spec.domain.memory.reservedOverhead.memLock",
         "<nil>",
         "a feature gate, no field",
@@ -47,11 +52,18 @@ const FIELDS: &[(&str, &str, &str)] = &[
 ];
 
 /// Fields that are named here and that KubeVirt does not name: the case, the field.
-const MORE: &[(&str, &str, &str)] = &[(
-    "vmi .spec.domain={}",
-    "spec.domain.memory.guest",
-    "it says so without a field",
-)];
+const MORE: &[(&str, &str, &str)] = &[
+    (
+        "vmi .spec.domain={}",
+        "spec.domain.memory.guest",
+        "it says so without a field",
+    ),
+    (
+        "vmi .spec.domain.devices.interfaces[].bootOrder=0",
+        "spec.domain.devices.interfaces[0].bootOrder",
+        "the schema refuses it already, by the field's own path",
+    ),
+];
 
 /// Fields that KubeVirt fills in and that are not filled in here: the case, or nothing for all; the
 /// path.
