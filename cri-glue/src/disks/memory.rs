@@ -1,38 +1,56 @@
-//! A small read-only FAT file system in memory.
+//! Disks that only ever exist in memory: their content never lies on the node.
 
 use std::fs::File;
-use std::io::{self, Cursor, Write};
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 
-use fatfs::{FileSystem, FormatVolumeOptions, FsOptions, format_volume};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-/// The label by which cloud-init finds its seed.
-const LABEL: [u8; 11] = *b"cidata     ";
+/// Who may change such a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Nobody any more.
+    ReadOnly,
+    /// The guest, for as long as the machine lives; it stays as large as it is.
+    ReadWrite,
+}
 
-/// Room beside the files: tables and directory.
-const SLACK_BYTES: usize = 256 << 10;
-
-/// A whole number of these is the size of the image.
-const GRAIN_BYTES: usize = 64 << 10;
-
-/// Makes an image with `files` in its root. It cannot be changed any more, by nobody.
-pub(super) fn make(files: &[(&str, Vec<u8>)]) -> io::Result<File> {
-    let content: usize = files.iter().map(|(_, data)| data.len()).sum();
-    let size = (content + SLACK_BYTES).next_multiple_of(GRAIN_BYTES);
-    let mut image = Cursor::new(vec![0; size]);
-    format_volume(&mut image, FormatVolumeOptions::new().volume_label(LABEL))?;
-    let file_system = FileSystem::new(&mut image, FsOptions::new())?;
-    for (name, data) in files {
-        file_system.root_dir().create_file(name)?.write_all(data)?;
-    }
-    file_system.unmount()?;
-
-    let memory = memfd_create("seed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+/// Makes a disk with this content.
+pub(super) fn make(content: &[u8], access: Access) -> io::Result<File> {
+    let memory = memfd_create("disk", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut memory = File::from(memory);
-    memory.write_all(image.get_ref())?;
-    let all = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    fcntl_add_seals(&memory, all)?;
+    memory.write_all(content)?;
+    let mut seals = SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    if access == Access::ReadWrite {
+        fcntl_add_seals(&memory, seals)?;
+        return Ok(memory);
+    }
+    seals |= SealFlags::WRITE;
+    fcntl_add_seals(&memory, seals)?;
     // Anew, because the access mode of the descriptor decides whether the guest may write.
     File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_keeps_its_size_and_maybe_its_content() {
+        let anew = |disk: &File| {
+            let path = format!("/proc/self/fd/{}", disk.as_raw_fd());
+            File::options().read(true).write(true).open(path)
+        };
+        let sealed = make(b"content", Access::ReadOnly).unwrap();
+        assert!(sealed.write_at(b"x", 0).is_err());
+        assert!(anew(&sealed).unwrap().write_at(b"x", 0).is_err());
+        let open = make(b"content", Access::ReadWrite).unwrap();
+        assert!(open.write_at(b"C", 0).is_ok());
+        assert!(open.set_len(100).is_err() && open.set_len(1).is_err());
+        let mut read = [0; 7];
+        open.read_exact_at(&mut read, 0).unwrap();
+        assert_eq!(&read, b"Content");
+    }
 }
