@@ -126,7 +126,7 @@ pub(super) const INSTANCE: &[Working] = &[
     Field("domain.devices.disks[].dedicatedIOThread"),
     Field("domain.devices.disks[].tag"),
     Only("domain.devices.disks[].changedBlockTracking", &["false"]),
-    Only("domain.devices.disks[].io", &["", "native", "threads"]),
+    Field("domain.devices.disks[].io"),
     Field("domain.devices.disks[].serial"),
     Field("domain.devices.disks[].shareable"),
     Field("domain.devices.blockMultiQueue"),
