@@ -53,6 +53,17 @@ pub const DISK_DIRECTORY: &str = "/disk";
 /// block device for a claim of volume mode Block.
 pub const VOLUMES_DIRECTORY: &str = "/volumes";
 
+/// Name of the volume of the pod with the image that holds the kernel of `kernelBoot`, where that is
+/// not the machine container's own.
+pub const KERNEL_BOOT_VOLUME: &str = "kernel-boot";
+
+/// Label of a namespace: with [`HOST_DISKS_ALLOWED`], machines of the controller may have files of
+/// their node as disks (`hostDisk`) there.
+pub const HOST_DISKS_LABEL: &str = "kubevirt.io/host-disks";
+
+/// Value of [`HOST_DISKS_LABEL`].
+pub const HOST_DISKS_ALLOWED: &str = "allowed";
+
 /// File in a claim of volume mode Filesystem that is the disk.
 pub const DISK_IMAGE_FILE: &str = "disk.img";
 

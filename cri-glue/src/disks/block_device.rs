@@ -7,7 +7,7 @@ use std::path::Path;
 use qemu_driver::machine::{Cache, DiskFile, DiskImage, Io};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, makedev, minor, mknodat, openat};
 use rustix::io::Errno;
-use vm_api::machine::MachineDisk;
+use vm_api::machine::{DiskKind, MachineDisk};
 
 use super::{DiskError, Opened, Sources};
 use crate::record::Step;
@@ -32,6 +32,13 @@ pub(super) fn open(
         // For a block device: nobody else has it open exclusively or mounted (open(2)).
         flags |= OFlags::EXCL;
     }
+    if disk.kind == DiskKind::Lun && !is_scsi(number) {
+        return Err(DiskError::NotScsi {
+            name: disk.name.to_owned(),
+            major: number.0,
+            minor: number.1,
+        });
+    }
     let device = open_device(disk.name, number, flags, sources).map_err(|error| {
         let name = disk.name.to_owned();
         match Errno::from_io_error(&error) {
@@ -49,6 +56,14 @@ pub(super) fn open(
         cache: Cache::None,
         io: Io::Native,
     })
+}
+
+/// Whether the kernel knows the device as one that takes SCSI commands, and as a whole one.
+fn is_scsi((major, minor): (u32, u32)) -> bool {
+    Path::new("/sys/dev/block")
+        .join(format!("{major}:{minor}"))
+        .join("device/scsi_level")
+        .exists()
 }
 
 /// Opens the device by a node of our own, which is there for that moment only.

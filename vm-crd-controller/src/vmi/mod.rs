@@ -2,6 +2,7 @@
 
 mod conditions;
 mod decide;
+mod images;
 mod notes;
 mod obstacle;
 mod phase;
@@ -124,6 +125,16 @@ impl Instances {
             Ok(pod) => pod,
             Err(obstacle) => return Ok(Err(obstacle)),
         };
+        if images::needed(&pod) {
+            match self.cluster.rehearse(&pod).await {
+                Ok(made) => {
+                    if let Some(obstacle) = images::dropped(&instance.spec, &pod, &made) {
+                        return Ok(Err(obstacle));
+                    }
+                }
+                Err(error) => return not_made(instance, &pod, error),
+            }
+        }
         match self.cluster.create(&pod, resource::PODS).await {
             Ok(Creation::Made) => {
                 let message = format!("Created virtual machine pod {}", pod.name_any());
@@ -134,11 +145,7 @@ impl Instances {
             }
             // The watch lags behind our own write.
             Ok(Creation::Found) => Ok(Ok(())),
-            Err(error) => match refusal(&error) {
-                Refusal::Mend(message) => Ok(Err(Obstacle::Refused(message))),
-                Refusal::Leaving => Ok(Ok(())),
-                Refusal::Passing => Err(error).doing("create the pod"),
-            },
+            Err(error) => not_made(instance, &pod, error),
         }
     }
 
@@ -226,5 +233,21 @@ impl Instances {
                 .doing("set the finalizers")?;
         }
         Ok(plan.again)
+    }
+}
+
+/// What the API server's refusal of `pod` means.
+fn not_made(
+    instance: &VirtualMachineInstance,
+    pod: &Pod,
+    error: kube::Error,
+) -> Result<Result<(), Obstacle>, ReconcileError> {
+    match refusal(&error) {
+        Refusal::Mend(message) => {
+            let found = images::refused(&instance.spec, pod, &error);
+            Ok(Err(found.unwrap_or(Obstacle::Refused(message))))
+        }
+        Refusal::Leaving => Ok(Ok(())),
+        Refusal::Passing => Err(error).doing("create the pod"),
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn side_by_side() -> Vec<(&'static str, Case)> {
         strategies: always_runs_again rerun_on_failure once manual halted_follows_a_start_request
             running_true crash_loop crash_loop_mended;
         bad_input: unschedulable claim_missing image_missing unsupported_field
-            refused_by_the_api_server name_taken complaint_of_kubelet;
+            no_image_volumes refused_by_the_api_server name_taken complaint_of_kubelet;
     }
 }
 
