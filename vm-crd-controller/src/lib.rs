@@ -21,5 +21,6 @@ pub mod run;
 pub mod serve;
 pub mod vm;
 pub mod vmi;
+pub mod warnings;
 pub mod watch;
 mod work;
