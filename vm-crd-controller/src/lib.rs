@@ -8,6 +8,7 @@ pub mod clock;
 pub mod cluster;
 pub mod conditions;
 pub mod events;
+pub mod fence;
 pub mod incumbent;
 mod invalid;
 pub mod lease;
