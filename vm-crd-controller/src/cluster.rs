@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,6 +21,7 @@ use vm_api::v1::VirtualMachine;
 
 use crate::metrics::Metrics;
 use crate::own::OwnWrites;
+use crate::warnings::{Warning, Warnings};
 
 /// The name in which this controller writes: field manager, reporter of events.
 pub const FIELD_MANAGER: &str = "vm-crd-controller";
@@ -50,6 +51,7 @@ pub struct Cluster {
     /// What was written and no watch has shown yet.
     pub own: OwnWrites,
     accelerators: Arc<Mutex<HashMap<String, Remembered>>>,
+    warnings: Warnings,
 }
 
 /// What a node was labelled with, and when it was asked.
@@ -71,6 +73,7 @@ impl Cluster {
     /// The way to the API server by `client`, counted in `metrics`.
     pub fn new(client: Client, metrics: Metrics) -> Self {
         Self {
+            warnings: Warnings::new(client.clone()),
             client,
             metrics,
             own: OwnWrites::default(),
@@ -278,30 +281,11 @@ impl Cluster {
     }
 
     /// The newest warning about a pod, as kubelet and others wrote it.
-    pub async fn warning_about(&self, pod: &Pod) -> kube::Result<Option<Event>> {
-        let fields = format!(
-            "involvedObject.uid={},type=Warning",
-            pod.uid().unwrap_or_default()
-        );
+    pub async fn warning_about(&self, pod: &Pod) -> kube::Result<Option<Warning>> {
+        let uid = pod.uid().unwrap_or_default();
         let namespace = pod.namespace().unwrap_or_default();
-        let list = self
-            .api::<Event>(&namespace)
-            .list(&ListParams::default().fields(&fields))
-            .await?;
-        Ok(list.items.into_iter().max_by_key(last_seen))
+        self.warnings.about(&namespace, &uid).await
     }
-}
-
-/// When an event was last observed, however its writer says so.
-fn last_seen(event: &Event) -> Option<k8s_openapi::jiff::Timestamp> {
-    let series = event
-        .series
-        .as_ref()
-        .and_then(|series| series.last_observed_time.as_ref());
-    series
-        .map(|time| time.0)
-        .or_else(|| event.last_timestamp.as_ref().map(|time| time.0))
-        .or_else(|| event.event_time.as_ref().map(|time| time.0))
 }
 
 /// Names of resources in metrics.

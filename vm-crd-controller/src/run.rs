@@ -7,12 +7,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::args::Args;
+use crate::fence::Fence;
 use crate::incumbent;
 use crate::lease::Candidate;
 use crate::metrics::Metrics;
@@ -25,7 +27,8 @@ const SILENCE: Duration = Duration::from_secs(300);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> Result<()> {
-    let client = connect().await?;
+    let fence = Fence::default();
+    let (client, fenced) = connect(&fence).await?;
     incumbent::refuse(&client).await?;
 
     let metrics = Metrics::new();
@@ -38,6 +41,7 @@ pub async fn run(args: Args) -> Result<()> {
         &args.lease_name,
         &args.identity,
         lease,
+        fence,
     );
     let mut stopped = std::pin::pin!(stop_signal()?);
     loop {
@@ -51,7 +55,7 @@ pub async fn run(args: Args) -> Result<()> {
         readiness.set(false);
         let (stop, stopping) = watch::channel(false);
         let work = work(
-            client.clone(),
+            fenced.clone(),
             args.clone(),
             metrics.clone(),
             readiness.clone(),
@@ -84,12 +88,18 @@ pub async fn run(args: Args) -> Result<()> {
     }
 }
 
-async fn connect() -> Result<Client> {
+/// A way to the API server, and one that only a leader can write by.
+async fn connect(fence: &Fence) -> Result<(Client, Client)> {
     let mut config = Config::infer()
         .await
         .context("no way to the API server: neither a kubeconfig nor a service account is here")?;
     config.read_timeout = Some(SILENCE);
-    Client::try_from(config).context("set up the way to the API server")
+    let set_up = || {
+        let plain = Client::try_from(config.clone())?;
+        let builder = ClientBuilder::try_from(config.clone())?;
+        Ok::<_, kube::Error>((plain, builder.with_layer(fence).build()))
+    };
+    set_up().context("set up the way to the API server")
 }
 
 fn served(

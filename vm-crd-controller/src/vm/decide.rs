@@ -204,10 +204,7 @@ fn quiet_for(
         return None;
     }
     let since = instance.metadata.creation_timestamp.as_ref()?;
-    observed
-        .progress_delay
-        .checked_sub(clock::between(since, &observed.now))
-        .filter(|d| !d.is_zero())
+    clock::left(since, observed.progress_delay, &observed.now)
 }
 
 /// A machine that is being deleted: its instance goes first, then its finalizer.

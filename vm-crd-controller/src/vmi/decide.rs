@@ -167,10 +167,7 @@ fn quiet_for(
         return None;
     }
     let since = observed.instance.metadata.creation_timestamp.as_ref()?;
-    observed
-        .progress_delay
-        .checked_sub(clock::between(since, &observed.now))
-        .filter(|d| !d.is_zero())
+    clock::left(since, observed.progress_delay, &observed.now)
 }
 
 /// When to look again at what no watch tells of.

@@ -109,6 +109,21 @@ const METRICS_SERVER: Build = Build {
     main: "",
 };
 
+/// Plays nodes and kubelets, for measurements of the controller alone.
+const KWOK: Build = Build {
+    name: "kwok",
+    module: "sigs.k8s.io/kwok",
+    // Newer ones ask for a newer Go.
+    version: "v0.7.0",
+    go: GO,
+    staging_version: None,
+    cgo: false,
+    tags: "",
+    ldflags: "",
+    programs: &["cmd/kwok"],
+    main: "",
+};
+
 /// What a gRPC probe asks, for a guest that has none: `grpc-health ADDRESS`.
 const GRPC_HEALTH: Build = Build {
     name: "grpc-health",
@@ -187,6 +202,14 @@ pub(crate) fn ensure_extras() -> Result<Extras> {
         metrics_server: METRICS_SERVER.ensure()?,
         grpc_health: GRPC_HEALTH.ensure()?,
     })
+}
+
+/// Directory of `kwok`, built if need be.
+///
+/// # Errors
+/// As of [`ensure`].
+pub(crate) fn ensure_kwok() -> Result<PathBuf> {
+    KWOK.ensure()
 }
 
 struct Build {

@@ -52,6 +52,11 @@ pub(crate) fn kubernetes() -> Result<PathBuf> {
     Ok(builds::ensure()?.kubernetes)
 }
 
+/// Directory of kwok, which simulates nodes, built if need be.
+pub(crate) fn kwok() -> Result<PathBuf> {
+    builds::ensure_kwok()
+}
+
 /// Arguments of `cargo xtask cluster`.
 #[derive(clap::Args)]
 pub(crate) struct Args {

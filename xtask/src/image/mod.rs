@@ -2,7 +2,7 @@
 //! linked programs and what they bring to a node, nothing of a distribution's user land; the same
 //! sources give the same image, and nothing is packed twice.
 
-mod programs;
+pub(crate) mod programs;
 pub(crate) mod qemu;
 mod virtiofsd;
 
