@@ -9,9 +9,11 @@ pub mod field;
 pub mod machine;
 pub mod quantity;
 pub mod support;
+mod trace_parent;
 pub mod v1;
 pub mod validate;
 pub mod words;
 
 pub use field::FieldError;
 pub use quantity::Quantity;
+pub use trace_parent::{TraceParent, TraceParentError};
