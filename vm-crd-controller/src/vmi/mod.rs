@@ -12,7 +12,7 @@ mod status;
 mod volumes;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -20,6 +20,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tracing::{debug, info};
+use vm_api::contract::TRACE_PARENT_ANNOTATION;
 use vm_api::v1::VirtualMachineInstance;
 
 pub(crate) use decide::FINALIZER;
@@ -30,8 +31,10 @@ use pod::{Complaint, Progress};
 use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
+use crate::metrics::Metrics;
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
+use crate::traces::{Exporter, Start};
 use crate::watch::Guarded;
 use crate::{clock, invalid, render};
 
@@ -47,12 +50,16 @@ pub struct Instances {
     pub cluster: Cluster,
     /// Where events go.
     pub events: Events,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Pods of machines.
     pub pods: Store<Pod>,
     /// Image of the machine container of machines that boot from a claim.
     pub placeholder_image: String,
     /// How long a start that goes well stays unreported.
     pub progress_delay: Duration,
+    /// Where the traces of starts go.
+    pub traces: Exporter,
 }
 
 impl Reconcile<Guarded<VirtualMachineInstance>> for Instances {
@@ -121,7 +128,8 @@ impl Instances {
         &self,
         instance: &VirtualMachineInstance,
     ) -> Result<Result<(), Obstacle>, ReconcileError> {
-        let pod = match prepare::pod(&self.cluster, instance, &self.placeholder_image).await? {
+        let begin = SystemTime::now();
+        let mut pod = match prepare::pod(&self.cluster, instance, &self.placeholder_image).await? {
             Ok(pod) => pod,
             Err(obstacle) => return Ok(Err(obstacle)),
         };
@@ -135,8 +143,16 @@ impl Instances {
                 Err(error) => return not_made(instance, &pod, error),
             }
         }
+        let trace = Start::of(instance, self.traces.all());
+        if let Some(trace) = &trace {
+            let parent = trace.parent_of_pod().to_string();
+            pod.annotations_mut()
+                .insert(TRACE_PARENT_ANNOTATION.to_owned(), parent);
+        }
         match self.cluster.create(&pod, resource::PODS).await {
             Ok(Creation::Made) => {
+                let step = trace.map(|it| it.step("create-pod", begin, SystemTime::now()));
+                self.traces.send(step);
                 let message = format!("Created virtual machine pod {}", pod.name_any());
                 info!(pod = pod.name_any(), "pod created");
                 let note = Note::normal(reason::SUCCESSFUL_CREATE, message);
@@ -197,13 +213,18 @@ impl Instances {
         let wrote = plan.status.is_some();
         if let Some(status) = plan.status {
             debug!(phase = ?status.phase, "writing the status");
-            let status = serde_json::to_value(status)
+            let written = serde_json::to_value(&status)
                 .map_err(kube::Error::SerdeError)
                 .doing("write the status as JSON")?;
             self.cluster
-                .apply_status(instance, status, resource::INSTANCE_STATUS)
+                .apply_status(instance, written, resource::INSTANCE_STATUS)
                 .await
                 .doing("write the status")?;
+            let (metadata, old) = (&instance.metadata, instance.status.as_ref());
+            self.metrics.transitions.count(metadata, old, &status);
+            if let Some(trace) = Start::of(instance, self.traces.all()) {
+                self.traces.send(trace.spans(instance, &status));
+            }
         }
         self.events.publish(&regarding, plan.notes);
         if let Some(pod) = pod.filter(|_| plan.delete_pod) {

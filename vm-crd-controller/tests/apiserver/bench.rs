@@ -181,6 +181,7 @@ impl Bench {
         self.apply(&["-k", &format!("{product}/crds")]);
         self.apply(&["-f", &format!("{product}/base/runtimeclass.yaml")]);
         self.apply(&["-k", &format!("{product}/controller")]);
+        self.apply(&["-k", &format!("{product}/guard")]);
     }
 }
 

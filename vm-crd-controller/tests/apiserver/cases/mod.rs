@@ -4,6 +4,7 @@ mod admission;
 mod bad_input;
 mod leading;
 mod life;
+mod seen;
 mod strategies;
 
 use std::pin::Pin;
@@ -42,6 +43,7 @@ pub(crate) fn side_by_side() -> Vec<(&'static str, Case)> {
 /// Cases that need controllers of their own, or change the cluster.
 pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
     cases! {
+        seen: metrics_follow_a_machine traces_who_asks keeps_the_product;
         leading: hands_over_when_it_stops takes_over_when_the_leader_dies stands_by_after_a_pause
             catches_up_after_an_outage refuses_kubevirt;
         admission: as_kubevirt_judges a_refusal_names_its_fields what_does_not_work_is_a_warning
