@@ -4,6 +4,7 @@
 //! over what is observed and carries its plan out by thin effects.
 
 pub mod args;
+pub mod ask;
 pub mod clock;
 pub mod cluster;
 pub mod conditions;

@@ -4,6 +4,7 @@
 //! stores → reconcile until told to stop → finish what was begun → release the lease. Who loses the
 //! lease drops all work at once and stands by again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::args::Args;
+use crate::ask::AskMachine;
 use crate::incumbent;
 use crate::lease::Candidate;
 use crate::metrics::Metrics;
@@ -26,6 +28,16 @@ const SILENCE: Duration = Duration::from_secs(300);
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> Result<()> {
     let client = connect().await?;
+    run_until(client, args, None, stop_signal()?).await
+}
+
+/// Runs by `client` until `stopped`; machines are asked by `way`, if there is one.
+pub async fn run_until(
+    client: Client,
+    args: Args,
+    way: Option<Arc<dyn AskMachine>>,
+    stopped: impl Future<Output = ()>,
+) -> Result<()> {
     incumbent::refuse(&client).await?;
 
     let metrics = Metrics::new();
@@ -39,7 +51,7 @@ pub async fn run(args: Args) -> Result<()> {
         &args.identity,
         lease,
     );
-    let mut stopped = std::pin::pin!(stop_signal()?);
+    let mut stopped = std::pin::pin!(stopped);
     loop {
         readiness.set(true);
         tokio::select! {
@@ -53,6 +65,7 @@ pub async fn run(args: Args) -> Result<()> {
         let work = work(
             client.clone(),
             args.clone(),
+            way.clone(),
             metrics.clone(),
             readiness.clone(),
             stopping,

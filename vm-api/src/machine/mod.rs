@@ -30,7 +30,7 @@ pub use interfaces::{
     MachinePort, Protocol, interfaces, pod_interfaces,
 };
 pub use mac::{MacAddress, MacError};
-pub use memory::{guest_memory_bytes, max_guest_memory_bytes};
+pub use memory::{MIN_FOR_ROOM, guest_memory_bytes, max_guest_memory_bytes, room_for_memory};
 pub use processors::{Dedicated, GROWTH, Topology, dedicated, max_sockets, topology};
 pub use tpm::tpm;
 pub use volumes::{Datum, NETWORK_DATA_KEY, USER_DATA_KEY, VolumeSource, cloud_init, source};

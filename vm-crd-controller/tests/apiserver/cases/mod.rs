@@ -1,9 +1,12 @@
 //! The cases: what happens to machines, told as a user sees it.
 
+mod asked;
 mod bad_input;
 mod leading;
 mod life;
+mod resize;
 mod strategies;
+mod timelines;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,6 +41,20 @@ pub(crate) fn side_by_side() -> Vec<(&'static str, Case)> {
     }
 }
 
+/// Cases whose machines are asked; they share a controller that can.
+pub(crate) fn with_fake_machines() -> Vec<(&'static str, Case)> {
+    cases! {
+        asked: agent_tells paused_behind_the_controllers_back disk_fails nothing_new_is_not_written
+            asked_until_the_agent_answers;
+        resize: grows_live does_not_grow refused_by_quota template_fields;
+        timelines: notices_differences halted_start_pause_restart_stop always_powered_off
+            rerun_on_failure_powered_off once_powered_off manual_powered_off manual_wrong_verbs
+            halted_start_paused unschedulable claim_missing image_missing always_killed
+            rerun_on_failure_killed once_killed always_patched_to_halted deleted_while_running
+            template_changed pod_deleted;
+    }
+}
+
 /// Cases that need controllers of their own, or change the cluster.
 pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
     cases! {
@@ -49,6 +66,7 @@ pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
 /// All cases.
 pub(crate) fn all() -> Vec<(&'static str, Case)> {
     let mut all = side_by_side();
+    all.extend(with_fake_machines());
     all.extend(one_by_one());
     all
 }
