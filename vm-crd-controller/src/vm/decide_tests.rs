@@ -291,7 +291,7 @@ fn a_stop_is_told_unless_the_guest_is_quick() {
     let quick = plan(&machine, Some(&leaving), RunStrategy::Always);
     assert_eq!((quick.status, quick.again), (None, Some(QUICK_END)));
     let slow = Observed {
-        now: at(2),
+        now: at(3),
         ..observed(&machine, Some(&leaving))
     };
     let slow = decide(&slow, RunStrategy::Always);

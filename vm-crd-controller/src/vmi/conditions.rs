@@ -35,7 +35,14 @@ pub(super) fn of(
         .is_some_and(|it| it.reason.as_deref() == Some(reason::READINESS_GATES_NOT_READY));
     let stands_still = paused.is_some() && (observed.told.is_some() || was_unready);
     conditions.extend(ready(observed, phase, seen, stands_still));
-    let leaves = observed.instance.metadata.deletion_timestamp.is_some();
+    let stays = matches!(
+        seen,
+        Seen::Pod {
+            terminating: false,
+            ..
+        }
+    );
+    let leaves = observed.instance.metadata.deletion_timestamp.is_some() && !stays;
     // What kept a machine from starting is told no longer once it was told to go.
     if !leaves {
         conditions.extend(synchronized(observed, phase, old, seen));

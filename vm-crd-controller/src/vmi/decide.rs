@@ -31,8 +31,9 @@ pub(crate) const FINALIZER: &str = "kubevirt.io/foregroundDeleteVirtualMachine";
 /// get on, when no watch would tell.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
-/// How long the end of a guest stays unreported, so that a quick one costs one write.
-pub(crate) const QUICK_END: Duration = Duration::from_secs(1);
+/// How long the end of a guest stays unreported, so that a quick one costs one write. Times of the API
+/// are whole seconds: it is one second at least.
+pub(crate) const QUICK_END: Duration = Duration::from_secs(2);
 
 /// What is known when deciding.
 #[derive(Clone, Debug)]

@@ -213,7 +213,7 @@ fn an_instance_leaves_after_its_pod() {
     let quick = decide(&observed(&leaving, Some(&dying)));
     assert_eq!((quick.status, quick.again), (None, Some(QUICK_END)));
     let plan = decide(&Observed {
-        now: at(2),
+        now: at(3),
         ..observed(&leaving, Some(&dying))
     });
     assert!(!plan.delete_pod && !plan.release);

@@ -275,3 +275,135 @@ pub(super) fn in_status(topology: Topology) -> CpuTopology {
         threads: Some(topology.threads),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn given(domain: &Value) -> ResourceRequirements {
+        let spec = serde_json::from_value(json!({ "domain": domain })).unwrap();
+        render::resources(&spec).unwrap()
+    }
+
+    fn texts(amounts: &Amounts) -> Value {
+        let list = |list: &BTreeMap<String, ApiQuantity>| -> Value {
+            let entry = |(name, amount): (&String, &ApiQuantity)| {
+                let amount = Quantity::from(amount.0.as_str());
+                let number = if name == "cpu" {
+                    amount.millis().unwrap()
+                } else {
+                    amount.bytes().unwrap() >> 20
+                };
+                (name.clone(), json!(number))
+            };
+            list.iter().map(entry).collect()
+        };
+        json!([list(&amounts.requests), list(&amounts.limits)])
+    }
+
+    #[test]
+    fn limits_grow_by_what_the_guest_gets() {
+        let memory = json!({ "guest": "2Gi" });
+        // Shared processors: no limit at the start.
+        let shared = given(&json!({ "cpu": { "sockets": 1 }, "memory": memory }));
+        let more = amounts(&shared, 3, 2, 1 << 30);
+        // 2 GiB, 8 MiB of page tables, 1 MiB for the processor; 1 GiB more.
+        let expected = json!([
+            { "cpu": 300, "memory": 3081 },
+            { "cpu": 3000, "memory": 3081 },
+        ]);
+        assert_eq!(texts(&more), expected);
+        // With a limit, its relation to the number of processors stays.
+        let limited = given(&json!({
+            "cpu": { "sockets": 2 }, "memory": memory,
+            "resources": { "limits": { "cpu": "1500m" } },
+        }));
+        let more = texts(&amounts(&limited, 3, 1, 0));
+        assert_eq!(
+            (&more[0]["cpu"], &more[1]["cpu"]),
+            (&json!(2500), &json!(2500))
+        );
+        // Processors of their own: the pod stays Guaranteed.
+        let own = given(&json!({
+            "cpu": { "sockets": 2, "dedicatedCpuPlacement": true }, "memory": memory,
+        }));
+        let more = texts(&amounts(&own, 4, 2, 0));
+        assert_eq!(more[0], more[1]);
+        assert_eq!(more[0]["cpu"], 4000);
+    }
+
+    fn instance(sockets: u32, memory: &str) -> VirtualMachineInstance {
+        serde_json::from_value(json!({
+            "metadata": { "name": "tl", "namespace": "default" },
+            "spec": { "domain": { "cpu": { "sockets": sockets }, "memory": { "guest": memory } } },
+            "status": {
+                "phase": "Running",
+                "currentCPUTopology": { "sockets": 1, "cores": 1, "threads": 1 },
+                "memory": { "guestAtBoot": "2Gi", "guestCurrent": "2Gi" },
+            },
+        }))
+        .unwrap()
+    }
+
+    fn pod(limits: &Value, actual: &Value, conditions: &Value) -> Pod {
+        let start = json!({ "domain": { "cpu": { "sockets": 1 }, "memory": { "guest": "2Gi" } } });
+        let resources = |limits: &Value| {
+            json!({ "requests": { "cpu": "200m", "memory": "2057Mi" },
+            "limits": limits })
+        };
+        serde_json::from_value(json!({
+            "metadata": { "annotations": { VMI_SPEC_ANNOTATION: start.to_string() } },
+            "spec": { "containers": [{ "name": "compute", "resources": resources(limits) }] },
+            "status": { "conditions": conditions, "containerStatuses": [{ "name": "compute",
+                "ready": true, "restartCount": 0, "image": "", "imageID": "",
+                "resources": resources(actual) }] },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_change_is_followed_from_the_pods_own_words() {
+        let (old, new) = (
+            json!({ "memory": "2057Mi" }),
+            json!({ "memory": "2057Mi", "cpu": "2" }),
+        );
+        let none = json!([]);
+        let said = |kind: &str, reason: &str| json!([{ "type": kind, "status": "True", "reason": reason, "message": "why" }]);
+        let why = |reason: &str| (reason.to_owned(), "why".to_owned());
+        let two = instance(2, "2Gi");
+        assert_eq!(change(&instance(1, "2Gi"), &pod(&old, &old, &none)), None);
+        let table = [
+            (pod(&old, &old, &none), Progress::Open),
+            (pod(&new, &old, &none), Progress::UnderWay(None)),
+            (
+                pod(&new, &old, &said("PodResizePending", "Deferred")),
+                Progress::UnderWay(Some(why("Deferred"))),
+            ),
+            (
+                pod(&new, &old, &said("PodResizePending", "Infeasible")),
+                Progress::Failed("Infeasible".to_owned(), "why".to_owned()),
+            ),
+            (
+                pod(&new, &old, &said("PodResizeInProgress", "Error")),
+                Progress::Failed("Error".to_owned(), "why".to_owned()),
+            ),
+            (
+                pod(&new, &old, &said("PodResizeInProgress", "")),
+                Progress::UnderWay(None),
+            ),
+            (pod(&new, &new, &none), Progress::Done),
+        ];
+        for (pod, expected) in table {
+            let change = change(&two, &pod).unwrap();
+            assert!(change.processors && !change.memory);
+            assert_eq!(change.progress(&pod, None), expected, "{:?}", pod.status);
+            let refused = change.progress(&pod, Some("quota"));
+            assert_eq!(
+                refused,
+                Progress::Failed(REFUSED.to_owned(), "quota".to_owned())
+            );
+        }
+    }
+}

@@ -138,7 +138,8 @@ impl FakeNode {
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let statuses = containers.map(|container: &Container| {
             json!({ "name": container.name, "ready": ready, "restartCount": 0,
-                "image": container.image, "imageID": "", "state": state })
+                "image": container.image, "imageID": "", "state": state,
+                "resources": container.resources })
         });
         let statuses: Vec<_> = statuses.collect();
         self.status(

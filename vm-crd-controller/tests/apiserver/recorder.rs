@@ -4,13 +4,16 @@
 //! controllers of KubeVirt's write side by side, and so may the event writer and a reconciler here.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use futures::StreamExt;
 use k8s_openapi::api::events::v1::Event;
-use kube::Api;
-use kube::api::{WatchEvent, WatchParams};
+use kube::runtime::watcher::{Config, Event as News, watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use vm_api::v1::{Condition, VirtualMachine, VirtualMachineInstance};
 
@@ -21,6 +24,9 @@ const OF_THE_CONTROLLER: [&str; 3] = ["SuccessfulCreate", "SuccessfulDelete", "F
 
 /// Conditions that are the same in every machine that runs.
 const OF_ALL: [&str; 2] = ["LiveMigratable", "StorageLiveMigratable"];
+
+/// The stream of the names of events that were seen.
+const KNOWN_EVENTS: &str = "known";
 
 /// Words by stream.
 pub(crate) type Streams = BTreeMap<String, Vec<String>>;
@@ -36,14 +42,16 @@ impl Recorder {
     pub(crate) async fn start(space: &Space) -> Result<Self> {
         let streams = Arc::default();
         let mut watches = JoinSet::new();
-        let params = WatchParams::default();
-        let vms = space.vms.watch(&params, "0").await?.boxed();
-        watches.spawn(follow(vms, Arc::clone(&streams), machine));
-        let vmis = space.vmis.watch(&params, "0").await?.boxed();
-        watches.spawn(follow(vmis, Arc::clone(&streams), instance));
         let events: Api<Event> = Api::namespaced(space.client.clone(), &space.namespace);
-        let events = events.watch(&params, "0").await?.boxed();
-        watches.spawn(follow(events, Arc::clone(&streams), event));
+        let ready = Arc::new(Semaphore::new(0));
+        let begun = [
+            watches.spawn(follow(space.vms.clone(), &streams, &ready, machine)),
+            watches.spawn(follow(space.vmis.clone(), &streams, &ready, instance)),
+            watches.spawn(follow(events, &streams, &ready, event)),
+        ];
+        let count = u32::try_from(begun.len())?;
+        // Nothing happens before everybody looks.
+        let _ = ready.acquire_many(count).await?;
         Ok(Self {
             streams,
             _watches: watches,
@@ -55,62 +63,74 @@ impl Recorder {
         self.streams
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .iter()
+            .filter(|(stream, _)| *stream != KNOWN_EVENTS)
+            .map(|(stream, words)| (stream.clone(), words.clone()))
+            .collect()
     }
 }
 
-async fn follow<K: std::fmt::Debug>(
-    mut watch: futures::stream::BoxStream<'static, kube::Result<WatchEvent<K>>>,
-    streams: Arc<Mutex<Streams>>,
-    record: fn(&mut Streams, &WatchEvent<K>),
-) {
-    while let Some(Ok(news)) = watch.next().await {
-        record(
-            &mut streams.lock().unwrap_or_else(PoisonError::into_inner),
-            &news,
-        );
-    }
-}
-
-fn machine(streams: &mut Streams, news: &WatchEvent<VirtualMachine>) {
-    match news {
-        WatchEvent::Added(vm) | WatchEvent::Modified(vm) => {
-            let Some(status) = &vm.status else { return };
-            if let Some(word) = status.printable_status {
-                change(streams, "vm", word.to_string());
+/// Records the news of `api` by `record`, which gets an object, and whether it is there.
+fn follow<K>(
+    api: Api<K>,
+    streams: &Arc<Mutex<Streams>>,
+    ready: &Arc<Semaphore>,
+    record: fn(&mut Streams, &K, bool),
+) -> impl Future<Output = ()> + Send + 'static
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (streams, ready) = (Arc::clone(streams), Arc::clone(ready));
+    watcher(api, Config::default()).for_each(move |news| {
+        let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+        match news {
+            Ok(News::Apply(object) | News::InitApply(object)) => {
+                record(&mut streams, &object, true);
             }
-            let word = |flag: Option<bool>| if flag == Some(true) { "True" } else { "False" };
-            let made = format!("{}/{}", word(status.created), word(status.ready));
-            change(streams, "vm.made", made);
-            let requests = status.state_change_requests.iter();
-            let requests: Vec<_> = requests.map(|request| request.action.as_str()).collect();
-            change(streams, "vm.requests", joined(&requests));
-            change(streams, "vm.conditions", conditions(&status.conditions));
+            Ok(News::Delete(object)) => record(&mut streams, &object, false),
+            Ok(News::InitDone) => ready.add_permits(1),
+            Ok(News::Init) | Err(_) => {}
         }
-        WatchEvent::Deleted(_) => change(streams, "vm", "gone".to_owned()),
-        WatchEvent::Bookmark(_) | WatchEvent::Error(_) => {}
-    }
+        futures::future::ready(())
+    })
 }
 
-fn instance(streams: &mut Streams, news: &WatchEvent<VirtualMachineInstance>) {
-    match news {
-        WatchEvent::Added(vmi) | WatchEvent::Modified(vmi) => {
-            let status = vmi.status.clone().unwrap_or_default();
-            if let Some(phase) = status.phase {
-                change(streams, "vmi", phase.to_string());
-            }
-            change(streams, "vmi.conditions", conditions(&status.conditions));
-        }
-        WatchEvent::Deleted(_) => change(streams, "vmi", "gone".to_owned()),
-        WatchEvent::Bookmark(_) | WatchEvent::Error(_) => {}
+fn machine(streams: &mut Streams, vm: &VirtualMachine, there: bool) {
+    if !there {
+        return change(streams, "vm", "gone".to_owned());
     }
+    let Some(status) = &vm.status else { return };
+    if let Some(word) = status.printable_status {
+        change(streams, "vm", word.to_string());
+    }
+    let word = |flag: Option<bool>| if flag == Some(true) { "True" } else { "False" };
+    let made = format!("{}/{}", word(status.created), word(status.ready));
+    change(streams, "vm.made", made);
+    let requests = status.state_change_requests.iter();
+    let requests: Vec<_> = requests.map(|request| request.action.as_str()).collect();
+    change(streams, "vm.requests", joined(&requests));
+    change(streams, "vm.conditions", conditions(&status.conditions));
+}
+
+fn instance(streams: &mut Streams, vmi: &VirtualMachineInstance, there: bool) {
+    if !there {
+        return change(streams, "vmi", "gone".to_owned());
+    }
+    let status = vmi.status.clone().unwrap_or_default();
+    if let Some(phase) = status.phase {
+        change(streams, "vmi", phase.to_string());
+    }
+    change(streams, "vmi.conditions", conditions(&status.conditions));
 }
 
 /// Repetitions of an event are counted in it and no event of their own, here as in KubeVirt.
-fn event(streams: &mut Streams, news: &WatchEvent<Event>) {
-    let WatchEvent::Added(event) = news else {
+fn event(streams: &mut Streams, event: &Event, _: bool) {
+    let name = event.metadata.name.clone().unwrap_or_default();
+    let known = streams.entry(KNOWN_EVENTS.to_owned()).or_default();
+    if known.contains(&name) {
         return;
-    };
+    }
+    known.push(name);
     let regarding = event.regarding.clone().unwrap_or_default();
     let reason = event.reason.clone().unwrap_or_default();
     let stream = match regarding.kind.as_deref() {

@@ -31,7 +31,7 @@ macro_rules! cases {
 /// Cases that share one controller.
 pub(crate) fn side_by_side() -> Vec<(&'static str, Case)> {
     cases! {
-        life: launched_and_stopped writes_little slow_start_is_told deleted_while_running
+        life: launched_and_stopped writes_little stops_with_few_writes slow_start_is_told deleted_while_running
             pod_deleted_under_a_running_machine template_changed_while_running lone_instance
             deleted_before_it_ran;
         strategies: always_runs_again rerun_on_failure once manual halted_follows_a_start_request

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
+use vm_api::v1::VirtualMachineInstanceSpec;
 
 use crate::bench::Bench;
 use crate::recorder::Recorder;
@@ -219,6 +220,20 @@ pub(crate) async fn halted_start_paused(bench: Arc<Bench>, case: String) -> Resu
     it.space.status("Stopped").await?;
     it.request(json!([{ "action": "Start", "data": { "paused": "true" } }]))
         .await?;
+    let paused = VirtualMachineInstanceSpec {
+        start_strategy: Some("Paused".to_owned()),
+        ..VirtualMachineInstanceSpec::default()
+    };
+    if !vm_api::support::instance(&paused).is_empty() {
+        // A product that cannot do it yet says so by name.
+        let refused = it
+            .space
+            .condition("Synchronized", "False", "UnsupportedField")
+            .await?;
+        let why = refused.message.context("why")?;
+        ensure!(why.contains("spec.startStrategy"), "{why}");
+        return it.space.delete().await;
+    }
     let pod = it.space.pod().await?;
     it.space.node.run(&pod).await?;
     it.space.status("Paused").await?;
