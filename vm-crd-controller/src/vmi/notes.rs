@@ -59,10 +59,10 @@ fn paused(
     match (is_paused(old), is_paused(new)) {
         // Started so, it was not paused by anybody.
         (false, true) if old.phase == Some(Phase::Running) => {
-            Some(Note::normal("Paused", "VirtualMachineInstance paused."))
+            Some(Note::normal("Paused", "VirtualMachineInstance paused"))
         }
         (true, false) if after == Phase::Running => {
-            Some(Note::normal("Unpaused", "VirtualMachineInstance unpaused."))
+            Some(Note::normal("Unpaused", "VirtualMachineInstance unpaused"))
         }
         _ => None,
     }

@@ -46,7 +46,7 @@ pub(crate) fn with_fake_machines() -> Vec<(&'static str, Case)> {
     cases! {
         asked: agent_tells paused_behind_the_controllers_back disk_fails nothing_new_is_not_written
             asked_until_the_agent_answers;
-        resize: grows_live does_not_grow refused_by_quota template_fields;
+        resize: grows_live does_not_grow refused_by_quota template_fields only_pods_of_machines;
         timelines: notices_differences halted_start_pause_restart_stop always_powered_off
             rerun_on_failure_powered_off once_powered_off manual_powered_off manual_wrong_verbs
             halted_start_paused unschedulable claim_missing image_missing always_killed

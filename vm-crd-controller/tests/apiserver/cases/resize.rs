@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
-use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use vm_api::Quantity;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, CONTROLLER_TOKEN};
 use crate::space::{Space, until};
 
 fn domain(sockets: u32, memory: &str) -> Value {
@@ -199,4 +200,36 @@ pub(crate) async fn template_fields(bench: Arc<Bench>, name: String) -> Result<(
     })
     .await?;
     space.delete().await
+}
+
+/// Whoever has the controller's token resizes no pod that is no machine.
+pub(crate) async fn only_pods_of_machines(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    let resources = |cpu: &str| json!({ "requests": { "cpu": cpu, "memory": "16Mi" } });
+    let pod: Pod = space
+        .create(json!({ "metadata": { "name": "ordinary" }, "spec": {
+            "securityContext": { "runAsNonRoot": true, "runAsUser": 1,
+                "seccompProfile": { "type": "RuntimeDefault" } },
+            "containers": [{ "name": "main", "image": "example.com/a:1",
+                "resources": resources("100m"),
+                "securityContext": { "allowPrivilegeEscalation": false,
+                    "capabilities": { "drop": ["ALL"] } } }],
+        } }))
+        .await?;
+    space.node.run(&pod).await?;
+    let patch = json!({ "spec": { "containers": [
+        { "name": "main", "resources": resources("200m") } ] } });
+    let resize = async |client| -> kube::Result<Pod> {
+        let pods: Api<Pod> = Api::namespaced(client, &space.namespace);
+        let patch = Patch::Strategic(&patch);
+        let params = PatchParams::default();
+        pods.patch_subresource("resize", "ordinary", &params, &patch)
+            .await
+    };
+    let refused = resize(bench.client_of(CONTROLLER_TOKEN)).await;
+    let why = refused.err().context("it is refused")?.to_string();
+    ensure!(why.contains("only pods of machines"), "{why}");
+    // It is not the change that is wrong.
+    resize(bench.client.clone()).await?;
+    Ok(())
 }

@@ -232,7 +232,8 @@ pub(crate) async fn halted_start_paused(bench: Arc<Bench>, case: String) -> Resu
             .await?;
         let why = refused.message.context("why")?;
         ensure!(why.contains("spec.startStrategy"), "{why}");
-        return it.space.delete().await;
+        it.delete().await?;
+        return it.space.gone(&it.space.vms, NAME).await;
     }
     let pod = it.space.pod().await?;
     it.space.node.run(&pod).await?;
