@@ -36,6 +36,12 @@ pub fn after(time: &Time, seconds: u32) -> Time {
     Time(sum.unwrap_or(time.0))
 }
 
+/// `time`, `seconds` earlier.
+pub fn before(time: &Time, seconds: u32) -> Time {
+    let difference = Timestamp::from_second(time.0.as_second() - i64::from(seconds));
+    Time(difference.unwrap_or(time.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +68,6 @@ mod tests {
         assert_eq!(serde_json::from_str::<Time>(&text).unwrap(), now);
         assert_eq!(between(&now, &after(&now, 7)), Duration::from_secs(7));
         assert_eq!(between(&after(&now, 7), &now), Duration::ZERO);
+        assert_eq!(before(&after(&now, 7), 7), now);
     }
 }

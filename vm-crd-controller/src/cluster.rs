@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, ResourceRequirements};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use vm_api::contract::labels;
-use vm_api::v1::VirtualMachine;
+use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
 use crate::metrics::Metrics;
 use crate::own::OwnWrites;
@@ -203,6 +203,43 @@ impl Cluster {
         });
         self.merge(object, json!({ "metadata": metadata }), resource)
             .await
+    }
+
+    /// Lets the container of a running `pod` have other resources.
+    pub async fn resize(
+        &self,
+        pod: &Pod,
+        container: &str,
+        resources: &ResourceRequirements,
+    ) -> kube::Result<()> {
+        self.metrics.count_write("pods/resize", "patch");
+        let patch = json!({
+            "metadata": { "uid": pod.uid() },
+            "spec": { "containers": [{ "name": container, "resources": resources }] },
+        });
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let namespace = pod.namespace().unwrap_or_default();
+        let written = self
+            .api::<Pod>(&namespace)
+            .patch_subresource("resize", &pod.name_any(), &params, &Patch::Strategic(patch))
+            .await?;
+        self.own
+            .replaced(pod, written.resource_version().as_deref());
+        Ok(())
+    }
+
+    /// Merges `patch` into the very version of an instance that was seen.
+    pub async fn patch_instance(
+        &self,
+        instance: &VirtualMachineInstance,
+        mut patch: Value,
+    ) -> kube::Result<()> {
+        patch["metadata"]["uid"] = json!(instance.uid());
+        patch["metadata"]["resourceVersion"] = json!(instance.resource_version());
+        self.merge(instance, patch, resource::INSTANCES).await
     }
 
     /// Sets the run strategy of the very version of `vm` that was seen.

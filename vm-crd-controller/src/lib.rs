@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod args;
+pub mod ask;
 pub mod clock;
 pub mod cluster;
 pub mod conditions;

@@ -4,6 +4,7 @@
 //! stores → reconcile until told to stop → finish what was begun → release the lease. Who loses the
 //! lease drops all work at once and stands by again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::args::Args;
+use crate::ask::AskMachine;
 use crate::fence::Fence;
 use crate::incumbent;
 use crate::lease::Candidate;
@@ -27,8 +29,21 @@ const SILENCE: Duration = Duration::from_secs(300);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> Result<()> {
+    let config = Config::infer()
+        .await
+        .context("no way to the API server: neither a kubeconfig nor a service account is here")?;
+    run_until(config, args, None, stop_signal()?).await
+}
+
+/// Runs against the API server of `config` until `stopped`; machines are asked by `way`, if there is one.
+pub async fn run_until(
+    config: Config,
+    args: Args,
+    way: Option<Arc<dyn AskMachine>>,
+    stopped: impl Future<Output = ()>,
+) -> Result<()> {
     let fence = Fence::default();
-    let (client, fenced) = connect(&fence).await?;
+    let (client, fenced) = connect(config, &fence)?;
     incumbent::refuse(&client).await?;
 
     let metrics = Metrics::new();
@@ -43,7 +58,7 @@ pub async fn run(args: Args) -> Result<()> {
         lease,
         fence,
     );
-    let mut stopped = std::pin::pin!(stop_signal()?);
+    let mut stopped = std::pin::pin!(stopped);
     loop {
         readiness.set(true);
         tokio::select! {
@@ -57,6 +72,7 @@ pub async fn run(args: Args) -> Result<()> {
         let work = work(
             fenced.clone(),
             args.clone(),
+            way.clone(),
             metrics.clone(),
             readiness.clone(),
             stopping,
@@ -89,10 +105,7 @@ pub async fn run(args: Args) -> Result<()> {
 }
 
 /// A way to the API server, and one that only a leader can write by.
-async fn connect(fence: &Fence) -> Result<(Client, Client)> {
-    let mut config = Config::infer()
-        .await
-        .context("no way to the API server: neither a kubeconfig nor a service account is here")?;
+fn connect(mut config: Config, fence: &Fence) -> Result<(Client, Client)> {
     config.read_timeout = Some(SILENCE);
     let set_up = || {
         let plain = Client::try_from(config.clone())?;

@@ -158,7 +158,10 @@ mod tests {
             take_in(&mut newest, serde_json::from_value(event).unwrap());
         }
         let reason = |uid: &str| newest[uid].1.reason.clone().unwrap();
-        assert_eq!((reason("a"), reason("b")), ("Failed".into(), "Other".into()));
+        assert_eq!(
+            (reason("a"), reason("b")),
+            ("Failed".into(), "Other".into())
+        );
     }
 
     #[test]

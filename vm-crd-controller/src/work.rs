@@ -12,6 +12,7 @@ use vm_api::contract::labels;
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
 use crate::args::Args;
+use crate::ask::{Answers, AskMachine, MachinePod};
 use crate::cluster::Cluster;
 use crate::events::Events;
 use crate::in_use::{InUse, Tell};
@@ -27,10 +28,12 @@ use crate::watch::{Change, Guarded, Trigger, look_at_all, owner, watch};
 type Machine = Guarded<VirtualMachine>;
 type Instance = Guarded<VirtualMachineInstance>;
 
-/// Watches and reconciles until `stopping` turns true, then finishes what was begun.
+/// Watches and reconciles until `stopping` turns true, then finishes what was begun. Machines are
+/// asked by `way`, if there is one.
 pub(crate) async fn work(
     client: Client,
     args: Args,
+    way: Option<Arc<dyn AskMachine>>,
     metrics: Metrics,
     readiness: Readiness,
     stopping: Receiver<bool>,
@@ -49,11 +52,13 @@ pub(crate) async fn work(
         machines.clone(),
         tell.clone(),
     );
+    let answers = Answers::default();
+    let ask = ask(answers.clone(), way, instance.clone());
     let (pods, watch_pods) = watch_pods(client.clone(), &own, instance, instances.clone());
     // Only who leads has stores; with this future they are gone.
     let show = || metrics.objects.show(machines.clone(), instances.clone());
     let _shown = args.object_metrics.then(show);
-    let watches = async { futures::join!(watch_machines, watch_instances, watch_pods) };
+    let watches = async { futures::join!(watch_machines, watch_instances, watch_pods, ask) };
 
     let telling = {
         let namespace = args.lease_namespace.clone();
@@ -72,6 +77,7 @@ pub(crate) async fn work(
         events,
         metrics: metrics.clone(),
         pods: pods.clone(),
+        answers,
         placeholder_image: args.placeholder_image.clone(),
         progress_delay: args.progress_delay(),
         traces: Exporter::start(args.otlp_endpoint.clone(), args.trace_all, metrics.clone()),
@@ -123,6 +129,19 @@ pub(crate) async fn work(
     // The reconcilers are gone, and with them the last way to hand in events.
     if let Err(error) = writing.await {
         warn!(%error, "the event writer broke down");
+    }
+}
+
+/// Machines that run are asked; an instance whose machine told something new is looked at.
+async fn ask(answers: Answers, way: Option<Arc<dyn AskMachine>>, instance: Trigger<Instance>) {
+    match way {
+        Some(way) => {
+            let news = move |machine: &MachinePod| {
+                instance.look_at(ObjectRef::new(&machine.instance).within(&machine.namespace));
+            };
+            answers.ask(way, news).await;
+        }
+        None => std::future::pending().await,
     }
 }
 

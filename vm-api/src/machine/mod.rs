@@ -36,7 +36,7 @@ pub use interfaces::{
 pub use io_threads::{IoThreads, IoThreadsPolicy, MAXIMUM_IO_THREADS, io_threads};
 pub use kernel::{KernelBoot, kernel_boot};
 pub use mac::{MacAddress, MacError};
-pub use memory::{guest_memory_bytes, max_guest_memory_bytes};
+pub use memory::{MIN_FOR_ROOM, guest_memory_bytes, max_guest_memory_bytes, room_for_memory};
 pub use processors::{Dedicated, GROWTH, Topology, dedicated, max_sockets, topology};
 pub use tpm::tpm;
 pub use volumes::{Datum, NETWORK_DATA_KEY, USER_DATA_KEY, VolumeSource, cloud_init, source};

@@ -18,6 +18,7 @@ use vm_api::contract::{MACHINE_COMMAND, MACHINE_CONTAINER, RUNTIME_CLASS};
 use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
 
 pub use metadata::{label_value, pod_name};
+pub use resources::{MILLICORES_PER_VCPU, of as resources};
 pub use volumes::{Claim, Claims, claim_names};
 
 use crate::machine;

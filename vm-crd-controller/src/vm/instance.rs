@@ -5,13 +5,13 @@ use kube::{Resource, ResourceExt};
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
 use crate::machine;
-use crate::vmi::FINALIZER;
+use crate::vmi::{FINALIZER, START_PAUSED};
 
 /// Annotation: the machine's generation when the instance was made; KubeVirt's name.
 pub(super) const GENERATION_ANNOTATION: &str = "kubevirt.io/vm-generation";
 
-/// The instance to be made for `vm`.
-pub(super) fn of(vm: &VirtualMachine) -> VirtualMachineInstance {
+/// The instance to be made for `vm`; `paused`: whoever asked for its start wants to let it run later.
+pub(super) fn of(vm: &VirtualMachine, paused: bool) -> VirtualMachineInstance {
     let template = vm.spec.template.clone();
     let metadata = template.metadata.unwrap_or_default();
     let mut annotations = metadata.annotations.unwrap_or_default();
@@ -20,7 +20,11 @@ pub(super) fn of(vm: &VirtualMachine) -> VirtualMachineInstance {
     let name = vm.name_any();
     let mut spec = template.spec.unwrap_or_default();
     let namespace = vm.namespace().unwrap_or_default();
+    if paused {
+        spec.start_strategy = Some(START_PAUSED.to_owned());
+    }
     machine::settle(&mut spec, &vm.uid().unwrap_or_default(), &namespace, &name);
+    machine::give_room(&mut spec);
     let mut instance = VirtualMachineInstance::new(&name, spec);
     instance.metadata = ObjectMeta {
         name: Some(name),
@@ -63,7 +67,26 @@ pub(super) fn generation(instance: &VirtualMachineInstance) -> Option<i64> {
         .ok()
 }
 
-/// Whether the template asks for another machine than `instance` is.
-pub(super) fn is_outdated(instance: &VirtualMachineInstance, vm: &VirtualMachine) -> bool {
-    generation(instance) != vm.metadata.generation && of(vm).spec != instance.spec
+/// The instance that would be made for `vm` now if its start were asked for as that of `instance` was.
+///
+/// Room to grow that the template does not speak of is that of `instance`: it was settled when that
+/// was made.
+pub(super) fn like(
+    vm: &VirtualMachine,
+    instance: &VirtualMachineInstance,
+) -> VirtualMachineInstance {
+    let paused = instance.spec.start_strategy.as_deref() == Some(START_PAUSED);
+    let mut alike = of(vm, paused);
+    let template = vm.spec.template.spec.as_ref().map(|spec| &spec.domain);
+    let (domain, made) = (&mut alike.spec.domain, &instance.spec.domain);
+    let sockets = template.and_then(|domain| domain.cpu.as_ref()?.max_sockets);
+    if let Some(cpu) = domain.cpu.as_mut().filter(|_| sockets.is_none()) {
+        cpu.max_sockets = made.cpu.as_ref().and_then(|cpu| cpu.max_sockets);
+    }
+    let guest = template.and_then(|domain| domain.memory.as_ref()?.max_guest.as_ref());
+    if let Some(memory) = domain.memory.as_mut().filter(|_| guest.is_none()) {
+        let made = made.memory.as_ref();
+        memory.max_guest = made.and_then(|memory| memory.max_guest.clone());
+    }
+    alike
 }

@@ -5,6 +5,9 @@
 
 use vm_api::v1::{Phase, RunStrategy, StateChangeRequest, VirtualMachineInstance};
 
+/// Parameter of a request to start: the machine is to wait paused; KubeVirt's name.
+const PAUSED: &str = "paused";
+
 /// The instance of a machine, as far as strategies depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
@@ -127,6 +130,16 @@ pub(super) fn open_requests<'a>(
         .take_while(|request| followed(request))
         .count();
     &requests[count..]
+}
+
+/// Whether the oldest of the open requests is a start whose machine is to wait paused.
+pub(super) fn starts_paused(requests: &[StateChangeRequest]) -> bool {
+    first(requests) == Some(Request::Start)
+        && requests
+            .first()
+            .and_then(|request| request.data.get(PAUSED))
+            .map(String::as_str)
+            == Some("true")
 }
 
 /// The oldest of the open requests.

@@ -10,6 +10,8 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::machines::FakeMachines;
+
 /// User of the tests themselves.
 const ADMIN_TOKEN: &str = "admin-of-the-test";
 
@@ -23,6 +25,8 @@ pub(crate) const CONTROLLER_USER: &str = "system:serviceaccount:kubevirt:vm-crd-
 pub(crate) struct Bench {
     /// Speaks for an administrator.
     pub(crate) client: Client,
+    /// What the machines of cases answer, where the controller can ask them.
+    pub(crate) machines: FakeMachines,
     dir: TempDir,
     port: u16,
     // The API server ends before its store does.
@@ -48,9 +52,10 @@ impl Bench {
         let etcd = start_etcd(dir.path(), etcd_port);
         let port = free_port();
         let apiserver = start_apiserver(dir.path(), etcd_port, port);
-        let client = Client::try_from(client_config(port)).expect("a client");
+        let client = Client::try_from(client_config(port, ADMIN_TOKEN)).expect("a client");
         let mut bench = Self {
             client,
+            machines: FakeMachines::default(),
             dir,
             port,
             apiserver,
@@ -59,6 +64,16 @@ impl Bench {
         bench.wait_ready().await;
         bench.install();
         bench
+    }
+
+    /// Speaks for the holder of `token`.
+    pub(crate) fn client_of(&self, token: &str) -> Client {
+        Client::try_from(self.config_of(token)).expect("a client")
+    }
+
+    /// How the holder of `token` reaches the API server.
+    pub(crate) fn config_of(&self, token: &str) -> Config {
+        client_config(self.port, token)
     }
 
     /// A kubeconfig for the holder of `token`.
@@ -191,13 +206,13 @@ fn http_get(path: &str) -> hyper::Request<Vec<u8>> {
         .expect("a request")
 }
 
-fn client_config(port: u16) -> Config {
+fn client_config(port: u16, token: &str) -> Config {
     let address = format!("https://127.0.0.1:{port}")
         .parse()
         .expect("an address");
     let mut config = Config::new(address);
     config.accept_invalid_certs = true;
-    config.auth_info.token = Some(ADMIN_TOKEN.to_owned().into());
+    config.auth_info.token = Some(token.to_owned().into());
     config
 }
 

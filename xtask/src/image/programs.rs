@@ -57,7 +57,10 @@ pub(crate) fn controller() -> Result<PathBuf> {
     let step = Step::begin("Building the controller");
     build(&["vm-crd-controller"], PROFILES.1)?;
     step.done();
-    program(&target_dir()?.join(TARGET).join(PROFILES.1), "vm-crd-controller")
+    program(
+        &target_dir()?.join(TARGET).join(PROFILES.1),
+        "vm-crd-controller",
+    )
 }
 
 /// Builds packages of one profile.

@@ -83,7 +83,11 @@ impl Api {
     }
 
     /// The lines of the watch at `path` from `version` on, as tables.
-    pub(super) fn watch(&self, path: &str, version: &str) -> Result<impl Iterator<Item = Result<Value>> + use<>> {
+    pub(super) fn watch(
+        &self,
+        path: &str,
+        version: &str,
+    ) -> Result<impl Iterator<Item = Result<Value>> + use<>> {
         let path = format!(
             "{path}?includeObject=None&watch=true&resourceVersion={version}&timeoutSeconds=86400"
         );

@@ -80,7 +80,10 @@ impl Requests {
 
     /// Each kind and its number, those of the lease aside.
     pub(super) fn kinds(&self) -> impl Iterator<Item = (&str, u64)> {
-        let all = self.counts.iter().map(|(request, number)| (request.as_str(), *number));
+        let all = self
+            .counts
+            .iter()
+            .map(|(request, number)| (request.as_str(), *number));
         all.filter(|(request, _)| !request.ends_with(" leases"))
     }
 
@@ -153,7 +156,11 @@ mod tests {
         write("list", "me", pods);
         write("update", "me", r#","objectRef":{"resource":"leases"}"#);
         write("create", "me", r#","objectRef":{"resource":"events"}"#);
-        write("patch", "me", r#","objectRef":{"resource":"vms","subresource":"status"}"#);
+        write(
+            "patch",
+            "me",
+            r#","objectRef":{"resource":"vms","subresource":"status"}"#,
+        );
         write("get", "me", "");
         let first = requests.since_last().unwrap();
         assert_eq!(first.work(), 5);
@@ -161,7 +168,16 @@ mod tests {
         assert_eq!(first.writes_beside(&[]), 2);
         assert_eq!(first.writes_beside(&["create pods"]), 1);
         let kinds: Vec<_> = first.kinds().map(|(kind, _)| kind.to_owned()).collect();
-        assert_eq!(kinds, ["create events", "create pods", "get", "list pods", "patch vms/status"]);
+        assert_eq!(
+            kinds,
+            [
+                "create events",
+                "create pods",
+                "get",
+                "list pods",
+                "patch vms/status"
+            ]
+        );
         assert_eq!(requests.since_last().unwrap().work(), 0);
     }
 }

@@ -60,7 +60,10 @@ impl Controller {
 
     /// Ends it as kubelet does, starts it anew and waits until its stores are filled.
     pub(super) fn restart(&mut self, plane: &Plane) -> Result<()> {
-        kill(Pid::from_raw(self.process.pid().try_into()?), Signal::SIGTERM)?;
+        kill(
+            Pid::from_raw(self.process.pid().try_into()?),
+            Signal::SIGTERM,
+        )?;
         let ended = progress::wait(PATIENCE, || !self.process.lives());
         ensure!(ended, "the controller does not end");
         self.log = plane.log("controller-anew");
@@ -74,7 +77,10 @@ impl Controller {
         let mut last = Instant::now();
         let mut before = self.reconciliations()?;
         while before == 0.0 || last.elapsed() < STEADY {
-            ensure!(Instant::now() < end, "the controller does not become steady");
+            ensure!(
+                Instant::now() < end,
+                "the controller does not become steady"
+            );
             std::thread::sleep(Duration::from_millis(50));
             let now = self.reconciliations()?;
             if now > before {
@@ -86,7 +92,11 @@ impl Controller {
 
     /// An error if it has ended.
     pub(super) fn lives(&mut self) -> Result<()> {
-        ensure!(self.process.lives(), "the controller ended:\n{}", tail(&self.log));
+        ensure!(
+            self.process.lives(),
+            "the controller ended:\n{}",
+            tail(&self.log)
+        );
         Ok(())
     }
 
@@ -116,7 +126,10 @@ impl Controller {
         let ready = progress::wait(PATIENCE, || {
             lives = self.process.lives();
             // A replica that stands by is ready too.
-            let leads = || self.metric("vm_crd_controller_leading ").is_ok_and(|it| it == 1.0);
+            let leads = || {
+                self.metric("vm_crd_controller_leading ")
+                    .is_ok_and(|it| it == 1.0)
+            };
             !lives || (leads() && self.read("/readyz").is_ok())
         });
         if !ready || !lives {

@@ -51,7 +51,11 @@ impl Load {
     }
 
     /// Changes all.
-    pub(super) fn patch(&self, patch: &Value, done: impl Fn() -> Result<usize> + Sync) -> Result<()> {
+    pub(super) fn patch(
+        &self,
+        patch: &Value,
+        done: impl Fn() -> Result<usize> + Sync,
+    ) -> Result<()> {
         self.each(done, |number| self.api.patch(&path(number), patch))
     }
 
@@ -167,7 +171,8 @@ mod tests {
         load.each(
             || Ok(done.load(Ordering::SeqCst)),
             |_| {
-                let on_the_way = begun.fetch_add(1, Ordering::SeqCst) + 1 - done.load(Ordering::SeqCst);
+                let on_the_way =
+                    begun.fetch_add(1, Ordering::SeqCst) + 1 - done.load(Ordering::SeqCst);
                 most.fetch_max(on_the_way, Ordering::SeqCst);
                 done.fetch_add(1, Ordering::SeqCst);
                 Ok(())
@@ -182,11 +187,14 @@ mod tests {
     fn a_request_that_fails_ends_all() {
         let load = Load::new(&Api::new(String::new(), ""), 1000, 1000);
         let asked = AtomicUsize::new(0);
-        let result = load.each(|| Ok(0), |number| {
-            asked.fetch_add(1, Ordering::Relaxed);
-            anyhow::ensure!(number != 5, "no");
-            Ok(())
-        });
+        let result = load.each(
+            || Ok(0),
+            |number| {
+                asked.fetch_add(1, Ordering::Relaxed);
+                anyhow::ensure!(number != 5, "no");
+                Ok(())
+            },
+        );
         assert!(result.is_err());
         assert!(asked.into_inner() < 1000);
     }

@@ -106,13 +106,23 @@ impl Run<'_> {
         let took = begin.elapsed();
         step.done();
         self.add_time("from the first creation until all run", took);
-        self.report.add(TIME, "machines started", self.machines / took.as_secs_f64(), "1/s");
+        self.report.add(
+            TIME,
+            "machines started",
+            self.machines / took.as_secs_f64(),
+            "1/s",
+        );
         self.settle()?;
         let requests = self.requests.since_last()?;
         self.add_requests("create to Running", &requests, took);
         // The pod is what was asked for, and the finalizer follows when all is said.
         let besides = ["create pods", "patch virtualmachines"];
-        self.add_writes("create to Running, beside its pod", &requests, &besides, 3.0);
+        self.add_writes(
+            "create to Running, beside its pod",
+            &requests,
+            &besides,
+            3.0,
+        );
         let memory = self.controller.memory()?;
         self.add_memory("with all running", memory.now);
         self.add_memory("at most until then", memory.most);
@@ -132,9 +142,20 @@ impl Run<'_> {
         let requests = self.requests.since_last()?;
         step.done();
         let rate = |number: u64| number as f64 / REST.as_secs_f64();
-        self.report.add(TRAFFIC, "at rest, both ways", rate(bytes), "B/s");
-        self.report.add(TRAFFIC, "requests at rest, its lease", rate(requests.lease()), "1/s");
-        self.report.add(TRAFFIC, "requests at rest, any other", rate(requests.work()), "1/s");
+        self.report
+            .add(TRAFFIC, "at rest, both ways", rate(bytes), "B/s");
+        self.report.add(
+            TRAFFIC,
+            "requests at rest, its lease",
+            rate(requests.lease()),
+            "1/s",
+        );
+        self.report.add(
+            TRAFFIC,
+            "requests at rest, any other",
+            rate(requests.work()),
+            "1/s",
+        );
         self.report.promise(Promise::AtMost(0.1));
         Ok(())
     }
@@ -144,7 +165,9 @@ impl Run<'_> {
         let step = Step::begin("Labelling all");
         let begin = Instant::now();
         let patch = json!({ "metadata": { "labels": { "example.com/changed": "yes" } } });
-        self.load.patch(&patch, || Ok(usize::MAX)).context("label machines")?;
+        self.load
+            .patch(&patch, || Ok(usize::MAX))
+            .context("label machines")?;
         let took = begin.elapsed();
         self.settle()?;
         step.done();
@@ -158,9 +181,15 @@ impl Run<'_> {
         let step = Step::begin("Starting the controller anew");
         let begin = Instant::now();
         self.controller.restart(&self.plane)?;
-        self.add_time("from the controller's start until its stores are filled", begin.elapsed());
+        self.add_time(
+            "from the controller's start until its stores are filled",
+            begin.elapsed(),
+        );
         let steady = self.controller.steady(self.patience)?;
-        self.add_time("from the controller's start until its steady state", steady.duration_since(begin));
+        self.add_time(
+            "from the controller's start until its steady state",
+            steady.duration_since(begin),
+        );
         step.done();
         self.settle()?;
         let requests = self.requests.since_last()?;
@@ -243,10 +272,12 @@ impl Run<'_> {
 
     fn add_requests(&mut self, phase: &str, requests: &Requests, took: Duration) {
         let rate = requests.work() as f64 / took.as_secs_f64();
-        self.report.add(TRAFFIC, format!("{phase}: requests"), rate, "1/s");
+        self.report
+            .add(TRAFFIC, format!("{phase}: requests"), rate, "1/s");
         for (request, number) in requests.kinds() {
             let each = number as f64 / self.machines;
-            self.report.add(WRITES, format!("{phase}: {request}"), each, "");
+            self.report
+                .add(WRITES, format!("{phase}: {request}"), each, "");
         }
     }
 

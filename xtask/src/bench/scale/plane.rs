@@ -232,7 +232,11 @@ impl Plane {
             format!("--server-address={}", loopback(free_port()?)),
         ];
         Ok(vec![
-            Process::start(&bin.join("kube-scheduler"), &scheduler, &self.log("kube-scheduler"))?,
+            Process::start(
+                &bin.join("kube-scheduler"),
+                &scheduler,
+                &self.log("kube-scheduler"),
+            )?,
             Process::start(
                 &bin.join("kube-controller-manager"),
                 &manager,

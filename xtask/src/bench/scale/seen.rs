@@ -111,7 +111,8 @@ impl Seen {
             .with_context(|| format!("no rows: {event}"))?;
         let mut state = self.lock();
         for row in rows {
-            let [name, status] = columns.map(|column| row["cells"][column].as_str().unwrap_or_default());
+            let [name, status] =
+                columns.map(|column| row["cells"][column].as_str().unwrap_or_default());
             if kind == "DELETED" {
                 state.machines.remove(name);
             } else {
@@ -140,7 +141,11 @@ impl Seen {
 }
 
 fn count(state: &State, status: &str) -> usize {
-    state.machines.values().filter(|seen| *seen == status).count()
+    state
+        .machines
+        .values()
+        .filter(|seen| *seen == status)
+        .count()
 }
 
 /// Where the columns are that are read.
@@ -175,11 +180,17 @@ mod tests {
         show("ADDED", "a", Value::Null);
         show("ADDED", "b", json!("Running"));
         show("MODIFIED", "a", json!("Running"));
-        assert_eq!((seen.count("Running").unwrap(), seen.all().unwrap()), (2, 2));
+        assert_eq!(
+            (seen.count("Running").unwrap(), seen.all().unwrap()),
+            (2, 2)
+        );
         seen.wait_for("Running", 2, Duration::ZERO).unwrap();
         show("DELETED", "a", json!("Running"));
         assert_eq!(seen.all().unwrap(), 1);
         let error = seen.wait_for_none(Duration::ZERO).unwrap_err();
-        assert!(format!("{error:#}").contains(r#"{"Running": 1}"#), "{error:#}");
+        assert!(
+            format!("{error:#}").contains(r#"{"Running": 1}"#),
+            "{error:#}"
+        );
     }
 }
