@@ -54,34 +54,39 @@ pub(crate) struct Sources<'a> {
 /// Opens the kernel, and the initial RAM disk if there is one: in the image volume
 /// [`KERNEL_BOOT_VOLUME`], or else in the machine container's own image.
 pub(crate) fn open(boot: &KernelBoot<'_>, sources: &Sources<'_>) -> Result<Kernel, KernelError> {
-    let open = |root: &Path| {
-        let kernel = open_file(root, Path::new(boot.kernel), sources.qemu)?;
-        let initrd = boot.initrd.map(Path::new);
-        let initrd = initrd.map(|path| open_file(root, path, sources.qemu));
-        Ok::<_, KernelError>((kernel, initrd.transpose()?))
-    };
-    let (kernel, initrd) = match sources.mounts.volume(KERNEL_BOOT_VOLUME) {
-        Err(_) => open(sources.rootfs)?,
+    let (root, identity) = match sources.mounts.volume(KERNEL_BOOT_VOLUME) {
+        Err(_) => (sources.rootfs, None),
         Ok(Volume::Mount {
             source,
             read_only: true,
             ..
-        }) => {
-            let opened = sources.identity.run(|| open(source));
-            let path = PathBuf::from("/");
-            opened.map_err(|source| KernelError::Open { path, source })??
-        }
+        }) => (source.as_path(), Some(sources.identity)),
         Ok(_) => return Err(KernelError::NoImage),
+    };
+    let failed = |source| KernelError::Open {
+        path: "/".into(),
+        source,
+    };
+    // The way to either is the node's own.
+    let root = Directory::open(root).map_err(failed)?;
+    let open = || {
+        let kernel = open_file(&root, Path::new(boot.kernel), sources.qemu)?;
+        let initrd = boot.initrd.map(Path::new);
+        let initrd = initrd.map(|path| open_file(&root, path, sources.qemu));
+        Ok::<_, KernelError>((kernel, initrd.transpose()?))
+    };
+    let (kernel, initrd) = match identity {
+        None => open()?,
+        Some(identity) => identity.run(open).map_err(failed)??,
     };
     Ok(Kernel::new(kernel, initrd, boot.arguments)?)
 }
 
-fn open_file(root: &Path, path: &Path, qemu: &Identity) -> Result<File, KernelError> {
+fn open_file(root: &Directory, path: &Path, qemu: &Identity) -> Result<File, KernelError> {
     let failed = |source| KernelError::Open {
         path: path.to_owned(),
         source,
     };
-    let root = Directory::open(root).map_err(failed)?;
     let file = root.file(path, OFlags::RDONLY, Links::Refused);
     let file = file.map_err(|error| failed(error.into()))?;
     let metadata = file.metadata().map_err(failed)?;
@@ -156,7 +161,8 @@ mod tests {
         symlink("/etc/passwd", at("link")).unwrap();
         let large = File::create(at("large")).unwrap();
         large.set_len(MAX_BYTES + 1).unwrap();
-        let open = |path: &str| open_file(root.path(), Path::new(path), &qemu());
+        let directory = Directory::open(root.path()).unwrap();
+        let open = |path: &str| open_file(&directory, Path::new(path), &qemu());
         assert!(open("/kernel").is_ok());
         for (path, words) in [
             ("/secret", "cannot be read by user 107"),

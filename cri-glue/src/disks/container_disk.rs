@@ -28,7 +28,7 @@ pub(super) fn open(
         Ok(volume) => in_volume(name, volume, path, sources.identity)?,
         // The image is the pod's as a whole, whoever of its users owns the file: it is read with the
         // node's own rights.
-        Err(_) => find(name, sources.rootfs, path)?,
+        Err(_) => find(name, &open_root(name, sources.rootfs)?, path)?,
     };
     let info = image::inspect(&base).map_err(DiskError::image(name))?;
     let base = DiskFile::new(base)?;
@@ -66,7 +66,9 @@ fn in_volume(
             name: name.to_owned(),
         });
     }
-    let found = identity.run(|| find(name, source, path));
+    // The way to the mount is the node's own.
+    let root = open_root(name, source)?;
+    let found = identity.run(|| find(name, &root, path));
     found.unwrap_or_else(|source| {
         Err(DiskError::OpenImage {
             name: name.to_owned(),
@@ -76,15 +78,18 @@ fn in_volume(
     })
 }
 
-fn find(name: &str, root: &Path, path: Option<&Path>) -> Result<File, DiskError> {
-    let root = Directory::open(root).map_err(|source| DiskError::OpenImage {
+fn open_root(name: &str, root: &Path) -> Result<Directory, DiskError> {
+    Directory::open(root).map_err(|source| DiskError::OpenImage {
         name: name.to_owned(),
         path: "/".into(),
         source,
-    })?;
+    })
+}
+
+fn find(name: &str, root: &Directory, path: Option<&Path>) -> Result<File, DiskError> {
     match path {
-        Some(path) => open_file(name, &root, path),
-        None => open_file(name, &root, &only_file(name, &root)?),
+        Some(path) => open_file(name, root, path),
+        None => open_file(name, root, &only_file(name, root)?),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Kinds of volumes and options of disks, down to a QEMU that runs with them.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -30,6 +30,18 @@ fn boots_while(pod: &Pod, words: &str, look: impl FnOnce()) {
     cri_glue::record::undo(&pod.bundle()).unwrap();
 }
 
+/// Whom the controller's pods run as; what is on the way to their mounts is closed to them.
+const USER: u32 = 107;
+
+/// A pod of that user.
+fn pod_of_user() -> Pod {
+    let mut pod = Pod::new();
+    pod.spec["process"]["user"] = json!({"uid": USER, "gid": USER});
+    let above = pod.path("");
+    fs::set_permissions(above, PermissionsExt::from_mode(0o700)).unwrap();
+    pod
+}
+
 /// A directory of the pod's with these files.
 fn directory(pod: &Pod, name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
     let path = pod.path(name);
@@ -42,7 +54,7 @@ fn directory(pod: &Pod, name: &str, files: &[(&str, &str)]) -> std::path::PathBu
 
 /// A pod whose one volume, of this source, is mounted as the disk `root` on this bus.
 fn with_root(source: Value, bus: &str) -> Pod {
-    let mut pod = Pod::new();
+    let mut pod = pod_of_user();
     let mut volume = source;
     volume["name"] = "root".into();
     pod.wish(&json!({
@@ -85,6 +97,8 @@ fn a_file_of_a_directory_of_the_node_is_a_disk() {
     pod.mount("/volumes/root", &data, "rw");
     pod.refused(&["no \"a,b.img\" in its directory of the node"]);
     guest::write_disk(&data.join("a,b.img"), Then::Halt);
+    pod.refused(&["cannot be opened by user 107", "Permission denied"]);
+    chown(data.join("a,b.img"), Some(USER), None).unwrap();
     boots(&pod, GREETING);
     fs::remove_file(data.join("a,b.img")).unwrap();
     symlink("/etc/passwd", data.join("a,b.img")).unwrap();
@@ -93,7 +107,7 @@ fn a_file_of_a_directory_of_the_node_is_a_disk() {
 
 #[test]
 fn an_image_that_the_pod_mounts_is_a_disk_beside_its_own() {
-    let mut pod = Pod::new();
+    let mut pod = pod_of_user();
     fs::write(pod.disk("disk.img"), vec![0; 1 << 20]).unwrap();
     let image = directory(&pod, "image", &[]);
     fs::create_dir(image.join("disk")).unwrap();
@@ -120,7 +134,7 @@ fn an_image_that_the_pod_mounts_is_a_disk_beside_its_own() {
 /// Settings in every form, on every bus, beside the disk that boots.
 #[test]
 fn settings_and_seeds_are_disks_on_every_bus() {
-    let mut pod = Pod::new();
+    let mut pod = pod_of_user();
     guest::write_disk(&pod.disk("disk.img"), Then::Halt);
     let files: &[(&str, &str)] = &[
         ("a,b", "c"),
@@ -190,7 +204,7 @@ fn qemu_takes_the_options_of_disks() {
 
 #[test]
 fn a_kernel_is_booted_from_an_image() {
-    let mut pod = Pod::new();
+    let mut pod = pod_of_user();
     let write = |root: &Path, mode| {
         fs::create_dir_all(root.join("boot")).unwrap();
         fs::write(root.join("boot/kernel"), kernel()).unwrap();
