@@ -62,6 +62,10 @@ mod tests {
             ),
             ("networks", json!({ "networks": many(named) })),
             (
+                "accessCredentials",
+                json!({ "accessCredentials": many(|_| json!({})) }),
+            ),
+            (
                 "volumes",
                 json!({ "domain": { "devices": { "disks": many(named) } }, "volumes": many(named) }),
             ),

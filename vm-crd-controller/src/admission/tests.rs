@@ -1,6 +1,7 @@
 //! Reviews as the API server sends them, and the answers.
 
 use http_body_util::BodyExt;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -325,4 +326,84 @@ async fn what_is_no_review_gets_a_status_of_http() {
     assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert!(serde_json::from_slice::<Value>(&body).is_ok());
+}
+
+/// All places in `value`, as JSON pointers.
+fn places(value: &Value, at: &str) -> Vec<String> {
+    let below: Vec<_> = match value {
+        Value::Object(map) => map.iter().map(|(key, it)| (key.clone(), it)).collect(),
+        Value::Array(list) => {
+            let items = list.iter().enumerate();
+            items.map(|(index, it)| (index.to_string(), it)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let below = below.into_iter();
+    let mut all: Vec<_> = below
+        .flat_map(|(key, it)| places(it, &format!("{at}/{key}")))
+        .collect();
+    all.push(at.to_owned());
+    all
+}
+
+fn anything() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        prop::sample::select(vec!["-1", "99999999999999999999Ei", "a,b", "..", ""])
+            .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map(any::<String>(), inner, 0..4)
+                .prop_map(|map| map.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn bytes_are_answered_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        for webhook in [Webhook::Mutate, Webhook::Validate] {
+            review(webhook, OWN, &body);
+        }
+    }
+
+    #[test]
+    fn a_review_with_something_else_in_it_is_answered(
+        place: prop::sample::Index, value in anything(), update: bool, machine_kind: bool
+    ) {
+        let (kind, spec) = if machine_kind {
+            ("VirtualMachine", machine())
+        } else {
+            ("VirtualMachineInstance", instance())
+        };
+        let sent = if update {
+            Asked::update(kind, spec.clone(), spec)
+        } else {
+            Asked::create(kind, spec)
+        };
+        let mut json = sent.json();
+        let all = places(&json["request"]["object"], "/request/object");
+        *json.pointer_mut(&all[place.index(all.len())]).unwrap() = value;
+        // Objects of the API server are objects.
+        prop_assume!(json["request"]["object"].is_object());
+        let mutated = asked(Webhook::Mutate, &json);
+        prop_assert_eq!(&mutated["allowed"], true);
+        if let Some(patch) = mutated.get("patch") {
+            let patch: Vec<u8> = serde_json::from_value(patch.clone()).unwrap();
+            let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+            json_patch::patch(&mut json["request"]["object"], &patch).unwrap();
+            let again = asked(Webhook::Mutate, &json);
+            prop_assert_eq!(again.get("patch"), None, "once is enough");
+        }
+        let said = asked(Webhook::Validate, &json);
+        let message = said["status"]["message"].as_str().unwrap_or_default();
+        prop_assert!(!message.contains(char::is_control), "{message:?}");
+    }
 }
