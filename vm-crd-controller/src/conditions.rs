@@ -42,6 +42,8 @@ pub mod reason {
     pub const INSTANCE_CONDITION_MISSING: &str = "VMIConditionMissing";
     /// The scheduler found no node.
     pub const UNSCHEDULABLE: &str = "Unschedulable";
+    /// The guest is paused because somebody wanted it.
+    pub const PAUSED_BY_USER: &str = "PausedByUser";
     /// A claim is missing.
     pub const PVC_NOT_FOUND: &str = "FailedPvcNotFound";
     /// A field is not supported.

@@ -29,6 +29,8 @@ pub struct Identification<'a> {
     pub instance_id: &'a str,
     /// Host name.
     pub hostname: &'a str,
+    /// Public keys by which its first user can be entered by SSH.
+    pub keys: &'a [String],
 }
 
 /// Why there is no seed.
@@ -81,10 +83,13 @@ pub fn make(
     };
     let user_data = seed.read(user_data, &USER_DATA)?;
     let network_data = seed.read(network_data, &NETWORK_DATA)?;
-    let meta_data = serde_json::json!({
+    let mut meta_data = serde_json::json!({
         "instance-id": identification.instance_id,
         "local-hostname": identification.hostname,
     });
+    if !identification.keys.is_empty() {
+        meta_data["public-keys"] = identification.keys.into();
+    }
     // cloud-init takes a directory for a seed only if both of the first two are there.
     let mut files = vec![
         ("user-data", user_data.unwrap_or_default()),
@@ -198,6 +203,7 @@ mod tests {
         let identification = Identification {
             instance_id: "a.default",
             hostname: "a",
+            keys: &[],
         };
         make("seed", &source, &identification, &mounts, &ROOT)
     }
@@ -246,6 +252,20 @@ mod tests {
         let files = files(seed(source, Path::new("/")).unwrap());
         assert_eq!(files[0], ("user-data".to_owned(), String::new()));
         assert_eq!(files.len(), 3);
+    }
+
+    #[test]
+    fn keys_are_in_the_meta_data() {
+        let source = serde_json::from_value(json!({"userData": "x"})).unwrap();
+        let identification = Identification {
+            instance_id: "a.default",
+            hostname: "a",
+            keys: &["ssh-rsa A me".to_owned(), "ssh-rsa B".to_owned()],
+        };
+        let mounts = PodMounts::of(&bundle(spec())).unwrap();
+        let seed = make("seed", &source, &identification, &mounts, &ROOT).unwrap();
+        let meta: serde_json::Value = serde_json::from_str(&files(seed)[1].1).unwrap();
+        assert_eq!(meta["public-keys"], json!(["ssh-rsa A me", "ssh-rsa B"]));
     }
 
     #[test]

@@ -12,3 +12,4 @@ mod guest;
 mod helpers;
 mod hostile;
 mod pod;
+mod wishes;

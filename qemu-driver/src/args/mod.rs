@@ -12,6 +12,7 @@ mod disks;
 mod helpers;
 mod host_devices;
 mod nics;
+mod peripherals;
 
 use std::ffi::OsString;
 use std::io;
@@ -52,10 +53,18 @@ impl CommandLine {
         let scsi = machine.disks.iter().any(|disk| disk.bus() == DiskBus::Scsi);
         let shared = machine.shares_memory();
         board::firmware(&mut build, machine.firmware);
-        devices::channels(&mut build, ends);
-        devices::always(&mut build, machine.hugepages.is_some());
-        if machine.display {
-            devices::display(&mut build);
+        devices::channels(&mut build, ends, machine.console);
+        devices::randomness(&mut build);
+        if machine.balloon {
+            devices::balloon(&mut build, machine.hugepages.is_some());
+        }
+        devices::panic(&mut build, machine.panic_on_pci);
+        if let Some(display) = machine.display {
+            peripherals::display(&mut build, display);
+        }
+        peripherals::inputs(&mut build, &machine.inputs);
+        if let Some(sound) = machine.sound {
+            peripherals::sound(&mut build, sound);
         }
         if machine.watchdog.is_some() {
             devices::watchdog(&mut build);
@@ -64,7 +73,9 @@ impl CommandLine {
             devices::vsock(&mut build, vsock);
         }
         devices::memory_room(&mut build, machine.memory_room, shared);
-        devices::hotplug_ports(&mut build);
+        if machine.hotplug {
+            devices::hotplug_ports(&mut build);
+        }
         nics::describe(&mut build, machine.nics);
         if scsi {
             disks::scsi_controller(&mut build);

@@ -5,6 +5,7 @@
 //! field of the types cannot be forgotten.
 
 mod amounts;
+mod domain;
 mod filesystems;
 mod table;
 
@@ -26,6 +27,7 @@ pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     errors.extend(amounts::refused(spec));
     errors.extend(filesystems::refused(spec));
     errors.extend(ports_of_bridges(spec));
+    errors.extend(domain::refused(spec));
     sorted(errors)
 }
 
@@ -197,7 +199,7 @@ mod tests {
                 },
             },
             "volumes": [{ "name": "a", "sysprep": {} }],
-            "readinessProbe": { "guestAgentPing": {} },
+            "readinessProbe": { "guestAgentPing": {}, "tcpSocket": { "port": 22 } },
         });
         assert_eq!(
             paths(spec),

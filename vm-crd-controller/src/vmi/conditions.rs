@@ -1,5 +1,6 @@
 //! The conditions of an instance: whether it is ready, and what keeps it from being what it asks for.
 
+use vm_api::machine::{of_kvm, starts_paused};
 use vm_api::v1::{Condition, Phase, VirtualMachineInstanceStatus};
 
 use super::decide::Observed;
@@ -26,6 +27,7 @@ pub(super) fn of(
     conditions.extend(ready(observed, phase, seen));
     conditions.extend(synchronized(observed, phase, old, seen));
     if phase == Phase::Running {
+        conditions.extend(paused(observed, old));
         conditions.push(condition(
             kind::LIVE_MIGRATABLE,
             false,
@@ -37,7 +39,7 @@ pub(super) fn of(
                 kind::SOFTWARE_EMULATION,
                 true,
                 Some("NoHardwareVirtualization"),
-                Some("the node's CPU does not virtualize: the guest runs by emulation, slowly"),
+                Some(&emulated(&of_kvm(&observed.instance.spec))),
             ));
         }
     } else if phase.is_final() {
@@ -48,6 +50,31 @@ pub(super) fn of(
         }
     }
     conditions
+}
+
+/// What it means for a guest to be emulated, and for what of its spec is KVM's alone.
+fn emulated(of_kvm: &[String]) -> String {
+    let mut message =
+        "the node's CPU does not virtualize: the guest runs by emulation, slowly".to_owned();
+    if !of_kvm.is_empty() {
+        message += &format!(", and without {}", of_kvm.join(", "));
+    }
+    message
+}
+
+/// A machine that is to start paused is so from the moment that it runs, until it is known to go on.
+fn paused(observed: &Observed<'_>, old: &VirtualMachineInstanceStatus) -> Option<Condition> {
+    if old.phase == Some(Phase::Running) {
+        return find(&old.conditions, kind::PAUSED).cloned();
+    }
+    starts_paused(&observed.instance.spec).then(|| {
+        condition(
+            kind::PAUSED,
+            true,
+            Some(reason::PAUSED_BY_USER),
+            Some("VMI was paused by user"),
+        )
+    })
 }
 
 fn scheduled(observed: &Observed<'_>, seen: &Seen) -> Option<Condition> {
