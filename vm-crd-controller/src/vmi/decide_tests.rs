@@ -91,6 +91,29 @@ fn notes(plan: &Plan) -> Vec<&str> {
 }
 
 #[test]
+fn a_machine_that_starts_paused_is_paused_and_has_not_failed() {
+    let spec = json!({ "domain": { "memory": { "guest": "64Mi" } }, "startStrategy": "Paused" });
+    let fresh = instance(json!({ "spec": spec.clone() }));
+    let up = running();
+    let plan = decide(&observed(&fresh, Some(&up)));
+    let expected = [
+        "LiveMigratable=False(NotSupported)",
+        "Paused=True(PausedByUser)",
+        "Ready=True()",
+    ];
+    assert_eq!(conditions(&plan), expected);
+    let status = plan.status.unwrap();
+    assert_eq!(status.phase, Some(Phase::Running));
+    let mut told = instance(json!({ "spec": spec }));
+    told.status = Some(status);
+    assert_eq!(decide(&observed(&told, Some(&up))).status, None, "it stays");
+    // Whoever lets it run takes the condition away, and it does not come back.
+    let conditions = &mut told.status.as_mut().unwrap().conditions;
+    conditions.retain(|condition| condition.r#type != "Paused");
+    assert_eq!(decide(&observed(&told, Some(&up))).status, None);
+}
+
+#[test]
 fn a_start_that_goes_well_is_quiet_until_it_runs() {
     let fresh = instance(json!({}));
     let waiting = starting();
