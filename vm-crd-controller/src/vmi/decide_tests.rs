@@ -412,6 +412,49 @@ fn what_the_machine_tells_shows_and_stays_until_it_tells_otherwise() {
 }
 
 #[test]
+fn an_unready_pod_says_why() {
+    let fresh = instance(json!({}));
+    let with = |ready: Value| {
+        let mut up = running();
+        let conditions = serde_json::from_value(json!([ready])).unwrap();
+        up.status.as_mut().unwrap().conditions = Some(conditions);
+        conditions_of(&fresh, &up)
+    };
+    let unready = with(json!({ "type": "Ready", "status": "False",
+        "reason": "ContainersNotReady", "message": "the probe failed" }));
+    assert!(
+        unready.contains(&"Ready=False(ContainersNotReady)".to_owned()),
+        "{unready:?}"
+    );
+    let silent = with(json!({ "type": "Initialized", "status": "True" }));
+    assert!(
+        silent.contains(&"Ready=False(PodConditionMissing)".to_owned()),
+        "{silent:?}"
+    );
+}
+
+fn conditions_of(instance: &VirtualMachineInstance, pod: &Pod) -> Vec<String> {
+    conditions(&decide(&observed(instance, Some(pod))))
+}
+
+#[test]
+fn a_value_that_no_machine_can_have_is_told_by_its_path() {
+    let fresh = instance(json!({}));
+    let path = "spec.domain.memory.guest: is no amount";
+    let obstacle = Obstacle::Invalid(vec![path.to_owned()]);
+    let plan = decide(&Observed {
+        obstacle: Some(&obstacle),
+        ..observed(&fresh, None)
+    });
+    let expected = [
+        "Ready=False(PodNotExists)",
+        "Synchronized=False(InvalidSpec)",
+    ];
+    assert_eq!(conditions(&plan), expected);
+    assert_eq!(plan.notes, [Note::warning("InvalidSpec", path)]);
+}
+
+#[test]
 fn emulation_is_visible() {
     let up = running();
     let fresh = instance(json!({}));
