@@ -3,6 +3,7 @@
 //! VirtualMachine → VirtualMachineInstance → Pod by two reconcilers; each decides by a pure function
 //! over what is observed and carries its plan out by thin effects.
 
+pub mod api;
 pub mod args;
 pub mod clock;
 pub mod cluster;
@@ -19,6 +20,7 @@ mod refusal;
 pub mod render;
 pub mod run;
 pub mod serve;
+pub mod verbs;
 pub mod vm;
 pub mod vmi;
 pub mod watch;
