@@ -150,6 +150,10 @@ impl Listener {
             return debug!(is_front_proxy, "too many connections");
         };
         let mut changes = self.identity.clone();
+        let current = changes.borrow_and_update().clone();
+        if !current.is_some_and(|current| Arc::ptr_eq(&current, &identity)) {
+            return debug!("the identity changed during a handshake");
+        }
         let peer = Arc::new(Peer {
             identity,
             is_front_proxy,
@@ -166,7 +170,6 @@ impl Listener {
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
-        // The value seen last is the one of the handshake, or its successor has come since.
         let result = tokio::select! {
             result = connection.as_mut() => result,
             _ = changes.changed() => {

@@ -4,11 +4,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::{Resource, ResourceExt};
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
+use crate::api::PAUSED_KEY;
 use crate::machine;
 use crate::vmi::FINALIZER;
 
 /// Annotation: the machine's generation when the instance was made; KubeVirt's name.
 pub(super) const GENERATION_ANNOTATION: &str = "kubevirt.io/vm-generation";
+
+/// The start strategy of an instance whose guest waits.
+const PAUSED: &str = "Paused";
 
 /// The instance to be made for `vm`.
 pub(super) fn of(vm: &VirtualMachine) -> VirtualMachineInstance {
@@ -19,6 +23,9 @@ pub(super) fn of(vm: &VirtualMachine) -> VirtualMachineInstance {
     annotations.insert(GENERATION_ANNOTATION.to_owned(), generation.to_string());
     let name = vm.name_any();
     let mut spec = template.spec.unwrap_or_default();
+    if starts_paused(vm) {
+        spec.start_strategy = Some(PAUSED.to_owned());
+    }
     let namespace = vm.namespace().unwrap_or_default();
     machine::settle(&mut spec, &vm.uid().unwrap_or_default(), &namespace, &name);
     let mut instance = VirtualMachineInstance::new(&name, spec);
@@ -32,6 +39,20 @@ pub(super) fn of(vm: &VirtualMachine) -> VirtualMachineInstance {
         ..ObjectMeta::default()
     };
     instance
+}
+
+/// Whether the start that is asked for is one that waits for its user: only the oldest request counts.
+fn starts_paused(vm: &VirtualMachine) -> bool {
+    let status = vm.status.as_ref();
+    let requests = status.map_or(&[][..], |status| &status.state_change_requests);
+    // A stop of the instance before has been followed when the next one is made.
+    let start = requests.iter().find(|request| request.action == "Start");
+    start.is_some_and(|start| {
+        start
+            .data
+            .get(PAUSED_KEY)
+            .is_some_and(|word| word == "true")
+    })
 }
 
 fn owner(vm: &VirtualMachine) -> OwnerReference {
@@ -65,5 +86,51 @@ pub(super) fn generation(instance: &VirtualMachineInstance) -> Option<i64> {
 
 /// Whether the template asks for another machine than `instance` is.
 pub(super) fn is_outdated(instance: &VirtualMachineInstance, vm: &VirtualMachine) -> bool {
-    generation(instance) != vm.metadata.generation && of(vm).spec != instance.spec
+    if generation(instance) == vm.metadata.generation {
+        return false;
+    }
+    let mut wanted = of(vm).spec;
+    // One start may have asked for it, which says nothing about the template.
+    wanted
+        .start_strategy
+        .clone_from(&instance.spec.start_strategy);
+    wanted != instance.spec
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn vm(requests: serde_json::Value) -> VirtualMachine {
+        serde_json::from_value(json!({
+            "metadata": { "name": "tl", "generation": 2 },
+            "spec": { "runStrategy": "Always", "template": {} },
+            "status": { "stateChangeRequests": requests },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_start_may_ask_for_a_guest_that_waits() {
+        let strategy = |requests| of(&vm(requests)).spec.start_strategy;
+        let paused = json!({ "action": "Start", "data": { "paused": "true" } });
+        assert_eq!(strategy(json!([paused])), Some("Paused".to_owned()));
+        let stop = json!({ "action": "Stop", "uid": "old" });
+        assert_eq!(strategy(json!([stop, paused])), Some("Paused".to_owned()));
+        assert_eq!(strategy(json!([{ "action": "Start" }])), None);
+        assert_eq!(strategy(json!([])), None);
+    }
+
+    #[test]
+    fn a_guest_that_waited_needs_no_restart_for_it() {
+        let paused = json!([{ "action": "Start", "data": { "paused": "true" } }]);
+        let mut instance = of(&vm(paused));
+        let annotations = instance.metadata.annotations.as_mut().unwrap();
+        annotations.insert(GENERATION_ANNOTATION.to_owned(), "1".to_owned());
+        assert!(!is_outdated(&instance, &vm(json!([]))));
+        instance.spec.hostname = Some("other".to_owned());
+        assert!(is_outdated(&instance, &vm(json!([]))));
+    }
 }

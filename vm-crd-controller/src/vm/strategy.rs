@@ -74,6 +74,8 @@ pub(super) fn wish(
 
         (RerunOnFailure | Once, None) if start || !started => Wish::Start,
         (RerunOnFailure | Once, None) => Wish::Nothing,
+        // What was killed because its user was in a hurry has not failed.
+        (RerunOnFailure, Failed) if stop => Wish::Stop,
         (RerunOnFailure, Failed) => Wish::Replace,
         (RerunOnFailure, Succeeded) => Wish::Stop,
 
@@ -172,6 +174,7 @@ mod tests {
             (RerunOnFailure, Nobody, start, true, Wish::Start),
             (RerunOnFailure, Succeeded, None, true, Wish::Stop),
             (RerunOnFailure, Failed, None, true, Wish::Replace),
+            (RerunOnFailure, Failed, stop, true, Wish::Stop),
             (RerunOnFailure, Live, stop, true, Wish::Stop),
             (RerunOnFailure, Outdated, None, true, Wish::Replace),
             (Once, Nobody, None, false, Wish::Start),

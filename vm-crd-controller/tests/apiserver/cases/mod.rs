@@ -4,6 +4,7 @@ mod bad_input;
 mod leading;
 mod life;
 mod strategies;
+mod subresources;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,6 +36,9 @@ pub(crate) fn side_by_side() -> Vec<(&'static str, Case)> {
             running_true crash_loop crash_loop_mended;
         bad_input: unschedulable claim_missing image_missing unsupported_field
             refused_by_the_api_server name_taken complaint_of_kubelet;
+        subresources: discovered starts_and_stops starts_paused restarts stops_by_force wrong_states
+            refused_by_name who_may_not expanded graphed dry_runs not_by_the_front_door
+            the_policy_keeps_exec_to_verbs;
     }
 }
 
@@ -43,6 +47,7 @@ pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
     cases! {
         leading: hands_over_when_it_stops takes_over_when_the_leader_dies stands_by_after_a_pause
             catches_up_after_an_outage refuses_kubevirt;
+        subresources: two_replicas_serve_while_one_leads certificates_are_made_anew;
     }
 }
 
