@@ -9,6 +9,7 @@
 mod connection;
 mod error;
 mod event;
+mod input;
 mod picture;
 mod plug;
 mod size;

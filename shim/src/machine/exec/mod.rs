@@ -6,6 +6,8 @@
 
 mod client;
 mod console;
+mod framed;
+mod freeze;
 mod guest;
 mod process;
 mod stream;
@@ -29,6 +31,7 @@ use super::agent::GuestAgent;
 use super::power::PowerButton;
 use crate::stdio::Console;
 use crate::task::{Exit, Fault, Happening, Life, Member, Phase, StdioPaths};
+pub(super) use freeze::Frozen;
 pub(super) use process::Process;
 
 /// Processes that one machine can have, verbs included: each may hold some memory of the shim.
@@ -41,6 +44,7 @@ pub(super) struct Target {
     pub(super) guest: Arc<GuestAgent>,
     pub(super) room: Room,
     pub(super) button: Arc<PowerButton>,
+    pub(super) frozen: Arc<Frozen>,
     pub(super) console: Arc<Console>,
     /// The pod's network namespace.
     pub(super) network_namespace: PathBuf,
