@@ -16,6 +16,18 @@ pub struct Args {
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
+    /// Address of the subresource API and of the admission webhooks, by HTTPS
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    pub api_listen: SocketAddr,
+
+    /// Service that leads to that address, in the Lease's namespace
+    #[arg(long, default_value = "vm-crd-controller")]
+    pub api_service: String,
+
+    /// Secret that keeps the API's certificates, in the Lease's namespace
+    #[arg(long, default_value = "vm-crd-controller-tls")]
+    pub api_secret: String,
+
     /// Namespace of the Lease by which one replica leads
     #[arg(long, env = "POD_NAMESPACE", default_value = "kubevirt")]
     pub lease_namespace: String,

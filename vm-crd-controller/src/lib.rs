@@ -4,6 +4,7 @@
 //! over what is observed and carries its plan out by thin effects.
 
 pub mod admission;
+pub mod api;
 pub mod args;
 pub mod clock;
 pub mod cluster;
@@ -20,6 +21,7 @@ mod refusal;
 pub mod render;
 pub mod run;
 pub mod serve;
+pub mod verbs;
 pub mod vm;
 pub mod vmi;
 pub mod watch;

@@ -1,8 +1,9 @@
 //! Start, leadership and end of the controller.
 //!
-//! *Expected flow*: refuse a cluster of KubeVirt's → answer probes → wait for leadership → fill the
-//! stores → reconcile until told to stop → finish what was begun → release the lease. Who loses the
-//! lease drops all work at once and stands by again.
+//! *Expected flow*: refuse a cluster of KubeVirt's → answer probes and serve the API → wait for
+//! leadership → fill the stores → reconcile until told to stop → finish what was begun → release the
+//! lease. Who loses the lease drops all work at once and stands by again; the API is served by every
+//! replica until it ends.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::api;
 use crate::args::Args;
 use crate::incumbent;
 use crate::lease::Candidate;
@@ -31,6 +33,7 @@ pub async fn run(args: Args) -> Result<()> {
     let metrics = Metrics::new();
     let readiness = Readiness::default();
     let mut server = tokio::spawn(serve(args.listen, metrics.clone(), readiness.clone()));
+    let mut api = tokio::spawn(api::serve(client.clone(), args.clone(), metrics.clone()));
     let lease = Duration::from_secs(u64::from(args.lease_seconds));
     let mut candidate = Candidate::new(
         client.clone(),
@@ -45,7 +48,8 @@ pub async fn run(args: Args) -> Result<()> {
         tokio::select! {
             () = candidate.acquire() => {}
             () = &mut stopped => return Ok(()),
-            result = &mut server => return served(result),
+            result = &mut server => return served(result, "probes and metrics (--listen)"),
+            result = &mut api => return served(result, "the API (--api-listen)"),
         }
         metrics.leading.set(1);
         readiness.set(false);
@@ -79,7 +83,8 @@ pub async fn run(args: Args) -> Result<()> {
                 result.context("the reconcilers broke down")?;
                 bail!("the reconcilers ended without being told to");
             }
-            result = &mut server => return served(result),
+            result = &mut server => return served(result, "probes and metrics (--listen)"),
+            result = &mut api => return served(result, "the API (--api-listen)"),
         }
     }
 }
@@ -94,10 +99,11 @@ async fn connect() -> Result<Client> {
 
 fn served(
     result: Result<std::io::Result<std::convert::Infallible>, tokio::task::JoinError>,
+    what: &'static str,
 ) -> Result<()> {
-    match result.context("the probes' server broke down")? {
+    match result.with_context(|| format!("the server of {what} broke down"))? {
         Ok(never) => match never {},
-        Err(error) => Err(error).context("cannot serve probes and metrics (--listen)"),
+        Err(error) => Err(error).with_context(|| format!("cannot serve {what}")),
     }
 }
 
