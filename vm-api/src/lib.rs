@@ -8,6 +8,7 @@ pub mod defaults;
 pub mod field;
 pub mod machine;
 pub mod quantity;
+pub mod strict;
 pub mod support;
 pub mod v1;
 pub mod validate;

@@ -44,6 +44,13 @@ pub struct Args {
     #[arg(long, env = "POD_NAME", default_value = "vm-crd-controller")]
     pub identity: String,
 
+    /// This controller's user, about whose own writes the admission webhooks are not strict
+    #[arg(
+        long,
+        default_value = "system:serviceaccount:kubevirt:vm-crd-controller"
+    )]
+    pub username: String,
+
     /// Objects of one kind that are worked on at the same time
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,

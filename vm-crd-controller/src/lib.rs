@@ -3,6 +3,7 @@
 //! VirtualMachine → VirtualMachineInstance → Pod by two reconcilers; each decides by a pure function
 //! over what is observed and carries its plan out by thin effects.
 
+pub mod admission;
 pub mod api;
 pub mod args;
 pub mod clock;

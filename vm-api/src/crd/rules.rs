@@ -17,8 +17,8 @@ enum Add {
     Words(&'static [&'static str]),
     /// The number is within these bounds.
     Within(i64, i64),
-    /// The expression (CEL) holds, or the message is given.
-    Holds(&'static str, &'static str),
+    /// The expression (CEL) holds, or the message is given, about a field below.
+    Holds(&'static str, &'static str, &'static str),
     /// The value may be null.
     Null,
     /// Items of the list are told apart by this field.
@@ -39,10 +39,15 @@ const fn within(path: &'static str, minimum: i64, maximum: i64) -> Rule {
     }
 }
 
-const fn holds(path: &'static str, rule: &'static str, message: &'static str) -> Rule {
+const fn holds(
+    path: &'static str,
+    rule: &'static str,
+    message: &'static str,
+    field: &'static str,
+) -> Rule {
     Rule {
         path,
-        add: Add::Holds(rule, message),
+        add: Add::Holds(rule, message, field),
     }
 }
 
@@ -104,6 +109,7 @@ pub(super) const MACHINE: &[Rule] = instance_rules!(
         "spec",
         "has(self.running) != has(self.runStrategy)",
         "exactly one of runStrategy and running is set; prefer runStrategy",
+        ".running",
     ),
 );
 
@@ -140,8 +146,9 @@ impl Add {
                 field["minimum"] = json!(minimum);
                 field["maximum"] = json!(maximum);
             }
-            Self::Holds(rule, message) => {
-                field["x-kubernetes-validations"] = json!([{ "rule": rule, "message": message }]);
+            Self::Holds(rule, message, path) => {
+                field["x-kubernetes-validations"] =
+                    json!([{ "rule": rule, "message": message, "fieldPath": path }]);
             }
             Self::Null => field["nullable"] = true.into(),
             Self::Key(name) => {

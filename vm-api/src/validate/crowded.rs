@@ -11,6 +11,7 @@ use crate::v1::VirtualMachineInstanceSpec;
 pub(crate) fn crowded(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let devices = &spec.domain.devices;
     let lists = [
+        ("accessCredentials", spec.access_credentials.len()),
         ("domain.devices.disks", devices.disks.len()),
         ("domain.devices.filesystems", devices.filesystems.len()),
         ("domain.devices.gpus", devices.gpus.len()),
@@ -60,6 +61,10 @@ mod tests {
                 json!({ "domain": { "devices": { "interfaces": many(named) } } }),
             ),
             ("networks", json!({ "networks": many(named) })),
+            (
+                "accessCredentials",
+                json!({ "accessCredentials": many(|_| json!({})) }),
+            ),
             (
                 "volumes",
                 json!({ "domain": { "devices": { "disks": many(named) } }, "volumes": many(named) }),

@@ -1,6 +1,6 @@
 //! A VirtualMachine: when it runs, and its template.
 
-use super::{annotation, instance};
+use super::{data_volumes, template};
 use crate::field::{FieldError, sorted};
 use crate::v1::{RunStrategy, VirtualMachineSpec};
 
@@ -28,7 +28,15 @@ impl VirtualMachineSpec {
 /// What is wrong with a machine, paths relative to its spec.
 pub fn machine(spec: &VirtualMachineSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    errors.extend(spec.run_strategy().err());
+    match spec.run_strategy() {
+        Ok(RunStrategy::WaitAsReceiver) => {
+            let message = "WaitAsReceiver is not offered: machines do not move between clusters";
+            errors.push(FieldError::new("runStrategy", message));
+        }
+        Ok(_) => {}
+        Err(error) => errors.push(error),
+    }
+    errors.extend(data_volumes::check(spec));
     if let Some(matcher) = &spec.instancetype
         && matcher.name.is_none()
         && matcher.infer_from_volume.is_none()
@@ -48,16 +56,13 @@ pub fn machine(spec: &VirtualMachineSpec) -> Vec<FieldError> {
         ));
     }
     match &spec.template.spec {
-        // What an instance type or a preference fills in may be missing here.
-        Some(template) => {
-            let whole = spec.instancetype.is_none() && spec.preference.is_none();
-            let wrong = if whole {
-                instance(template)
-            } else {
-                annotation(template)
-            };
-            errors.extend(wrong.into_iter().map(|error| error.under("template.spec")));
-        }
+        // Its memory may be missing, as in KubeVirt: an instance type or a preference gives it, or
+        // the instance is refused.
+        Some(spec) => errors.extend(
+            template(spec)
+                .into_iter()
+                .map(|error| error.under("template.spec")),
+        ),
         None => errors.push(FieldError::new("template.spec", "a machine needs it")),
     }
     sorted(errors)
@@ -102,6 +107,7 @@ mod tests {
             ),
             (json!({ "runStrategy": "" }), "runStrategy"),
             (json!({ "runStrategy": "Sometimes" }), "runStrategy"),
+            (json!({ "runStrategy": "WaitAsReceiver" }), "runStrategy"),
         ] {
             assert_eq!(machine(&read(spec))[0].path, path);
         }
@@ -109,7 +115,8 @@ mod tests {
 
     #[test]
     fn errors_of_the_template_say_where_it_is() {
-        let spec = read(json!({ "running": true, "template": { "spec": { "domain": {} } } }));
-        assert_eq!(machine(&spec)[0].path, "template.spec.domain.memory.guest");
+        let probe = json!({ "livenessProbe": {} });
+        let spec = read(json!({ "running": true, "template": { "spec": probe } }));
+        assert_eq!(machine(&spec)[0].path, "template.spec.livenessProbe");
     }
 }

@@ -45,6 +45,7 @@ pub use front_proxy::User;
 pub use lifecycle::PAUSED_KEY;
 pub use routes::{Call, Door, Routes};
 
+use crate::admission::{self, Webhook};
 use crate::args::Args;
 use crate::events::Events;
 use crate::metrics::Metrics;
@@ -77,7 +78,7 @@ pub async fn serve(client: Client, args: Args, metrics: Metrics) -> std::io::Res
         events,
         room: streams::Room::default(),
     });
-    let listening = Listener::new(routes(group), changes).run(listener);
+    let listening = Listener::new(routes(group, args.username), changes).run(listener);
     tokio::select! {
         never = listening => match never {},
         () = identity::keep(client, keeper, identity) => {}
@@ -88,14 +89,32 @@ pub async fn serve(client: Client, args: Args, metrics: Metrics) -> std::io::Res
 }
 
 /// Who answers where.
-fn routes(group: Arc<Group>) -> Routes {
+fn routes(group: Arc<Group>, own: String) -> Routes {
     const GROUP_PATH: &str = "/apis/subresources.kubevirt.io";
     Routes::default()
         .at(Door::Anybody, "/healthz", listener::healthz)
+        .at(Door::Anybody, "/mutate", reviewed(Webhook::Mutate, &own))
+        .at(
+            Door::Anybody,
+            "/validate",
+            reviewed(Webhook::Validate, &own),
+        )
         .at(Door::FrontProxy, "/apis", discovery::groups)
         .at(Door::FrontProxy, "/openapi/v2", discovery::openapi_v2)
         .below(Door::FrontProxy, "/openapi/v3", discovery::openapi_v3)
         .below(Door::FrontProxy, GROUP_PATH, move |call| {
             group.clone().answer(call)
         })
+}
+
+/// What answers at the path of a webhook; `own` is the controller's own user.
+fn reviewed(
+    webhook: Webhook,
+    own: &str,
+) -> impl Fn(Call) -> std::future::Ready<Result<Answer, Failure>> + Send + Sync + 'static {
+    let own = own.to_owned();
+    move |call| {
+        let answer = admission::review(webhook, &own, &call.body);
+        std::future::ready(Ok(boxed(answer)))
+    }
 }

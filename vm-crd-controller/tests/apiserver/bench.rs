@@ -179,6 +179,21 @@ impl Bench {
         );
     }
 
+    /// Applies an object as a user does; what kubectl says besides.
+    pub(crate) fn kubectl_apply(&self, object: &Value) -> anyhow::Result<String> {
+        let file = tempfile::NamedTempFile::new()?;
+        fs::write(file.path(), object.to_string())?;
+        let output = Command::new(kubectl())
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig(ADMIN_TOKEN))
+            .args(["apply", "-f"])
+            .arg(file.path())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        anyhow::ensure!(output.status.success(), "kubectl apply: {said}");
+        Ok(said)
+    }
+
     async fn wait_ready(&mut self) {
         for _ in 0..600 {
             let request = http_get("/readyz");

@@ -12,6 +12,9 @@ mod cases;
 mod controller;
 mod node;
 mod space;
+#[path = "../../../vm-api/tests/admission/verdicts.rs"]
+mod verdicts;
+mod webhooks;
 
 use std::process::ExitCode;
 use std::sync::Arc;

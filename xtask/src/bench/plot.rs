@@ -47,7 +47,7 @@ fn file_name(figure: &Figure) -> String {
 }
 
 fn picture(figures: &[&Figure]) -> Document {
-    let most = figures.iter().map(|it| it.value.abs()).fold(0.0, f64::max);
+    let most = figures.iter().map(|it| it.value).fold(0.0, f64::max);
     let height = LINE * (figures.len() + 2);
     let mut document = Document::new()
         .set("viewBox", (0, 0, WIDTH, height))
@@ -60,7 +60,8 @@ fn picture(figures: &[&Figure]) -> Document {
     }
     for (index, figure) in figures.iter().enumerate() {
         let top = LINE * (index + 1);
-        let length = figure.value.abs() / most.max(f64::MIN_POSITIVE) * LONGEST;
+        // What is below zero has no bar, only its figure.
+        let length = figure.value.max(0.0) / most.max(f64::MIN_POSITIVE) * LONGEST;
         let words = top + LINE - 7;
         document = document
             .add(
@@ -96,11 +97,12 @@ mod tests {
         report.add("Start, medians", "a", 50.0, "ms");
         report.add("Start, medians", "a / b", 0.5, "");
         report.add("Start, medians", "b < c", 100.0, "ms");
+        report.add("Start, medians", "b - c", -20.0, "ms");
         let directory = tempfile::tempdir().unwrap();
         write(&report, directory.path()).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         let svg = fs::read_to_string(directory.path().join("start-ms.svg")).unwrap();
-        for part in ["width=\"150\"", "width=\"300\"", "b &lt; c", ">100.0"] {
+        for part in ["width=\"0\"", "width=\"150\"", "width=\"300\"", "b &lt; c", ">100.0"] {
             assert!(
                 svg.replace('\n', "").contains(part),
                 "{part} is not in {svg}"

@@ -18,14 +18,23 @@ struct Work {
     name: &'static str,
     /// How much that moves: so much that the guest's clock, of 10 ms, is fine enough.
     mib: u32,
+    /// The part of QEMU's own rate that a machine reaches at least.
+    promised: f64,
     script: String,
 }
 
+/// The aim is 0.98; medians of two runs differ by a few hundredths.
+const DISK: f64 = 0.95;
+
+/// A machine's packets also cross its pod's address translation, a veth pair and a bridge.
+const NETWORK: f64 = 0.9;
+
 /// With the guest's second disk, and with the far end at this address.
 fn works(far_end: &str) -> [Work; 4] {
-    let work = |name, mib, script: &str| Work {
+    let work = |name, mib, promised, script: &str| Work {
         name,
         mib,
+        promised,
         script: script.to_owned(),
     };
     let (sink, source) = (far_end::SINK, far_end::SOURCE);
@@ -33,16 +42,19 @@ fn works(far_end: &str) -> [Work; 4] {
         work(
             "disk write",
             256,
+            DISK,
             "for i in $(seq 8); do dd if=/dev/zero of=/dev/vdb bs=1M count=32 conv=fsync; done",
         ),
         work(
             "disk read",
             1024,
+            DISK,
             "for i in $(seq 32); do dd if=/dev/vdb of=/dev/null bs=1M count=32 iflag=direct; done",
         ),
         work(
             "network send",
             MIB,
+            NETWORK,
             &format!(
                 "dd if=/dev/zero bs=1M count={MIB} | nc.traditional {far_end} {sink} | grep all"
             ),
@@ -50,6 +62,7 @@ fn works(far_end: &str) -> [Work; 4] {
         work(
             "network receive",
             MIB,
+            NETWORK,
             &format!(
                 "nc.traditional {far_end} {source} </dev/null | \
                  dd of=/dev/null bs=1M iflag=fullblock 2>&1 | grep '^{MIB}+0 records in'"
@@ -84,7 +97,9 @@ pub(super) fn measure(cluster: &ClusterName, runs: usize, report: &mut Report) -
         running.say(line)?;
         running.hear(seconds)
     })?;
-    for ((name, machine), (_, alone)) in in_machine.into_iter().zip(alone) {
+    let promised = works("").map(|work| work.promised);
+    let both = in_machine.into_iter().zip(alone).zip(promised);
+    for (((name, machine), (_, alone)), promised) in both {
         report.add(GROUP, format!("machine: {name}"), machine, "MiB/s");
         report.add(GROUP, format!("QEMU alone: {name}"), alone, "MiB/s");
         report.add(
@@ -93,7 +108,7 @@ pub(super) fn measure(cluster: &ClusterName, runs: usize, report: &mut Report) -
             machine / alone,
             "",
         );
-        report.promise(Promise::AtLeast(0.9));
+        report.promise(Promise::AtLeast(promised));
     }
     step.done();
     Ok(())

@@ -1,5 +1,6 @@
 //! The cases: what happens to machines, told as a user sees it.
 
+mod admission;
 mod bad_input;
 mod leading;
 mod life;
@@ -47,6 +48,8 @@ pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
     cases! {
         leading: hands_over_when_it_stops takes_over_when_the_leader_dies stands_by_after_a_pause
             catches_up_after_an_outage refuses_kubevirt;
+        admission: as_kubevirt_judges a_refusal_names_its_fields what_does_not_work_is_a_warning
+            an_instance_stays_as_it_is nothing_stops_without_the_webhooks;
         subresources: two_replicas_serve_while_one_leads certificates_are_made_anew;
     }
 }
