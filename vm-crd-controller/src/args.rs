@@ -18,6 +18,18 @@ pub struct Args {
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
+    /// Address of the subresource API and of the admission webhooks, by HTTPS
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    pub api_listen: SocketAddr,
+
+    /// Service that leads to that address, in the Lease's namespace
+    #[arg(long, default_value = "vm-crd-controller")]
+    pub api_service: String,
+
+    /// Secret that keeps the API's certificates, in the Lease's namespace
+    #[arg(long, default_value = "vm-crd-controller-tls")]
+    pub api_secret: String,
+
     /// Namespace of the Lease by which one replica leads
     #[arg(long, env = "POD_NAMESPACE", default_value = "kubevirt")]
     pub lease_namespace: String,
@@ -55,6 +67,10 @@ pub struct Args {
     /// its own; a slower one gets its phases written too. What goes wrong is written at once.
     #[arg(long, default_value_t = 5000)]
     pub progress_delay: u64,
+
+    /// Whether machines that run are asked, seldom, for what only they know, by the exec of their pods
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub ask_machines: bool,
 
     /// Whether /metrics tells of each machine and instance, by name
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]

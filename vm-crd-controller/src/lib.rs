@@ -4,6 +4,7 @@
 //! over what is observed and carries its plan out by thin effects.
 
 pub mod admission;
+pub mod api;
 pub mod args;
 pub mod ask;
 pub mod clock;
@@ -24,6 +25,7 @@ pub mod render;
 pub mod run;
 pub mod serve;
 pub mod traces;
+pub mod verbs;
 pub mod vm;
 pub mod vmi;
 pub mod warnings;

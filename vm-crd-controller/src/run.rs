@@ -1,8 +1,9 @@
 //! Start, leadership and end of the controller.
 //!
-//! *Expected flow*: refuse a cluster of KubeVirt's → answer probes → wait for leadership → fill the
-//! stores → reconcile until told to stop → finish what was begun → release the lease. Who loses the
-//! lease drops all work at once and stands by again.
+//! *Expected flow*: refuse a cluster of KubeVirt's → answer probes and serve the API → wait for
+//! leadership → fill the stores → reconcile until told to stop → finish what was begun → release the
+//! lease. Who loses the lease drops all work at once and stands by again; the API is served by every
+//! replica until it ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::api;
 use crate::args::Args;
 use crate::ask::AskMachine;
 use crate::fence::Fence;
@@ -21,6 +23,7 @@ use crate::incumbent;
 use crate::lease::Candidate;
 use crate::metrics::Metrics;
 use crate::serve::{Readiness, serve};
+use crate::verbs::Verbs;
 use crate::work::work;
 
 /// Longest silence of the API server on a connection; above the 290 s for which a watch may have
@@ -35,7 +38,8 @@ pub async fn run(args: Args) -> Result<()> {
     run_until(config, args, None, stop_signal()?).await
 }
 
-/// Runs against the API server of `config` until `stopped`; machines are asked by `way`, if there is one.
+/// Runs against the API server of `config` until `stopped`; machines are asked by `way`, or through
+/// their pods.
 pub async fn run_until(
     config: Config,
     args: Args,
@@ -45,10 +49,13 @@ pub async fn run_until(
     let fence = Fence::default();
     let (client, fenced) = connect(config, &fence)?;
     incumbent::refuse(&client).await?;
+    let through_pods = || Arc::new(Verbs::new(client.clone())) as Arc<dyn AskMachine>;
+    let way = way.or_else(|| args.ask_machines.then(through_pods));
 
     let metrics = Metrics::new();
     let readiness = Readiness::default();
     let mut server = tokio::spawn(serve(args.listen, metrics.clone(), readiness.clone()));
+    let mut api = tokio::spawn(api::serve(client.clone(), args.clone(), metrics.clone()));
     let lease = Duration::from_secs(u64::from(args.lease_seconds));
     let mut candidate = Candidate::new(
         client.clone(),
@@ -64,7 +71,8 @@ pub async fn run_until(
         tokio::select! {
             () = candidate.acquire() => {}
             () = &mut stopped => return Ok(()),
-            result = &mut server => return served(result),
+            result = &mut server => return served(result, "probes and metrics (--listen)"),
+            result = &mut api => return served(result, "the API (--api-listen)"),
         }
         metrics.leading.set(1);
         readiness.set(false);
@@ -99,7 +107,8 @@ pub async fn run_until(
                 result.context("the reconcilers broke down")?;
                 bail!("the reconcilers ended without being told to");
             }
-            result = &mut server => return served(result),
+            result = &mut server => return served(result, "probes and metrics (--listen)"),
+            result = &mut api => return served(result, "the API (--api-listen)"),
         }
     }
 }
@@ -117,10 +126,11 @@ fn connect(mut config: Config, fence: &Fence) -> Result<(Client, Client)> {
 
 fn served(
     result: Result<std::io::Result<std::convert::Infallible>, tokio::task::JoinError>,
+    what: &'static str,
 ) -> Result<()> {
-    match result.context("the probes' server broke down")? {
+    match result.with_context(|| format!("the server of {what} broke down"))? {
         Ok(never) => match never {},
-        Err(error) => Err(error).context("cannot serve probes and metrics (--listen)"),
+        Err(error) => Err(error).with_context(|| format!("cannot serve {what}")),
     }
 }
 

@@ -10,6 +10,7 @@ mod connection;
 mod cpu;
 mod error;
 mod event;
+mod input;
 mod picture;
 mod plug;
 mod size;

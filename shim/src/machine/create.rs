@@ -159,6 +159,7 @@ pub(crate) async fn create(
         qmp: qmp.clone(),
         guest: guest.clone(),
         room: Room::default(),
+        frozen: Arc::default(),
         button: button.clone(),
         console: console.clone(),
         network_namespace: holder.sandbox.network_namespace.clone(),

@@ -1,12 +1,20 @@
 //! etcd and kube-apiserver on loopback, with the product's own manifests applied.
+//!
+//! kube-apiserver reaches the controller as it does in a cluster, by its Service: there is nobody here
+//! who would make the Service's EndpointSlice, so [`Bench::lead_to`] does.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use kube::{Client, Config};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, Client, Config};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -18,7 +26,10 @@ const ADMIN_TOKEN: &str = "admin-of-the-test";
 /// User of the controller: the service account that is installed.
 pub(crate) const CONTROLLER_TOKEN: &str = "controller-of-the-test";
 
-/// Name of that user.
+/// User who may do nothing but what every user may.
+pub(crate) const STRANGER_TOKEN: &str = "stranger-of-the-test";
+
+/// Name of the controller's user.
 pub(crate) const CONTROLLER_USER: &str = "system:serviceaccount:kubevirt:vm-crd-controller";
 
 /// A control plane without controllers and nodes.
@@ -139,6 +150,29 @@ impl Bench {
             .collect()
     }
 
+    /// Has the Service of the controller lead to those ports of this machine, and to no others.
+    pub(crate) async fn lead_to(&self, ports: &[u16]) {
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), "kubevirt");
+        let (all, now) = (ListParams::default(), DeleteParams::default());
+        let gone = slices.delete_collection(&now, &all).await;
+        gone.expect("delete the old slices");
+        for port in ports {
+            let slice = json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {
+                    "name": format!("controller-{port}"),
+                    "labels": { "kubernetes.io/service-name": "vm-crd-controller" },
+                },
+                "addressType": "IPv4",
+                "endpoints": [{ "addresses": [own_address()], "conditions": { "ready": true } }],
+                "ports": [{ "name": "api", "port": port, "protocol": "TCP" }],
+            });
+            let slice = serde_json::from_value(slice).expect("a slice");
+            let made = slices.create(&PostParams::default(), &slice).await;
+            made.expect("make the slice");
+        }
+    }
+
     /// Applies manifests as a user does; `arguments` follow `kubectl apply --server-side`.
     pub(crate) fn apply(&self, arguments: &[&str]) {
         let output = Command::new(kubectl())
@@ -255,7 +289,8 @@ fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
     let public_key = write("service-account.pub", &pair.public_key_pem());
     let tokens = format!(
         "{ADMIN_TOKEN},admin,1,system:masters\n{CONTROLLER_TOKEN},{CONTROLLER_USER},2,\
-         \"system:serviceaccounts,system:serviceaccounts:kubevirt\"\n"
+         \"system:serviceaccounts,system:serviceaccounts:kubevirt\"\n\
+         {STRANGER_TOKEN},stranger,3\n"
     );
     let tokens = write("tokens.csv", &tokens);
     let policy = json!({
@@ -264,6 +299,10 @@ fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
         "rules": [{ "level": "None", "verbs": ["get", "list", "watch"] }, { "level": "Metadata" }],
     });
     let policy = write("audit.json", &policy.to_string());
+    let (authority, proxy, proxy_key) = front_proxy();
+    let authority = write("front-proxy-ca.crt", &authority);
+    let proxy = write("front-proxy-client.crt", &proxy);
+    let proxy_key = write("front-proxy-client.key", &proxy_key);
     let mut command = Command::new(apiserver());
     command.args([
         format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
@@ -282,8 +321,52 @@ fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
         format!("--audit-policy-file={policy}"),
         format!("--audit-log-path={}", dir.join("audit.log").display()),
         "--audit-log-mode=blocking".to_owned(),
+        // The aggregation layer, which finds the controller by its endpoints.
+        "--enable-aggregator-routing=true".to_owned(),
+        format!("--requestheader-client-ca-file={authority}"),
+        "--requestheader-allowed-names=front-proxy-client".to_owned(),
+        "--requestheader-username-headers=X-Remote-User".to_owned(),
+        "--requestheader-group-headers=X-Remote-Group".to_owned(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
+        format!("--proxy-client-cert-file={proxy}"),
+        format!("--proxy-client-key-file={proxy_key}"),
     ]);
     start(command, &dir.join("kube-apiserver.log"))
+}
+
+/// The front proxy's authority, its certificate and its key, as PEM.
+fn front_proxy() -> (String, String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "front-proxy-ca");
+    let authority = CertifiedIssuer::self_signed(params, key).expect("an authority");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "front-proxy-client");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = params.signed_by(&key, &authority).expect("a certificate");
+    (authority.pem(), certificate.pem(), key.serialize_pem())
+}
+
+/// An address of this machine that is not its loopback's, which no endpoint may have.
+pub(crate) fn own_address() -> Ipv4Addr {
+    // Nothing is sent: the kernel only says which address it would send from.
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    let found = socket
+        .connect("192.0.2.1:9")
+        .and_then(|()| socket.local_addr());
+    match found
+        .expect("an address of this machine: it needs a route")
+        .ip()
+    {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => panic!("{address} is no IPv4 address"),
+    }
 }
 
 fn start(mut command: Command, log: &Path) -> Process {

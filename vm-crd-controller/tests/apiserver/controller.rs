@@ -31,7 +31,10 @@ impl Controller {
         let child = Command::new(env!("CARGO_BIN_EXE_vm-crd-controller"))
             .args([
                 "--listen=127.0.0.1:0",
+                "--api-listen=0.0.0.0:0",
                 "--log-format=text",
+                // No kubelet is here by which one could be.
+                "--ask-machines=false",
                 "--identity",
                 identity,
             ])
@@ -49,6 +52,24 @@ impl Controller {
             .spawn()
             .expect("start the controller");
         Self { child, log }
+    }
+
+    /// The port at which it serves the API, once it does.
+    pub(crate) async fn api_port(&self) -> u16 {
+        let begin = Instant::now();
+        loop {
+            let log = self.log();
+            let mut lines = log.lines().filter(|line| line.contains("serving the API"));
+            let address = lines.next().and_then(|line| line.split("address=").nth(1));
+            let port = address.and_then(|address| address.trim().rsplit(':').next()?.parse().ok());
+            match port {
+                Some(port) => return port,
+                None if begin.elapsed() > Duration::from_secs(20) => {
+                    panic!("the controller does not serve:\n{log}")
+                }
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
     }
 
     /// What it logged so far.
@@ -113,6 +134,7 @@ impl InProcess {
         let args = Args::parse_from([
             "vm-crd-controller",
             "--listen=127.0.0.1:0",
+            "--api-listen=127.0.0.1:0",
             "--identity=within",
             "--lease-namespace=kubevirt",
             &delay,

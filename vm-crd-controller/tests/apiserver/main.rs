@@ -43,6 +43,7 @@ fn main() -> ExitCode {
     let bench = Arc::new(runtime.block_on(Bench::start()));
 
     let controller = Controller::start(&bench, "first", &[]);
+    runtime.block_on(async { bench.lead_to(&[controller.api_port().await]).await });
     let trials = cases::side_by_side()
         .into_iter()
         .map(|(name, case)| trial(name, case, &bench, runtime.handle()))

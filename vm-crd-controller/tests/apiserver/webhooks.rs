@@ -29,8 +29,8 @@ use crate::space::until;
 
 const MANIFEST: &str = include_str!("../../../runtimeclass/controller/webhooks.yaml");
 
-/// Name of both configurations.
-const NAME: &str = "vm-crd-controller";
+/// Name of both configurations: other than the product's, which its controller keeps.
+const NAME: &str = "webhooks-of-the-test";
 
 /// A server of webhooks, which the API server knows.
 pub(crate) struct Webhooks {
@@ -64,6 +64,8 @@ impl Webhooks {
         for webhook in validating.webhooks.iter_mut().flatten() {
             here(&mut webhook.client_config);
         }
+        mutating.metadata.name = Some(NAME.to_owned());
+        validating.metadata.name = Some(NAME.to_owned());
         let new = PostParams::default();
         Api::all(client.clone()).create(&new, &mutating).await?;
         Api::all(client.clone()).create(&new, &validating).await?;

@@ -6,6 +6,8 @@
 
 mod client;
 mod console;
+mod framed;
+mod freeze;
 mod guest;
 mod process;
 mod stream;
@@ -30,6 +32,7 @@ use super::credentials::Standing;
 use super::power::PowerButton;
 use crate::stdio::Console;
 use crate::task::{Exit, Fault, Happening, Life, Member, Phase, StdioPaths};
+pub(super) use freeze::Frozen;
 pub(super) use process::Process;
 
 /// Processes that one machine can have, verbs included: each may hold some memory of the shim.
@@ -42,6 +45,7 @@ pub(super) struct Target {
     pub(super) guest: Arc<GuestAgent>,
     pub(super) room: Room,
     pub(super) button: Arc<PowerButton>,
+    pub(super) frozen: Arc<Frozen>,
     pub(super) console: Arc<Console>,
     /// The pod's network namespace.
     pub(super) network_namespace: PathBuf,

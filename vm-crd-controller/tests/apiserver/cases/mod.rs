@@ -8,6 +8,7 @@ mod life;
 mod resize;
 mod seen;
 mod strategies;
+mod subresources;
 mod timelines;
 
 use std::pin::Pin;
@@ -40,6 +41,9 @@ pub(crate) fn side_by_side() -> Vec<(&'static str, Case)> {
             running_true crash_loop crash_loop_mended;
         bad_input: unschedulable claim_missing image_missing unsupported_field
             no_image_volumes refused_by_the_api_server name_taken complaint_of_kubelet;
+        subresources: discovered starts_and_stops starts_paused restarts stops_by_force wrong_states
+            refused_by_name who_may_not expanded graphed dry_runs not_by_the_front_door
+            the_policy_keeps_exec_to_verbs;
     }
 }
 
@@ -65,6 +69,7 @@ pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
             catches_up_after_an_outage refuses_kubevirt;
         admission: as_kubevirt_judges a_refusal_names_its_fields what_does_not_work_is_a_warning
             an_instance_stays_as_it_is nothing_stops_without_the_webhooks;
+        subresources: two_replicas_serve_while_one_leads certificates_are_made_anew;
     }
 }
 
