@@ -60,6 +60,8 @@ pub(crate) const INPUT_SLOT: &str = "0a";
 pub(crate) const MAX_INPUTS: usize = 8;
 /// Ports of the USB controller of either speed, as libvirt has them.
 pub(crate) const USB_PORTS: usize = 15;
+/// Inputs on USB, which are at the first ports of the controller.
+pub(crate) const MAX_USB_INPUTS: usize = 7;
 
 /// A range of functions on `pcie.0` that holds root ports of one kind.
 #[derive(Clone, Copy, Debug)]

@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 use serde_json::Value;
 
 use crate::channels::Channels;
-use crate::machine::{DiskBus, Machine};
+use crate::machine::{DiskBus, Input, InputBus, Machine};
 use descriptors::Descriptors;
 pub(crate) use devices::{MEMORY_DEVICE, SERIAL_PORTS};
 
@@ -61,6 +61,10 @@ impl CommandLine {
         devices::panic(&mut build, machine.panic_on_pci);
         if let Some(display) = machine.display {
             peripherals::display(&mut build, display);
+        }
+        let on_usb = |input: &Input| input.bus == InputBus::Usb;
+        if machine.inputs.iter().any(on_usb) {
+            peripherals::usb_controller(&mut build);
         }
         peripherals::inputs(&mut build, &machine.inputs);
         if let Some(sound) = machine.sound {

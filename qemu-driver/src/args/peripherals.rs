@@ -25,14 +25,16 @@ pub(super) fn display(build: &mut Builder, display: Display) {
     }));
 }
 
-/// Inputs, and the USB controller for those that are on USB.
+/// The controller that everything on USB sits on.
+pub(super) fn usb_controller(build: &mut Builder) {
+    build.device(&json!({
+        "driver": "qemu-xhci", "id": "usb", "bus": "pcie.0", "addr": pci::USB,
+        "p2": pci::USB_PORTS, "p3": pci::USB_PORTS,
+    }));
+}
+
+/// Inputs: those on USB at the controller's first ports, in their order.
 pub(super) fn inputs(build: &mut Builder, inputs: &[Input]) {
-    if inputs.iter().any(|input| input.bus == InputBus::Usb) {
-        build.device(&json!({
-            "driver": "qemu-xhci", "id": "usb", "bus": "pcie.0", "addr": pci::USB,
-            "p2": pci::USB_PORTS, "p3": pci::USB_PORTS,
-        }));
-    }
     let (mut port, mut function) = (1.., 0..);
     for input in inputs {
         let driver = match (input.bus, input.kind) {
