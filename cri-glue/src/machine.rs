@@ -189,13 +189,13 @@ fn cpu(
     let cpu = Cpu::new(topology.sockets, topology.cores, topology.threads, model)?;
     let features = machine::cpu_features(spec)?;
     let switch = |feature: &MachineCpuFeature<'_>| {
-        let off = matches!(
-            feature.policy,
-            CpuFeaturePolicy::Disable | CpuFeaturePolicy::Forbid
-        );
-        Ok((CpuWord::new(feature.name)?, !off))
+        let on = feature.policy != CpuFeaturePolicy::Disable;
+        Ok((CpuWord::new(feature.name)?, on))
     };
-    let features = features.iter().map(switch);
+    // What is forbidden is not to be had on the node, which is asked about it; QEMU would not tell of
+    // what was switched off.
+    let forbidden = |it: &&MachineCpuFeature<'_>| it.policy == CpuFeaturePolicy::Forbid;
+    let features = features.iter().filter(|it| !forbidden(it)).map(switch);
     let cpu = cpu.with_features(features.collect::<Result<_, MachineError>>()?);
     let most = machine::max_sockets(spec, topology);
     Ok(cpu.with_max_sockets(room::sockets(topology, most, node))?)

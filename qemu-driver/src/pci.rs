@@ -68,6 +68,8 @@ pub const FREE_SLOTS: RangeInclusive<usize> = 0x1b..=0x1e;
 pub(crate) const INPUT_SLOT: &str = "0a";
 /// Inputs on virtio.
 pub(crate) const MAX_INPUTS: usize = 8;
+/// Inputs on USB, which are at the first ports of the controller.
+pub(crate) const MAX_USB_INPUTS: usize = 7;
 
 /// A range of functions on `pcie.0` that holds root ports of one kind.
 #[derive(Clone, Copy, Debug)]

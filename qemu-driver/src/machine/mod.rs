@@ -266,7 +266,7 @@ impl Machine {
         }
         let on_bus = self.inputs.iter().filter(|other| other.bus == input.bus);
         let most = match input.bus {
-            InputBus::Usb => pci::USB_PORTS,
+            InputBus::Usb => pci::MAX_USB_INPUTS,
             InputBus::Virtio => pci::MAX_INPUTS,
         };
         if on_bus.count() == most {

@@ -76,8 +76,8 @@ pub struct MachineInput<'a> {
 /// Name of the input of a machine that is to have one and names none; KubeVirt's.
 const DEFAULT_INPUT: &str = "default-0";
 
-/// Inputs on virtio at most: the places that the board keeps for them.
-const MAXIMUM_INPUTS: usize = 8;
+/// Inputs at most: the places that the board keeps for them on either bus.
+const MAXIMUM_INPUTS: usize = 7;
 
 /// The adapter of the machine's display, if it has one: VGA by default.
 pub fn video(spec: &VirtualMachineInstanceSpec) -> Result<Option<Video>, FieldError> {

@@ -87,6 +87,7 @@ pub(super) const INSTANCE: &[Working] = &[
     Field("domain.resources.requests.memory"),
     Field("domain.resources.limits.cpu"),
     Field("domain.resources.limits.memory"),
+    Field("domain.resources.overcommitGuestOverhead"),
     Field("domain.machine.type"),
     Field("domain.firmware.uuid"),
     Field("domain.firmware.serial"),

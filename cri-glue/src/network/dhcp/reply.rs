@@ -333,7 +333,7 @@ mod tests {
             boot_file: Some("pxelinux.0".into()),
             boot_server: Some("192.0.2.9".into()),
             time_servers: vec![Ipv4Addr::new(192, 0, 2, 3)],
-            private: (224..=254).map(|number| (number, "x".repeat(30))).collect(),
+            private: (224..=254).map(|number| (number, "x".repeat(40))).collect(),
         };
         let lease = Lease { more, ..lease() };
         let message = read(&answer(&lease, &request(MessageType::Discover)).unwrap());

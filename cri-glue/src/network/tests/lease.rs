@@ -83,7 +83,7 @@ fn a_client_gets_what_the_owner_wants() {
     let directory = tempfile::tempdir().unwrap();
     let lease = lease(&machine, directory.path());
     for (name, value) in [
-        ("boot_file", "pxelinux.0"),
+        ("bootfile", "pxelinux.0"),
         ("siaddr", "192.0.2.9"),
         ("tftp", "192.0.2.9"),
         ("ntpsrv", "192.0.2.3 192.0.2.4"),
