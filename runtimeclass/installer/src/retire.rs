@@ -66,11 +66,9 @@ pub(crate) async fn run(namespace: &str, timeout: Duration) -> Result<()> {
         return Ok(());
     };
     let template = serde_json::to_value(before.spec.map(|spec| spec.template))?;
-    let patch = json!([{ "op": "replace", "path": "/spec/template", "value": template }]);
-    let patch = serde_json::from_value(patch).context("write the installers' template")?;
-    let back = sets
-        .patch(DAEMON_SET, &params, &Patch::<()>::Json(patch))
-        .await;
+    // What was changed stands in lists, which a merge replaces.
+    let patch = Patch::Merge(json!({ "spec": { "template": template } }));
+    let back = sets.patch(DAEMON_SET, &params, &patch).await;
     back.context("turn the installers back")?;
     bail!(
         "a node keeps the runtime: kubectl -n {namespace} describe pods \

@@ -31,6 +31,15 @@ async fn scrape(controller: &Controller) -> Result<String> {
     Ok(answer)
 }
 
+/// Waits until the machine waits for its instance when it is deleted.
+async fn held(space: &Space) -> Result<()> {
+    until("the machine is held by its finalizer", || async {
+        ensure!(!space.vm().await?.finalizers().is_empty(), "it is not");
+        Ok(())
+    })
+    .await
+}
+
 pub(crate) async fn metrics_follow_a_machine(bench: Arc<Bench>, name: String) -> Result<()> {
     let controller = Controller::start(&bench, "metrics", &["--lease-seconds=4"]);
     let space = Space::new(&bench.client, &name).await?;
@@ -64,6 +73,7 @@ pub(crate) async fn metrics_follow_a_machine(bench: Arc<Bench>, name: String) ->
         Ok(())
     })
     .await?;
+    held(&space).await?;
     space.delete().await?;
     until("a scrape knows nothing of it any more", || async {
         let told = lines(&scrape(&controller).await?);
@@ -103,6 +113,7 @@ pub(crate) async fn traces_who_asks(bench: Arc<Bench>, name: String) -> Result<(
     let quiet = Space::new(&bench.client, &format!("{name}-quiet")).await?;
     let pod = quiet.running("Always").await?;
     ensure!(!pod.annotations().contains_key("kubevirt.io/traceparent"));
+    held(&quiet).await?;
     quiet.delete().await?;
 
     let space = Space::new(&bench.client, &name).await?;
@@ -149,6 +160,7 @@ pub(crate) async fn traces_who_asks(bench: Arc<Bench>, name: String) -> Result<(
         );
     }
     ensure!(spans.len() == 5, "{spans:#?}");
+    held(&space).await?;
     space.delete().await?;
     controller.stop();
     Ok(())
@@ -213,6 +225,7 @@ pub(crate) async fn keeps_the_product(bench: Arc<Bench>, name: String) -> Result
     })
     .await?;
     force(Value::Null).await?;
+    held(&space).await?;
     space.delete().await?;
     controller.stop();
     Ok(())
