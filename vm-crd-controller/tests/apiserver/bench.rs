@@ -1,9 +1,11 @@
 //! etcd and kube-apiserver on loopback, with the product's own manifests applied.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::{Client, Config};
@@ -29,8 +31,11 @@ pub(crate) struct Bench {
     pub(crate) machines: FakeMachines,
     dir: TempDir,
     port: u16,
+    etcd_port: u16,
+    /// What the API server is started with.
+    flags: Vec<String>,
     // The API server ends before its store does.
-    apiserver: Process,
+    apiserver: Mutex<Option<Process>>,
     _etcd: Process,
 }
 
@@ -51,19 +56,59 @@ impl Bench {
         let etcd_port = free_port();
         let etcd = start_etcd(dir.path(), etcd_port);
         let port = free_port();
-        let apiserver = start_apiserver(dir.path(), etcd_port, port);
+        let flags = apiserver_flags(dir.path(), etcd_port, port);
         let client = Client::try_from(client_config(port, ADMIN_TOKEN)).expect("a client");
-        let mut bench = Self {
+        let bench = Self {
             client,
             machines: FakeMachines::default(),
             dir,
             port,
-            apiserver,
+            etcd_port,
+            flags,
+            apiserver: Mutex::default(),
             _etcd: etcd,
         };
-        bench.wait_ready().await;
+        bench.start_apiserver().await;
         bench.install();
         bench
+    }
+
+    /// Starts the API server, which does not run, and waits until it answers.
+    pub(crate) async fn start_apiserver(&self) {
+        let mut command = Command::new(apiserver());
+        command.args(&self.flags);
+        let process = start(command, &self.log_file("kube-apiserver"));
+        *self
+            .apiserver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(process);
+        self.wait_ready().await;
+    }
+
+    /// Ends the API server at once; what it stored stays.
+    pub(crate) fn kill_apiserver(&self) {
+        self.apiserver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Has etcd forget everything before `version`.
+    pub(crate) fn compact(&self, version: &str) {
+        let body = json!({ "revision": version, "physical": true }).to_string();
+        let address = format!("127.0.0.1:{}", self.etcd_port);
+        let mut connection = TcpStream::connect(&address).expect("etcd");
+        let request = format!(
+            "POST /v3/kv/compaction HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        connection.write_all(request.as_bytes()).expect("ask etcd");
+        let mut answer = String::new();
+        connection
+            .read_to_string(&mut answer)
+            .expect("etcd's answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     /// Speaks for the holder of `token`.
@@ -78,11 +123,17 @@ impl Bench {
 
     /// A kubeconfig for the holder of `token`.
     pub(crate) fn kubeconfig(&self, token: &str) -> PathBuf {
-        let path = self.dir.path().join(format!("{token}.kubeconfig"));
+        self.kubeconfig_by(token, &format!("https://127.0.0.1:{}", self.port))
+    }
+
+    /// The same, by which the API server is found at `server`.
+    pub(crate) fn kubeconfig_by(&self, token: &str, server: &str) -> PathBuf {
+        let place = server.rsplit(':').next().unwrap_or_default();
+        let path = self.dir.path().join(format!("{token}-{place}.kubeconfig"));
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{ "name": "test", "cluster": {
-                "server": format!("https://127.0.0.1:{}", self.port),
+                "server": server,
                 "insecure-skip-tls-verify": true,
             } }],
             "users": [{ "name": "test", "user": { "token": token } }],
@@ -121,6 +172,23 @@ impl Bench {
     /// Who wrote what in `namespace`: `<verb> <resource>[/<subresource>]` of each write of `user`,
     /// events aside.
     pub(crate) fn writes(&self, user: &str, namespace: &str) -> Vec<String> {
+        self.audited(user, namespace, |_| true)
+    }
+
+    /// The same of those that the API server carried out.
+    pub(crate) fn done(&self, user: &str, namespace: &str) -> Vec<String> {
+        self.audited(user, namespace, |entry| {
+            let code = entry["responseStatus"]["code"].as_u64();
+            code.is_some_and(|code| (200..300).contains(&code))
+        })
+    }
+
+    fn audited(
+        &self,
+        user: &str,
+        namespace: &str,
+        is_meant: impl Fn(&Value) -> bool,
+    ) -> Vec<String> {
         let log = fs::read_to_string(self.dir.path().join("audit.log")).expect("the audit log");
         let entries = log
             .lines()
@@ -129,6 +197,7 @@ impl Bench {
             .filter(|entry| entry["user"]["username"] == user)
             .filter(|entry| entry["objectRef"]["namespace"] == namespace)
             .filter(|entry| entry["objectRef"]["resource"] != "events")
+            .filter(is_meant)
             .map(|entry| {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 let subresource = text(&entry["objectRef"]["subresource"]);
@@ -170,24 +239,28 @@ impl Bench {
         Ok(said)
     }
 
-    async fn wait_ready(&mut self) {
+    async fn wait_ready(&self) {
         for _ in 0..600 {
             let request = http_get("/readyz");
             if self.client.request_text(request).await.is_ok() {
                 return;
             }
-            if self
-                .apiserver
-                .0
-                .try_wait()
-                .is_ok_and(|status| status.is_some())
-            {
+            if self.apiserver_ended() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let log = fs::read_to_string(self.log_file("kube-apiserver")).unwrap_or_default();
         panic!("kube-apiserver does not become ready:\n{log}");
+    }
+
+    fn apiserver_ended(&self) -> bool {
+        let mut process = self
+            .apiserver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let ended = process.as_mut().map(|process| process.0.try_wait());
+        !matches!(ended, Some(Ok(None)))
     }
 
     fn install(&self) {
@@ -244,7 +317,7 @@ fn start_etcd(dir: &Path, port: u16) -> Process {
     start(command, &dir.join("etcd.log"))
 }
 
-fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
+fn apiserver_flags(dir: &Path, etcd_port: u16, port: u16) -> Vec<String> {
     let pair = rcgen::KeyPair::generate().expect("a key");
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
@@ -264,8 +337,7 @@ fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
         "rules": [{ "level": "None", "verbs": ["get", "list", "watch"] }, { "level": "Metadata" }],
     });
     let policy = write("audit.json", &policy.to_string());
-    let mut command = Command::new(apiserver());
-    command.args([
+    vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--secure-port={port}"),
@@ -282,8 +354,7 @@ fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
         format!("--audit-policy-file={policy}"),
         format!("--audit-log-path={}", dir.join("audit.log").display()),
         "--audit-log-mode=blocking".to_owned(),
-    ]);
-    start(command, &dir.join("kube-apiserver.log"))
+    ]
 }
 
 fn start(mut command: Command, log: &Path) -> Process {

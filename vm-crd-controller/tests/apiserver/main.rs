@@ -14,6 +14,7 @@ mod machines;
 mod node;
 mod recorder;
 mod space;
+mod tap;
 #[path = "../../../vm-api/tests/admission/verdicts.rs"]
 mod verdicts;
 mod webhooks;
