@@ -77,3 +77,15 @@ fn run(command: Command) -> Result<()> {
         Command::Chart(args) => chart::run(&args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -4,9 +4,11 @@
 //! who would make the Service's EndpointSlice, so [`Bench::lead_to`] does.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::machines::FakeMachines;
+use crate::network::ADDRESS;
 
 /// User of the tests themselves.
 const ADMIN_TOKEN: &str = "admin-of-the-test";
@@ -40,8 +43,11 @@ pub(crate) struct Bench {
     pub(crate) machines: FakeMachines,
     dir: TempDir,
     port: u16,
+    etcd_port: u16,
+    /// What the API server is started with.
+    flags: Vec<String>,
     // The API server ends before its store does.
-    apiserver: Process,
+    apiserver: Mutex<Option<Process>>,
     _etcd: Process,
 }
 
@@ -62,19 +68,59 @@ impl Bench {
         let etcd_port = free_port();
         let etcd = start_etcd(dir.path(), etcd_port);
         let port = free_port();
-        let apiserver = start_apiserver(dir.path(), etcd_port, port);
+        let flags = apiserver_flags(dir.path(), etcd_port, port);
         let client = Client::try_from(client_config(port, ADMIN_TOKEN)).expect("a client");
-        let mut bench = Self {
+        let bench = Self {
             client,
             machines: FakeMachines::default(),
             dir,
             port,
-            apiserver,
+            etcd_port,
+            flags,
+            apiserver: Mutex::default(),
             _etcd: etcd,
         };
-        bench.wait_ready().await;
+        bench.start_apiserver().await;
         bench.install();
         bench
+    }
+
+    /// Starts the API server, which does not run, and waits until it answers.
+    pub(crate) async fn start_apiserver(&self) {
+        let mut command = Command::new(apiserver());
+        command.args(&self.flags);
+        let process = start(command, &self.log_file("kube-apiserver"));
+        *self
+            .apiserver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(process);
+        self.wait_ready().await;
+    }
+
+    /// Ends the API server at once; what it stored stays.
+    pub(crate) fn kill_apiserver(&self) {
+        self.apiserver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Has etcd forget everything before `version`.
+    pub(crate) fn compact(&self, version: &str) {
+        let body = json!({ "revision": version, "physical": true }).to_string();
+        let address = format!("127.0.0.1:{}", self.etcd_port);
+        let mut connection = TcpStream::connect(&address).expect("etcd");
+        let request = format!(
+            "POST /v3/kv/compaction HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        connection.write_all(request.as_bytes()).expect("ask etcd");
+        let mut answer = String::new();
+        connection
+            .read_to_string(&mut answer)
+            .expect("etcd's answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     /// Speaks for the holder of `token`.
@@ -89,11 +135,17 @@ impl Bench {
 
     /// A kubeconfig for the holder of `token`.
     pub(crate) fn kubeconfig(&self, token: &str) -> PathBuf {
-        let path = self.dir.path().join(format!("{token}.kubeconfig"));
+        self.kubeconfig_by(token, &format!("https://127.0.0.1:{}", self.port))
+    }
+
+    /// The same, by which the API server is found at `server`.
+    pub(crate) fn kubeconfig_by(&self, token: &str, server: &str) -> PathBuf {
+        let place = server.rsplit(':').next().unwrap_or_default();
+        let path = self.dir.path().join(format!("{token}-{place}.kubeconfig"));
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{ "name": "test", "cluster": {
-                "server": format!("https://127.0.0.1:{}", self.port),
+                "server": server,
                 "insecure-skip-tls-verify": true,
             } }],
             "users": [{ "name": "test", "user": { "token": token } }],
@@ -132,6 +184,23 @@ impl Bench {
     /// Who wrote what in `namespace`: `<verb> <resource>[/<subresource>]` of each write of `user`,
     /// events aside.
     pub(crate) fn writes(&self, user: &str, namespace: &str) -> Vec<String> {
+        self.audited(user, namespace, |_| true)
+    }
+
+    /// The same of those that the API server carried out.
+    pub(crate) fn done(&self, user: &str, namespace: &str) -> Vec<String> {
+        self.audited(user, namespace, |entry| {
+            let code = entry["responseStatus"]["code"].as_u64();
+            code.is_some_and(|code| (200..300).contains(&code))
+        })
+    }
+
+    fn audited(
+        &self,
+        user: &str,
+        namespace: &str,
+        is_meant: impl Fn(&Value) -> bool,
+    ) -> Vec<String> {
         let log = fs::read_to_string(self.dir.path().join("audit.log")).expect("the audit log");
         let entries = log
             .lines()
@@ -140,6 +209,7 @@ impl Bench {
             .filter(|entry| entry["user"]["username"] == user)
             .filter(|entry| entry["objectRef"]["namespace"] == namespace)
             .filter(|entry| entry["objectRef"]["resource"] != "events")
+            .filter(is_meant)
             .map(|entry| {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 let subresource = text(&entry["objectRef"]["subresource"]);
@@ -164,7 +234,7 @@ impl Bench {
                     "labels": { "kubernetes.io/service-name": "vm-crd-controller" },
                 },
                 "addressType": "IPv4",
-                "endpoints": [{ "addresses": [own_address()], "conditions": { "ready": true } }],
+                "endpoints": [{ "addresses": [ADDRESS], "conditions": { "ready": true } }],
                 "ports": [{ "name": "api", "port": port, "protocol": "TCP" }],
             });
             let slice = serde_json::from_value(slice).expect("a slice");
@@ -204,24 +274,28 @@ impl Bench {
         Ok(said)
     }
 
-    async fn wait_ready(&mut self) {
+    async fn wait_ready(&self) {
         for _ in 0..600 {
             let request = http_get("/readyz");
             if self.client.request_text(request).await.is_ok() {
                 return;
             }
-            if self
-                .apiserver
-                .0
-                .try_wait()
-                .is_ok_and(|status| status.is_some())
-            {
+            if self.apiserver_ended() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let log = fs::read_to_string(self.log_file("kube-apiserver")).unwrap_or_default();
         panic!("kube-apiserver does not become ready:\n{log}");
+    }
+
+    fn apiserver_ended(&self) -> bool {
+        let mut process = self
+            .apiserver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let ended = process.as_mut().map(|process| process.0.try_wait());
+        !matches!(ended, Some(Ok(None)))
     }
 
     fn install(&self) {
@@ -278,7 +352,7 @@ fn start_etcd(dir: &Path, port: u16) -> Process {
     start(command, &dir.join("etcd.log"))
 }
 
-fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
+fn apiserver_flags(dir: &Path, etcd_port: u16, port: u16) -> Vec<String> {
     let pair = rcgen::KeyPair::generate().expect("a key");
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
@@ -303,8 +377,7 @@ fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
     let authority = write("front-proxy-ca.crt", &authority);
     let proxy = write("front-proxy-client.crt", &proxy);
     let proxy_key = write("front-proxy-client.key", &proxy_key);
-    let mut command = Command::new(apiserver());
-    command.args([
+    vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--secure-port={port}"),
@@ -330,8 +403,7 @@ fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
         "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
         format!("--proxy-client-cert-file={proxy}"),
         format!("--proxy-client-key-file={proxy_key}"),
-    ]);
-    start(command, &dir.join("kube-apiserver.log"))
+    ]
 }
 
 /// The front proxy's authority, its certificate and its key, as PEM.
@@ -351,22 +423,6 @@ fn front_proxy() -> (String, String, String) {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let certificate = params.signed_by(&key, &authority).expect("a certificate");
     (authority.pem(), certificate.pem(), key.serialize_pem())
-}
-
-/// An address of this machine that is not its loopback's, which no endpoint may have.
-pub(crate) fn own_address() -> Ipv4Addr {
-    // Nothing is sent: the kernel only says which address it would send from.
-    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-    let found = socket
-        .connect("192.0.2.1:9")
-        .and_then(|()| socket.local_addr());
-    match found
-        .expect("an address of this machine: it needs a route")
-        .ip()
-    {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(address) => panic!("{address} is no IPv4 address"),
-    }
 }
 
 fn start(mut command: Command, log: &Path) -> Process {

@@ -1,7 +1,8 @@
 //! The controller's own program, run as its pod runs it.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,20 @@ pub(crate) struct Controller {
 impl Controller {
     /// Starts one that is called `identity` in the Lease; `more` follows the usual arguments.
     pub(crate) fn start(bench: &Bench, identity: &str, more: &[&str]) -> Self {
+        let kubeconfig = bench.kubeconfig(CONTROLLER_TOKEN);
+        Self::start_by(bench, identity, more, &kubeconfig, &[])
+    }
+
+    /// The same by a way of its own to the API server, with `environment` besides.
+    pub(crate) fn start_by(
+        bench: &Bench,
+        identity: &str,
+        more: &[&str],
+        kubeconfig: &Path,
+        environment: &[(&str, OsString)],
+    ) -> Self {
         let log = bench.log_file(identity);
+        let file = File::options().create(true).append(true).open(&log);
         let child = Command::new(env!("CARGO_BIN_EXE_vm-crd-controller"))
             .args([
                 "--listen=127.0.0.1:0",
@@ -40,15 +54,16 @@ impl Controller {
             ])
             .arg(format!("--progress-delay={PROGRESS_DELAY_MILLIS}"))
             .args(more)
-            .env("KUBECONFIG", bench.kubeconfig(CONTROLLER_TOKEN))
+            .env("KUBECONFIG", kubeconfig)
             .env("POD_NAMESPACE", "kubevirt")
             .env(
                 "RUST_LOG",
                 "info,kube_runtime=warn,kube_client=error,vm_crd_controller=debug",
             )
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&log).expect("a log"))
+            .stderr(file.expect("a log"))
             .spawn()
             .expect("start the controller");
         Self { child, log }
@@ -77,10 +92,20 @@ impl Controller {
         fs::read_to_string(&self.log).expect("the log")
     }
 
+    /// Its PID, for as long as it is not waited for.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a pid");
-        kill(Pid::from_raw(pid), signal).expect("signal the controller");
+        kill(self.pid(), signal).expect("signal the controller");
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let status = self.child.try_wait().expect("wait for the controller");
+        status.is_some()
     }
 
     /// Waits for its end.

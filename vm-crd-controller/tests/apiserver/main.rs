@@ -11,9 +11,11 @@ mod bench;
 mod cases;
 mod controller;
 mod machines;
+mod network;
 mod node;
 mod recorder;
 mod space;
+mod tap;
 #[path = "../../../vm-api/tests/admission/verdicts.rs"]
 mod verdicts;
 mod webhooks;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
             .map(|(name, _)| Trial::test(name, || Ok(())));
         return libtest_mimic::run(&arguments, all.collect()).exit_code();
     }
+    network::enter();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let bench = Arc::new(runtime.block_on(Bench::start()));
 

@@ -1,10 +1,12 @@
 //! What a node would do. No node exists here: scheduler and kubelet are played by writing what these
 //! would write, so that every step of a scenario is under the test's control.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
@@ -131,6 +133,26 @@ impl FakeNode {
     pub(crate) async fn finish(&self, pod: &Pod, code: i32) -> Result<()> {
         self.end(pod, code, "").await?;
         self.remove(pod).await
+    }
+
+    /// Plays for as long as it is polled: what is new runs, what is deleted powers off and goes. While
+    /// the API server is away, it waits.
+    pub(crate) async fn play(self) {
+        loop {
+            let pods = self.pods.list(&ListParams::default()).await;
+            for pod in pods.map(|list| list.items).unwrap_or_default() {
+                let status = pod.status.as_ref();
+                // What fails is tried again at the next look.
+                let _ = if pod.metadata.deletion_timestamp.is_some() {
+                    self.finish(&pod, 0).await
+                } else if status.is_none_or(|status| status.pod_ip.is_none()) {
+                    self.run(&pod).await
+                } else {
+                    Ok(())
+                };
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     async fn report(&self, pod: &Pod, phase: &str, state: Value, ready: bool) -> Result<()> {

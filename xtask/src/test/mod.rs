@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         })?;
     }
     if wanted(Part::Controller) {
-        distribution::ensure(&["etcd-server"])?;
+        distribution::ensure(&["etcd-server", "iproute2", "libfaketime"])?;
         let apiserver = cluster::kubernetes()?.join("kube-apiserver");
         let environment = HashMap::from([(
             "TEST_ASSET_KUBE_APISERVER".to_owned(),

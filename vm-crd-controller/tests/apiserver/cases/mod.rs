@@ -3,6 +3,7 @@
 mod admission;
 mod asked;
 mod bad_input;
+mod faults;
 mod leading;
 mod life;
 mod resize;
@@ -66,7 +67,11 @@ pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
     cases! {
         seen: metrics_follow_a_machine traces_who_asks keeps_the_product;
         leading: hands_over_when_it_stops takes_over_when_the_leader_dies stands_by_after_a_pause
-            catches_up_after_an_outage refuses_kubevirt;
+            catches_up_after_an_outage;
+        faults: killed_before_each_write killed_after_each_write two_leaders conflicting_writers
+            clock_jumps api_server_gone watch_history_lost;
+        // Afterwards no controller runs in this cluster.
+        leading: refuses_kubevirt;
         admission: as_kubevirt_judges a_refusal_names_its_fields what_does_not_work_is_a_warning
             an_instance_stays_as_it_is nothing_stops_without_the_webhooks;
         subresources: two_replicas_serve_while_one_leads certificates_are_made_anew;

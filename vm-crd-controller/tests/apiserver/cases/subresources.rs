@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::bench::{Bench, CONTROLLER_TOKEN, STRANGER_TOKEN, own_address};
+use crate::bench::{Bench, CONTROLLER_TOKEN, STRANGER_TOKEN};
 use crate::controller::Controller;
+use crate::network::ADDRESS;
 use crate::space::{NAME, Space, until};
 
 const GROUP: &str = "/apis/subresources.kubevirt.io/v1";
@@ -433,7 +434,7 @@ pub(crate) async fn not_by_the_front_door(bench: Arc<Bench>, _: String) -> Resul
     ensure!(refused.starts_with("HTTP/1.1 401"), "{refused}");
     ensure!(said("/metrics").await?.starts_with("HTTP/1.1 404"));
     // And not without TLS at all.
-    let mut plain = TcpStream::connect((own_address(), port)).await?;
+    let mut plain = TcpStream::connect((ADDRESS, port)).await?;
     plain
         .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         .await?;
@@ -445,7 +446,7 @@ pub(crate) async fn not_by_the_front_door(bench: Arc<Bench>, _: String) -> Resul
 
 /// What a client without certificate is answered, which claims to be an administrator.
 async fn by_tls(port: u16, path: &str) -> Result<String> {
-    let mut config = kube::Config::new(format!("https://{}:{port}", own_address()).parse()?);
+    let mut config = kube::Config::new(format!("https://{}:{port}", ADDRESS).parse()?);
     config.accept_invalid_certs = true;
     let client = Client::try_from(config)?;
     let request = Request::get(path)

@@ -165,7 +165,7 @@ fn begin(program: &Path, kubeconfig: &Path, log: &Path) -> Result<(Process, Stri
         "--identity=scale".to_owned(),
     ];
     let kubeconfig = kubeconfig.display().to_string();
-    let environment = [("KUBECONFIG", kubeconfig.as_str()), ("RUST_LOG", "warn")];
+    let environment = [("KUBECONFIG", kubeconfig.as_str())];
     let process = Process::start_in(program, &arguments, &environment, log)?;
     Ok((process, format!("http://{listen}")))
 }

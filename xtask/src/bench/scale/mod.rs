@@ -28,6 +28,7 @@ use seen::Seen;
 
 /// How many machines, and how they come.
 #[derive(clap::Args)]
+#[group(skip)]
 pub(super) struct Args {
     /// How many machines `scale` makes
     #[arg(long, default_value_t = 10_000)]

@@ -242,7 +242,13 @@ impl Plane {
                 &manager,
                 &self.log("kube-controller-manager"),
             )?,
-            Process::start(&kwok.join("kwok"), &simulator, &self.log("kwok"))?,
+            Process::start_in(
+                &kwok.join("kwok"),
+                &simulator,
+                // The distribution's etcd does not know how to stream a list.
+                &[("KUBE_FEATURE_WatchListClient", "false")],
+                &self.log("kwok"),
+            )?,
         ])
     }
 }
