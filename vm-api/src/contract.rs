@@ -34,6 +34,26 @@ pub const VOLUME_SIZES_ANNOTATION: &str = "kubevirt.io/volume-sizes";
 /// without it, root.
 pub const GUEST_USER_ANNOTATION: &str = "kubevirt.io/guest-user";
 
+/// Annotation: the span that the machine's start is part of, as W3C's `traceparent`
+/// (w3.org/TR/trace-context). The shim's spans become its children.
+pub const TRACE_PARENT_ANNOTATION: &str = "kubevirt.io/traceparent";
+
+/// Annotation of an instance (`true`): its start is traced, without a span of anybody's to be part of.
+pub const TRACE_ANNOTATION: &str = "kubevirt.io/trace";
+
+/// The ConfigMap beside the controller that says whether machines run, key [`IN_USE_RUNNING`], and
+/// whether any are defined, key [`IN_USE_DEFINED`], by `true` or `false`.
+pub const IN_USE_CONFIG_MAP: &str = "kubevirt-in-use";
+
+/// Key of [`IN_USE_CONFIG_MAP`]: there is an instance.
+pub const IN_USE_RUNNING: &str = "running";
+
+/// Key of [`IN_USE_CONFIG_MAP`]: there is a machine or an instance.
+pub const IN_USE_DEFINED: &str = "defined";
+
+/// Annotation of [`IN_USE_CONFIG_MAP`] (`true`): the product may go from under its machines.
+pub const FORCE_UNINSTALL_ANNOTATION: &str = "kubevirt.io/force-uninstall";
+
 /// Part of a claim's capacity, in thousandths, that its file system keeps for itself: a new
 /// `disk.img` is that much smaller than the claim (KubeVirt's default).
 pub const FILESYSTEM_OVERHEAD_PERMILLE: u64 = 55;
@@ -52,6 +72,17 @@ pub const DISK_DIRECTORY: &str = "/disk";
 /// `/volumes/data`: a directory for a claim of volume mode Filesystem, a Secret or a ConfigMap; a
 /// block device for a claim of volume mode Block.
 pub const VOLUMES_DIRECTORY: &str = "/volumes";
+
+/// Name of the volume of the pod with the image that holds the kernel of `kernelBoot`, where that is
+/// not the machine container's own.
+pub const KERNEL_BOOT_VOLUME: &str = "kernel-boot";
+
+/// Label of a namespace: with [`HOST_DISKS_ALLOWED`], machines of the controller may have files of
+/// their node as disks (`hostDisk`) there.
+pub const HOST_DISKS_LABEL: &str = "kubevirt.io/host-disks";
+
+/// Value of [`HOST_DISKS_LABEL`].
+pub const HOST_DISKS_ALLOWED: &str = "allowed";
 
 /// File in a claim of volume mode Filesystem that is the disk.
 pub const DISK_IMAGE_FILE: &str = "disk.img";

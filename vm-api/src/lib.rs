@@ -10,9 +10,11 @@ pub mod machine;
 pub mod quantity;
 pub mod strict;
 pub mod support;
+mod trace_parent;
 pub mod v1;
 pub mod validate;
 pub mod words;
 
 pub use field::FieldError;
 pub use quantity::Quantity;
+pub use trace_parent::{TraceParent, TraceParentError};

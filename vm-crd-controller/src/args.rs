@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::traces::Endpoint;
+
 /// Turns kubevirt.io objects into pods.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "vm-crd-controller", version)]
@@ -65,6 +67,18 @@ pub struct Args {
     /// its own; a slower one gets its phases written too. What goes wrong is written at once.
     #[arg(long, default_value_t = 5000)]
     pub progress_delay: u64,
+
+    /// Whether /metrics tells of each machine and instance, by name
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub object_metrics: bool,
+
+    /// Collector of OpenTelemetry that gets the traces of starts, such as http://otel-collector:4318
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<Endpoint>,
+
+    /// Trace every start, not only of instances that ask by the annotation kubevirt.io/trace
+    #[arg(long)]
+    pub trace_all: bool,
 
     /// Form of the logs; their level comes from RUST_LOG
     #[arg(long, value_enum, default_value = "json")]

@@ -9,18 +9,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, ResourceRequirements};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use vm_api::contract::labels;
-use vm_api::v1::VirtualMachine;
+use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
 use crate::metrics::Metrics;
 use crate::own::OwnWrites;
+use crate::warnings::{Warning, Warnings};
 
 /// The name in which this controller writes: field manager, reporter of events.
 pub const FIELD_MANAGER: &str = "vm-crd-controller";
@@ -50,6 +51,7 @@ pub struct Cluster {
     /// What was written and no watch has shown yet.
     pub own: OwnWrites,
     accelerators: Arc<Mutex<HashMap<String, Remembered>>>,
+    warnings: Warnings,
 }
 
 /// What a node was labelled with, and when it was asked.
@@ -71,6 +73,7 @@ impl Cluster {
     /// The way to the API server by `client`, counted in `metrics`.
     pub fn new(client: Client, metrics: Metrics) -> Self {
         Self {
+            warnings: Warnings::new(client.clone()),
             client,
             metrics,
             own: OwnWrites::default(),
@@ -107,6 +110,20 @@ impl Cluster {
                 Ok(Creation::Found)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// What the API server would make of `object`, which is not made. One that is there already is as
+    /// good as itself.
+    pub async fn rehearse<K: Namespaced + Serialize>(&self, object: &K) -> kube::Result<K> {
+        let params = PostParams {
+            dry_run: true,
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+        };
+        let namespace = object.namespace().unwrap_or_default();
+        match self.api::<K>(&namespace).create(&params, object).await {
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(object.clone()),
+            result => result,
         }
     }
 
@@ -188,6 +205,43 @@ impl Cluster {
             .await
     }
 
+    /// Lets the container of a running `pod` have other resources.
+    pub async fn resize(
+        &self,
+        pod: &Pod,
+        container: &str,
+        resources: &ResourceRequirements,
+    ) -> kube::Result<()> {
+        self.metrics.count_write("pods/resize", "patch");
+        let patch = json!({
+            "metadata": { "uid": pod.uid() },
+            "spec": { "containers": [{ "name": container, "resources": resources }] },
+        });
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let namespace = pod.namespace().unwrap_or_default();
+        let written = self
+            .api::<Pod>(&namespace)
+            .patch_subresource("resize", &pod.name_any(), &params, &Patch::Strategic(patch))
+            .await?;
+        self.own
+            .replaced(pod, written.resource_version().as_deref());
+        Ok(())
+    }
+
+    /// Merges `patch` into the very version of an instance that was seen.
+    pub async fn patch_instance(
+        &self,
+        instance: &VirtualMachineInstance,
+        mut patch: Value,
+    ) -> kube::Result<()> {
+        patch["metadata"]["uid"] = json!(instance.uid());
+        patch["metadata"]["resourceVersion"] = json!(instance.resource_version());
+        self.merge(instance, patch, resource::INSTANCES).await
+    }
+
     /// Sets the run strategy of the very version of `vm` that was seen.
     pub async fn set_run_strategy(&self, vm: &VirtualMachine, strategy: &str) -> kube::Result<()> {
         let patch = json!({
@@ -264,30 +318,11 @@ impl Cluster {
     }
 
     /// The newest warning about a pod, as kubelet and others wrote it.
-    pub async fn warning_about(&self, pod: &Pod) -> kube::Result<Option<Event>> {
-        let fields = format!(
-            "involvedObject.uid={},type=Warning",
-            pod.uid().unwrap_or_default()
-        );
+    pub async fn warning_about(&self, pod: &Pod) -> kube::Result<Option<Warning>> {
+        let uid = pod.uid().unwrap_or_default();
         let namespace = pod.namespace().unwrap_or_default();
-        let list = self
-            .api::<Event>(&namespace)
-            .list(&ListParams::default().fields(&fields))
-            .await?;
-        Ok(list.items.into_iter().max_by_key(last_seen))
+        self.warnings.about(&namespace, &uid).await
     }
-}
-
-/// When an event was last observed, however its writer says so.
-fn last_seen(event: &Event) -> Option<k8s_openapi::jiff::Timestamp> {
-    let series = event
-        .series
-        .as_ref()
-        .and_then(|series| series.last_observed_time.as_ref());
-    series
-        .map(|time| time.0)
-        .or_else(|| event.last_timestamp.as_ref().map(|time| time.0))
-        .or_else(|| event.event_time.as_ref().map(|time| time.0))
 }
 
 /// Names of resources in metrics.

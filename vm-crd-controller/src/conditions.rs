@@ -16,6 +16,14 @@ pub mod kind {
     pub const POD_SCHEDULED: &str = "PodScheduled";
     /// The machine can move to another node.
     pub const LIVE_MIGRATABLE: &str = "LiveMigratable";
+    /// Its disks can move to other storage while it runs.
+    pub const STORAGE_LIVE_MIGRATABLE: &str = "StorageLiveMigratable";
+    /// The guest's agent answers.
+    pub const AGENT_CONNECTED: &str = "AgentConnected";
+    /// The guest is getting other processors.
+    pub const HOT_VCPU_CHANGE: &str = "HotVCPUChange";
+    /// The guest is getting another amount of memory.
+    pub const HOT_MEMORY_CHANGE: &str = "HotMemoryChange";
     /// The guest's processors are emulated in software.
     pub const SOFTWARE_EMULATION: &str = "SoftwareEmulation";
     /// The guest is paused.
@@ -44,6 +52,14 @@ pub mod reason {
     pub const UNSCHEDULABLE: &str = "Unschedulable";
     /// A claim is missing.
     pub const PVC_NOT_FOUND: &str = "FailedPvcNotFound";
+    /// The machine cannot move.
+    pub const NOT_MIGRATABLE: &str = "NotMigratable";
+    /// Somebody paused the guest.
+    pub const PAUSED_BY_USER: &str = "PausedByUser";
+    /// The guest stands still because its storage fails.
+    pub const PAUSED_IO_ERROR: &str = "PausedIOError";
+    /// The guest is paused: KubeVirt's word, which stands for its readiness gate.
+    pub const READINESS_GATES_NOT_READY: &str = "ReadinessGatesNotReady";
     /// A field is not supported.
     pub const UNSUPPORTED_FIELD: &str = "UnsupportedField";
     /// A value is wrong.

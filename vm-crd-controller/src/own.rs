@@ -16,7 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Own writes; a clone knows the same.
 #[derive(Clone, Default)]
-pub struct OwnWrites(Arc<Mutex<HashMap<String, Entry>>>);
+pub struct OwnWrites(Arc<Mutex<Entries>>);
+
+#[derive(Default)]
+struct Entries {
+    by_key: HashMap<String, Entry>,
+    /// When expired entries were last taken out: once in a while, not at each write.
+    swept: Option<Instant>,
+}
 
 struct Entry {
     /// The version that was replaced; none for an object that was made.
@@ -40,10 +47,8 @@ impl OwnWrites {
 
     /// A watch shows `object`.
     pub fn appeared<K: Resource<DynamicType = ()>>(&self, object: &K) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&name(object));
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.by_key.remove(&name(object));
     }
 
     /// Whether this very version of `object` is known to be replaced.
@@ -59,21 +64,19 @@ impl OwnWrites {
 
     fn note(&self, key: String, replaced: Option<String>) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, entry| entry.when.elapsed() < PATIENCE);
-        entries.insert(
-            key,
-            Entry {
-                replaced,
-                when: Instant::now(),
-            },
-        );
+        let when = Instant::now();
+        let due = |at| when.saturating_duration_since(at) >= PATIENCE;
+        if entries.swept.is_none_or(due) {
+            entries.by_key.retain(|_, entry| !due(entry.when));
+            entries.swept = Some(when);
+        }
+        entries.by_key.insert(key, Entry { replaced, when });
     }
 
     fn ask(&self, key: &str, holds: impl Fn(&Entry) -> bool) -> bool {
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries
-            .get(key)
-            .is_some_and(|entry| entry.when.elapsed() < PATIENCE && holds(entry))
+        let entry = entries.by_key.get(key);
+        entry.is_some_and(|entry| entry.when.elapsed() < PATIENCE && holds(entry))
     }
 }
 

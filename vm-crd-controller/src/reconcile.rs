@@ -86,7 +86,7 @@ pub async fn run<K>(
     let failures = Arc::new(Failures::default());
     let context = Arc::new(Context {
         reconciler,
-        failures,
+        failures: Arc::clone(&failures),
         metrics,
         kind,
     });
@@ -97,8 +97,13 @@ pub async fn run<K>(
     let config = Config::default().concurrency(concurrency);
     applier(reconcile_one, error_policy, context, store, queue, config)
         .for_each(|result: Result<_, Error<ReconcileError, Infallible>>| {
-            if let Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) = result {
-                warn!(kind, %error, "the work queue broke");
+            match result {
+                // It is gone: nobody asks for it again.
+                Err(Error::ObjectNotFound(object)) => failures.forget(&object.to_string()),
+                Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => {
+                    warn!(kind, %error, "the work queue broke");
+                }
+                Ok(_) | Err(Error::ReconcilerFailed(..)) => {}
             }
             futures::future::ready(())
         })
@@ -207,6 +212,13 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_is_known_by_the_same_key_when_it_is_gone() {
+        let vm = vm_api::v1::VirtualMachine::new("tl", Default::default());
+        let found = key(&vm);
+        assert_eq!(ObjectRef::from_obj(&vm).erase().to_string(), found);
+    }
 
     #[test]
     fn pauses_double_until_they_are_long_and_start_over_after_success() {

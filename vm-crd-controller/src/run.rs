@@ -5,20 +5,26 @@
 //! lease. Who loses the lease drops all work at once and stands by again; the API is served by every
 //! replica until it ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::api;
 use crate::args::Args;
+use crate::ask::AskMachine;
+use crate::fence::Fence;
 use crate::incumbent;
 use crate::lease::Candidate;
 use crate::metrics::Metrics;
 use crate::serve::{Readiness, serve};
+use crate::verbs::Verbs;
 use crate::work::work;
 
 /// Longest silence of the API server on a connection; above the 290 s for which a watch may have
@@ -27,13 +33,30 @@ const SILENCE: Duration = Duration::from_secs(300);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> Result<()> {
-    let client = connect().await?;
+    let config = Config::infer()
+        .await
+        .context("no way to the API server: neither a kubeconfig nor a service account is here")?;
+    run_until(config, args, None, stop_signal()?).await
+}
+
+/// Runs against the API server of `config` until `stopped`; machines are asked by `way`, or else by their
+/// pods.
+pub async fn run_until(
+    config: Config,
+    args: Args,
+    way: Option<Arc<dyn AskMachine>>,
+    stopped: impl Future<Output = ()>,
+) -> Result<()> {
+    let fence = Fence::default();
+    let (client, fenced) = connect(config, &fence)?;
     incumbent::refuse(&client).await?;
 
     let metrics = Metrics::new();
     let readiness = Readiness::default();
     let mut server = tokio::spawn(serve(args.listen, metrics.clone(), readiness.clone()));
     let mut api = tokio::spawn(api::serve(client.clone(), args.clone(), metrics.clone()));
+    let _ends = [server.abort_handle(), api.abort_handle()].map(Ends);
+    let way = way.unwrap_or_else(|| Arc::new(Verbs::new(client.clone())));
     let lease = Duration::from_secs(u64::from(args.lease_seconds));
     let mut candidate = Candidate::new(
         client.clone(),
@@ -41,8 +64,9 @@ pub async fn run(args: Args) -> Result<()> {
         &args.lease_name,
         &args.identity,
         lease,
+        fence,
     );
-    let mut stopped = std::pin::pin!(stop_signal()?);
+    let mut stopped = std::pin::pin!(stopped);
     loop {
         readiness.set(true);
         tokio::select! {
@@ -55,8 +79,9 @@ pub async fn run(args: Args) -> Result<()> {
         readiness.set(false);
         let (stop, stopping) = watch::channel(false);
         let work = work(
-            client.clone(),
+            fenced.clone(),
             args.clone(),
+            Some(way.clone()),
             metrics.clone(),
             readiness.clone(),
             stopping,
@@ -89,12 +114,24 @@ pub async fn run(args: Args) -> Result<()> {
     }
 }
 
-async fn connect() -> Result<Client> {
-    let mut config = Config::infer()
-        .await
-        .context("no way to the API server: neither a kubeconfig nor a service account is here")?;
+/// A task that ends with its owner.
+struct Ends(AbortHandle);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A way to the API server, and one that only a leader can write by.
+fn connect(mut config: Config, fence: &Fence) -> Result<(Client, Client)> {
     config.read_timeout = Some(SILENCE);
-    Client::try_from(config).context("set up the way to the API server")
+    let set_up = || {
+        let plain = Client::try_from(config.clone())?;
+        let builder = ClientBuilder::try_from(config.clone())?;
+        Ok::<_, kube::Error>((plain, builder.with_layer(fence).build()))
+    };
+    set_up().context("set up the way to the API server")
 }
 
 fn served(

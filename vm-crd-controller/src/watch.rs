@@ -36,7 +36,9 @@ impl<K: Resource<DynamicType = ()>> Trigger<K> {
     }
 
     /// Hands in a name.
-    pub fn look_at(&self, object: ObjectRef<K>) {
+    pub fn look_at(&self, mut object: ObjectRef<K>) {
+        // Version and UID, which nobody reads, would be kept for as long as the name waits.
+        object.extra = Default::default();
         // The queue is gone only when the controller ends.
         let _ = self.0.unbounded_send(Ok(object));
     }

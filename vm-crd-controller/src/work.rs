@@ -12,12 +12,15 @@ use vm_api::contract::labels;
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
 use crate::args::Args;
+use crate::ask::{Answers, AskMachine, MachinePod};
 use crate::cluster::Cluster;
 use crate::events::Events;
+use crate::in_use::{InUse, Tell};
 use crate::metrics::Metrics;
 use crate::own::OwnWrites;
 use crate::reconcile;
 use crate::serve::Readiness;
+use crate::traces::Exporter;
 use crate::vm::Machines;
 use crate::vmi::Instances;
 use crate::watch::{Change, Guarded, Trigger, look_at_all, owner, watch};
@@ -25,10 +28,12 @@ use crate::watch::{Change, Guarded, Trigger, look_at_all, owner, watch};
 type Machine = Guarded<VirtualMachine>;
 type Instance = Guarded<VirtualMachineInstance>;
 
-/// Watches and reconciles until `stopping` turns true, then finishes what was begun.
+/// Watches and reconciles until `stopping` turns true, then finishes what was begun. Machines are
+/// asked by `way`, if there is one.
 pub(crate) async fn work(
     client: Client,
     args: Args,
+    way: Option<Arc<dyn AskMachine>>,
     metrics: Metrics,
     readiness: Readiness,
     stopping: Receiver<bool>,
@@ -37,17 +42,29 @@ pub(crate) async fn work(
     let own = cluster.own.clone();
     let (machine, machine_queue) = Trigger::new();
     let (instance, instance_queue) = Trigger::new();
-    let (machines, watch_machines) = watch_machines(client.clone(), machine.clone());
+    let tell = Tell::new();
+    let (machines, watch_machines) = watch_machines(client.clone(), machine.clone(), tell.clone());
     let (instances, watch_instances) = watch_instances(
         client.clone(),
         &own,
         instance.clone(),
         machine,
         machines.clone(),
+        tell.clone(),
     );
+    let answers = Answers::default();
+    let ask = ask(answers.clone(), way, instance.clone());
     let (pods, watch_pods) = watch_pods(client.clone(), &own, instance, instances.clone());
-    let watches = async { futures::join!(watch_machines, watch_instances, watch_pods) };
+    // Only who leads has stores; with this future they are gone.
+    let show = || metrics.objects.show(machines.clone(), instances.clone());
+    let _shown = args.object_metrics.then(show);
+    let watches = async { futures::join!(watch_machines, watch_instances, watch_pods, ask) };
 
+    let telling = {
+        let namespace = args.lease_namespace.clone();
+        tell.clone()
+            .write(client.clone(), namespace, metrics.clone())
+    };
     let (events, writing) = Events::start(client, &args.identity, metrics.clone());
     let machine_reconciler = Arc::new(Machines::new(
         cluster.clone(),
@@ -58,9 +75,12 @@ pub(crate) async fn work(
     let instance_reconciler = Arc::new(Instances {
         cluster,
         events,
+        metrics: metrics.clone(),
         pods: pods.clone(),
+        answers,
         placeholder_image: args.placeholder_image.clone(),
         progress_delay: args.progress_delay(),
+        traces: Exporter::start(args.otlp_endpoint.clone(), args.trace_all, metrics.clone()),
     });
     let concurrency = args.concurrency;
     let reconcilers = async move {
@@ -76,6 +96,10 @@ pub(crate) async fn work(
                 pods = pods.len(),
                 "the stores are filled"
             );
+            tell.begin(InUse {
+                running: !instances.is_empty(),
+                machines: !machines.is_empty(),
+            });
             readiness.set(true);
         }
         futures::join!(
@@ -99,6 +123,7 @@ pub(crate) async fn work(
     };
     tokio::select! {
         _ = watches => warn!("the watches ended"),
+        () = telling => warn!("nobody says any more whether machines run"),
         () = reconcilers => {}
     }
     // The reconcilers are gone, and with them the last way to hand in events.
@@ -107,17 +132,34 @@ pub(crate) async fn work(
     }
 }
 
+/// Machines that run are asked; an instance whose machine told something new is looked at.
+async fn ask(answers: Answers, way: Option<Arc<dyn AskMachine>>, instance: Trigger<Instance>) {
+    match way {
+        Some(way) => {
+            let news = move |machine: &MachinePod| {
+                instance.look_at(ObjectRef::new(&machine.instance).within(&machine.namespace));
+            };
+            answers.ask(way, news).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// Machines are looked at when they change.
 fn watch_machines(
     client: Client,
     machine: Trigger<Machine>,
+    tell: Tell,
 ) -> (Store<Machine>, impl Future<Output = ()> + Send) {
     watch(
         Api::all(client),
         Config::default(),
-        move |machines, change| match change {
-            Change::Object(object) => machine.look_at(ObjectRef::from_obj(object)),
-            Change::Listed => look_at_all(machines, &machine),
+        move |machines, change| {
+            tell.machines(!machines.is_empty());
+            match change {
+                Change::Object(object) => machine.look_at(ObjectRef::from_obj(object)),
+                Change::Listed => look_at_all(machines, &machine),
+            }
         },
     )
 }
@@ -130,22 +172,26 @@ fn watch_instances(
     instance: Trigger<Instance>,
     machine: Trigger<Machine>,
     machines: Store<Machine>,
+    tell: Tell,
 ) -> (Store<Instance>, impl Future<Output = ()> + Send) {
     let own = own.clone();
     watch(
         Api::all(client),
         Config::default(),
-        move |instances, change| match change {
-            Change::Object(object) => {
-                own.appeared(object);
-                instance.look_at(ObjectRef::from_obj(object));
-                let name = object.meta().name.as_deref().unwrap_or_default();
-                let namespace = object.meta().namespace.as_deref().unwrap_or_default();
-                machine.look_at(ObjectRef::new(name).within(namespace));
-            }
-            Change::Listed => {
-                look_at_all(instances, &instance);
-                look_at_all(&machines, &machine);
+        move |instances, change| {
+            tell.instances(!instances.is_empty());
+            match change {
+                Change::Object(object) => {
+                    own.appeared(object);
+                    instance.look_at(ObjectRef::from_obj(object));
+                    let name = object.meta().name.as_deref().unwrap_or_default();
+                    let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+                    machine.look_at(ObjectRef::new(name).within(namespace));
+                }
+                Change::Listed => {
+                    look_at_all(instances, &instance);
+                    look_at_all(&machines, &machine);
+                }
             }
         },
     )

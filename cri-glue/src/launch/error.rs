@@ -14,6 +14,7 @@ use crate::disks::DiskError;
 use crate::helper::{HelperError, ShareError};
 use crate::host_devices::HostDeviceError;
 use crate::jail::JailError;
+use crate::kernel::KernelError;
 use crate::machine::BuildError;
 use crate::mounts::MountError;
 use crate::nic::NicError;
@@ -80,6 +81,8 @@ pub enum LaunchError {
     },
     #[error("{name} does not serve the machine: {}", said.join("; "))]
     Helper { name: String, said: Vec<String> },
+    #[error("QEMU did not open the tray of a drive: {0}")]
+    Tray(QmpError),
     #[error("cannot write the record {}: {source}", path.display())]
     Record { path: PathBuf, source: io::Error },
     #[error("cannot look into the container's root {}: {source}", rootfs.display())]
@@ -118,6 +121,8 @@ pub enum LaunchError {
     User(#[from] NotMapped),
     #[error(transparent)]
     Disk(#[from] DiskError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     #[error(transparent)]
     NoHelper(#[from] HelperError),
     #[error(transparent)]

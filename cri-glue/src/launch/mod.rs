@@ -211,6 +211,7 @@ async fn launch(
         size,
         vsock_cid,
         pinning,
+        open_trays,
     } = prepared;
     let mut diagnostics = Diagnostics::read("qemu", output).map_err(LaunchError::Pipe)?;
     let cgroups_path = request.bundle.cgroups_path();
@@ -243,6 +244,9 @@ async fn launch(
             return Err(failed.unwrap_or_else(|| size.not_ready(error, said)));
         }
     };
+    for drive in &open_trays {
+        qmp.open_tray(drive).await.map_err(LaunchError::Tray)?;
+    }
     let helpers = started.helpers.iter().map(|helper| helper.pid).collect();
     let pinning = pinning.map(|(pinning, cpus)| (pinning.with_helpers(helpers), cpus));
     if let (Some((pinning, cpus)), Some(pid)) = (&pinning, started.qemu) {

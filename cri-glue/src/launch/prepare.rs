@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use qemu_driver::accelerator::{Detected, detect};
-use qemu_driver::machine::{Accelerator, DiskFile, Firmware, Machine, Uefi};
+use qemu_driver::machine::{Accelerator, DiskFile, Firmware, Machine, Name, Uefi};
 use qemu_driver::{Channels, CommandLine};
 use rustix::thread::CapabilitySet;
 use vm_api::Quantity;
-use vm_api::contract::{DISK_DIRECTORY, VOLUME_SIZES_ANNOTATION};
+use vm_api::contract::{DISK_DIRECTORY, KERNEL_BOOT_VOLUME, VOLUME_SIZES_ANNOTATION};
 use vm_api::field::shown;
-use vm_api::machine::{self, Beside, Bootloader, MachineDisk, VolumeSource};
+use vm_api::machine::{self, Beside, Bootloader, DiskBus, MachineDisk, VolumeSource};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
 use super::{LaunchError, Request, Size};
@@ -36,9 +36,9 @@ use crate::overhead::{Overhead, PodLimits};
 use crate::pinning::{Cpus, Pinning};
 use crate::record::{Record, Step, Stop};
 use crate::runtime::{Descriptors, Runtime};
-use crate::seed::Identification;
+use crate::seed::{Identification, TaggedDisk};
 use crate::termination::TerminationLog;
-use crate::{uid, vsock, wish};
+use crate::{kernel, uid, vsock, wish};
 
 /// The most bytes of a template of UEFI variables.
 const MAX_UEFI_VARS_BYTES: u64 = 16 << 20;
@@ -56,6 +56,8 @@ pub(super) struct Prepared {
     pub(super) size: Size,
     pub(super) vsock_cid: Option<u32>,
     pub(super) pinning: Option<(Pinning, Cpus)>,
+    /// The drives whose trays are to be opened.
+    pub(super) open_trays: Vec<Name>,
 }
 
 /// QEMU's container, to be created.
@@ -77,19 +79,25 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     check_qemu(node)?;
     uid::check(node, bundle.identity().uid)?;
     let mounts = PodMounts::of(bundle)?;
-    let spec = wish::read(bundle, has_disk(&request.rootfs)?)?;
+    let spec = wish::read(bundle, &mounts, has_disk(&request.rootfs)?)?;
     let names = Names::of(bundle, &spec);
     let wished_disks = machine::disks(&spec)?;
-    if wished_disks.is_empty() && !boots_from_network(&spec) {
+    let kernel_boot = machine::kernel_boot(&spec)?;
+    if wished_disks.is_empty() && kernel_boot.is_none() && !boots_from_network(&spec) {
         return Err(LaunchError::NoDisk);
     }
     let directories = machine::filesystems(&spec)?;
-    let mounted = wished_disks.iter().filter(|disk| takes_mount(disk.source));
+    let mounted = wished_disks.iter();
+    let mounted = mounted.filter(|disk| disk.source.is_some_and(takes_mount));
     let mounted = mounted.map(|disk| disk.name);
-    mounts.check_referred(mounted.chain(directories.iter().map(|directory| directory.name)))?;
+    let kernels = kernel_boot.iter().map(|_| KERNEL_BOOT_VOLUME);
+    let shared = directories.iter().map(|directory| directory.name);
+    mounts.check_referred(mounted.chain(shared).chain(kernels))?;
     let capacities = capacities(bundle)?;
     let accelerator = accelerator(node.qemu.accelerator)?;
     let mut machine = build(bundle, &spec, &names, node, accelerator)?;
+    let io_threads = machine::io_threads(&spec, &wished_disks, machine.cpu().vcpus())?;
+    machine = machine.with_io_threads(io_threads.count);
     let pinning = Pinning::of(&spec, bundle)?;
     if let Some((pinning, cpus)) = &pinning {
         pinning.check(cpus, machine.cpu().vcpus())?;
@@ -132,15 +140,38 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         identification: Identification {
             instance_id: &names.cluster,
             hostname: &names.hostname,
+            uuid: machine.uuid().to_string(),
+            tagged: tagged(&wished_disks),
         },
         record: &mut record,
     };
+    let queues =
+        (spec.domain.devices.block_multi_queue == Some(true)).then(|| machine.cpu().vcpus());
     tracing::info_span!("open-disks").in_scope(|| {
-        for disk in with_boot_order(wished_disks, &spec) {
-            machine.add_disk(disks::open(&disk, &mut sources)?)?;
+        let disks = with_boot_order(wished_disks, &spec);
+        for (wished, thread) in disks.into_iter().zip(io_threads.of_disks) {
+            let mut disk = disks::open(&wished, &mut sources)?;
+            if let Some(thread) = thread {
+                disk = disk.with_io_thread(thread)?;
+            }
+            if let (Some(queues), DiskBus::Virtio) = (queues, wished.bus) {
+                disk = disk.with_queues(queues)?;
+            }
+            machine.add_disk(disk)?;
         }
         Ok::<_, LaunchError>(())
     })?;
+    if let Some(boot) = kernel_boot {
+        let sources = kernel::Sources {
+            rootfs: &request.rootfs,
+            mounts: &mounts,
+            identity: &identity,
+            qemu: &owner,
+        };
+        machine = machine.with_kernel(kernel::open(&boot, &sources)?);
+    }
+    let open_trays = machine.disks().iter().filter(|disk| disk.tray_open());
+    let open_trays = open_trays.map(|disk| disk.name().clone()).collect();
     let firmware = firmware(&spec, request, &owner, &mut record)?;
     let mut machine = machine.with_firmware(firmware);
     let mut helpers = Vec::new();
@@ -225,7 +256,20 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         size,
         vsock_cid,
         pinning,
+        open_trays,
     })
+}
+
+/// The disks that have a tag, for the guest's config drive.
+fn tagged<'a>(disks: &[MachineDisk<'a>]) -> Vec<TaggedDisk<'a>> {
+    let tagged = disks.iter().filter_map(|disk| {
+        Some(TaggedDisk {
+            tag: disk.tag?,
+            bus: disk.bus,
+            serial: disk.serial?,
+        })
+    });
+    tagged.collect()
 }
 
 fn boots_from_network(spec: &VirtualMachineInstanceSpec) -> bool {
@@ -251,14 +295,14 @@ fn has_disk(rootfs: &Path) -> Result<bool, LaunchError> {
     Ok(kind.is_some())
 }
 
-/// Whether a volume is a mount or a device of the pod.
+/// Whether a volume is a mount or a device of the pod, or may be one.
 fn takes_mount(source: VolumeSource<'_>) -> bool {
     match source {
-        VolumeSource::PersistentVolumeClaim(_) | VolumeSource::DataVolume(_) => true,
-        VolumeSource::CloudInitNoCloud(seed) => {
+        VolumeSource::CloudInitNoCloud(seed) | VolumeSource::CloudInitConfigDrive(seed) => {
             seed.secret_ref.is_some() || seed.network_data_secret_ref.is_some()
         }
-        _ => false,
+        VolumeSource::EmptyDisk(_) => false,
+        _ => true,
     }
 }
 
@@ -348,7 +392,7 @@ fn qemu_user(
 }
 
 /// The disks with an order of booting: where the spec gives nothing one, disks are tried in their
-/// order, seeds excepted.
+/// order, but for seeds, settings and empty drives.
 fn with_boot_order<'a>(
     mut disks: Vec<MachineDisk<'a>>,
     spec: &VirtualMachineInstanceSpec,
@@ -359,9 +403,7 @@ fn with_boot_order<'a>(
             .iter()
             .any(|interface| interface.boot_order.is_some());
     if !given {
-        let bootable = disks
-            .iter_mut()
-            .filter(|disk| !matches!(disk.source, VolumeSource::CloudInitNoCloud(_)));
+        let bootable = disks.iter_mut().filter(|disk| disk.may_boot());
         for (disk, place) in bootable.zip(1..) {
             disk.boot_order = NonZeroU32::new(place);
         }

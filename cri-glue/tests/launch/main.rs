@@ -7,6 +7,7 @@
 
 mod boots;
 mod dead_runs;
+mod disks;
 mod failures;
 mod guest;
 mod helpers;

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{Builder, helpers};
-use crate::machine::{Accelerator, Cpu, CpuModel, DiskBus, Firmware, Machine};
+use crate::machine::{Accelerator, Cpu, CpuModel, DiskBus, Firmware, Kernel, Machine};
 
 /// What QEMU may no longer do once it has its descriptors: no new programs, no other user, no
 /// change of priorities, no system calls that only old programs make.
@@ -145,4 +145,19 @@ pub(super) fn firmware(build: &mut Builder, firmware: Firmware) {
         "file": {"driver": "file", "filename": path},
     });
     build.json("-blockdev", &vars);
+}
+
+/// The kernel that the firmware starts. QEMU reads it by names alone, and takes no set of descriptors
+/// (`/dev/fdset`) for one: it opens anew what it has.
+pub(super) fn kernel(build: &mut Builder, kernel: Kernel) {
+    let (kernel, initrd, arguments) = kernel.into_parts();
+    for (flag, file) in [("-kernel", Some(kernel)), ("-initrd", initrd)] {
+        if let Some(file) = file {
+            let number = build.descriptors.pass(file);
+            build.option(flag, format!("/proc/self/fd/{number}"));
+        }
+    }
+    if !arguments.is_empty() {
+        build.option("-append", arguments);
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`CommandLine`] relies on [`Machine`] having no invalid state and on QEMU 7.2 or newer. It
 //! promises that the same machine gives the same arguments, that every option that takes a word
-//! from outside takes it as JSON or as a checked word, and that QEMU opens nothing by path but its
-//! own firmware and devices of the node (VFIO).
+//! from outside takes it as JSON, as a checked word or as its whole value, and that QEMU opens nothing
+//! by path but its own firmware, devices of the node (VFIO) and, anew, a kernel that it was given open.
 
 mod board;
 mod descriptors;
@@ -49,9 +49,13 @@ impl CommandLine {
         let (channels, ends) = Channels::new()?;
         let mut build = Builder::default();
         board::describe(&mut build, &machine);
-        let scsi = machine.disks.iter().any(|disk| disk.bus() == DiskBus::Scsi);
+        let has = |bus| machine.disks.iter().any(|disk| disk.bus() == bus);
+        let (scsi, usb) = (has(DiskBus::Scsi), has(DiskBus::Usb));
         let shared = machine.shares_memory();
         board::firmware(&mut build, machine.firmware);
+        if let Some(kernel) = machine.kernel {
+            board::kernel(&mut build, kernel);
+        }
         devices::channels(&mut build, ends);
         devices::always(&mut build, machine.hugepages.is_some());
         if machine.display {
@@ -69,6 +73,10 @@ impl CommandLine {
         if scsi {
             disks::scsi_controller(&mut build);
         }
+        if usb {
+            disks::usb_controller(&mut build);
+        }
+        disks::io_threads(&mut build, machine.io_threads);
         disks::describe(&mut build, machine.disks);
         helpers::filesystems(&mut build, machine.filesystems);
         if let Some(control) = machine.tpm {

@@ -66,6 +66,15 @@ pub enum MachineError {
         most: usize,
     },
 
+    #[error(
+        "block sizes of {logical} and {physical} bytes: use powers of two from 512 bytes to 2 MiB, the \
+         logical one not above the physical one, and discard multiples of it"
+    )]
+    BlockSizes { logical: u32, physical: u32 },
+
+    #[error("the kernel's command line has control characters: leave them out")]
+    KernelArguments,
+
     #[error("disk {name}: the machine has {most} disks on that bus already; use another bus")]
     TooManyDisks { name: Name, most: usize },
 

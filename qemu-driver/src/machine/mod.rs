@@ -7,12 +7,14 @@
 
 mod cpu;
 mod disk;
+mod disk_options;
 mod error;
 mod file;
 mod filesystem;
 mod firmware;
 mod host_device;
 mod hugepage;
+mod kernel;
 mod name;
 mod nic;
 mod vsock;
@@ -22,7 +24,10 @@ use std::num::NonZeroU32;
 use std::os::unix::net::UnixStream;
 
 pub use cpu::{Cpu, CpuModel, CpuWord, MAX_VCPUS, MEMORY_BLOCK, Memory};
-pub use disk::{Cache, Disk, DiskBus, DiskDevice, DiskImage, Format, Io, MAX_SATA_DISKS};
+pub use disk::{
+    Cache, Disk, DiskBus, DiskDevice, DiskImage, Format, Io, MAX_SATA_DISKS, MAX_USB_DISKS,
+};
+pub use disk_options::{BlockSizes, ErrorPolicy};
 pub use error::MachineError;
 pub(crate) use file::Access;
 pub use file::DiskFile;
@@ -30,6 +35,7 @@ pub use filesystem::Filesystem;
 pub use firmware::{Firmware, Uefi};
 pub use host_device::{HostDevice, PciAddress};
 pub use hugepage::HugePage;
+pub use kernel::Kernel;
 pub(crate) use name::disk_node;
 pub use name::{MachineType, Name};
 pub use nic::{MAX_QUEUES, MacAddress, Nic, NicModel};
@@ -38,6 +44,7 @@ pub use vsock::{FIRST_CID, LAST_CID, Vsock};
 pub use watchdog::WatchdogAction;
 
 use crate::pci;
+pub use crate::pci::FREE_SLOTS;
 
 /// What runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,10 @@ pub struct Machine {
     /// Bytes that can be added while the machine runs.
     pub(crate) memory_room: u64,
     pub(crate) firmware: Firmware,
+    /// What the firmware starts instead of a disk.
+    pub(crate) kernel: Option<Kernel>,
+    /// Threads that do the input and output of disks.
+    pub(crate) io_threads: usize,
     pub(crate) serial: Option<Name>,
     pub(crate) display: bool,
     pub(crate) watchdog: Option<WatchdogAction>,
@@ -95,6 +106,8 @@ impl Machine {
             hugepages: None,
             memory_room: 0,
             firmware: Firmware::Bios,
+            kernel: None,
+            io_threads: 0,
             serial: None,
             display: false,
             watchdog: None,
@@ -131,6 +144,19 @@ impl Machine {
     /// The firmware that the guest starts from.
     pub fn with_firmware(mut self, firmware: Firmware) -> Self {
         self.firmware = firmware;
+        self
+    }
+
+    /// The kernel that the firmware starts, whatever the disks hold.
+    pub fn with_kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = Some(kernel);
+        self
+    }
+
+    /// Gives the machine so many threads that do the input and output of disks
+    /// ([`Disk::with_io_thread`]). They are there before the disks.
+    pub fn with_io_threads(mut self, count: usize) -> Self {
+        self.io_threads = count;
         self
     }
 
@@ -182,6 +208,7 @@ impl Machine {
             DiskBus::Virtio => pci::MAX_VIRTIO_DISKS,
             DiskBus::Sata => MAX_SATA_DISKS,
             DiskBus::Scsi => pci::MAX_SCSI_DISKS,
+            DiskBus::Usb => MAX_USB_DISKS,
         };
         let on_bus = self
             .disks
@@ -193,6 +220,19 @@ impl Machine {
                 name: disk.name().clone(),
                 most,
             });
+        }
+        let mut others = self.disks.iter();
+        let slot = disk.slot();
+        let why = if slot.is_some() && others.any(|other| other.slot() == slot) {
+            Some("its address on the PCI bus is another disk's already")
+        } else if disk.io_thread().is_some_and(|it| it >= self.io_threads) {
+            Some("the machine has no such I/O thread")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            let name = disk.name().clone();
+            return Err(MachineError::Disk { name, why });
         }
         self.check_boot_index(disk.name(), disk.boot_index())?;
         self.disks.push(disk);

@@ -23,7 +23,7 @@ use qapi::qmp;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, broadcast};
 
-use crate::machine::MachineType;
+use crate::machine::{MachineType, Name};
 use crate::version::Version;
 use connection::Connection;
 pub use error::QmpError;
@@ -170,6 +170,21 @@ impl Qmp {
     pub async fn memory_bytes(&self) -> Result<u64, QmpError> {
         let balloon = self.execute(&qmp::query_balloon {}).await?;
         Ok(u64::try_from(balloon.actual).unwrap_or_default())
+    }
+
+    /// Opens the tray of the drive of the disk `name`; its medium stays in it.
+    pub async fn open_tray(&self, name: &Name) -> Result<(), QmpError> {
+        #[expect(
+            deprecated,
+            reason = "the field that is, is left empty, but must be named"
+        )]
+        let command = qmp::blockdev_open_tray {
+            device: None,
+            id: Some(format!("disk-{name}")),
+            // The guest may have locked it.
+            force: Some(true),
+        };
+        self.execute(&command).await.map(drop)
     }
 
     /// Ends QEMU, writing back what it holds of the disks. QEMU's end may be quicker than its

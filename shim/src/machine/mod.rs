@@ -100,6 +100,8 @@ impl Task for Machine {
             return Ok(self.execs.start(&request.exec_id, context).await?);
         }
         let start = async {
+            // Before it may print.
+            self.console.await_first_line();
             self.qmp
                 .cont()
                 .await

@@ -4,6 +4,7 @@
 //! is held but one chunk: a reader that does not read slows the console down, never the end of the
 //! machine, which waits for it [`DRAIN_TIMEOUT`] at most.
 
+mod first_line;
 mod input;
 mod logger;
 mod sink;
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::task::StdioPaths;
+pub(crate) use first_line::FirstLine;
 pub(crate) use input::Input;
 pub(crate) use sink::Sink;
 
@@ -76,6 +78,7 @@ pub(crate) struct Console {
     stderr: Mutex<Option<Sink>>,
     /// Turns true when nobody needs the streams any more.
     closed: watch::Sender<bool>,
+    first_line: FirstLine,
 }
 
 impl Console {
@@ -103,7 +106,9 @@ impl Console {
         let (reader, writer) = tokio::io::split(console);
         let (sender, _) = broadcast::channel(KEPT);
         let readers = sender.downgrade();
-        let output = Mutex::new(Some(tokio::spawn(carry_out(reader, sink, sender))));
+        let first_line = FirstLine::default();
+        let carrying = carry_out(reader, sink, sender, first_line.clone());
+        let output = Mutex::new(Some(tokio::spawn(carrying)));
         let writer = Arc::new(Mutex::new(writer));
         let input_closed = watch::Sender::new(false);
         let input = input.map(|input| {
@@ -119,7 +124,13 @@ impl Console {
             readers,
             stderr: Mutex::new(Some(stderr)),
             closed,
+            first_line,
         })
+    }
+
+    /// The guest begins to run: from now on its first line is waited for.
+    pub(crate) fn await_first_line(&self) {
+        self.first_line.begin();
     }
 
     /// What the machine prints from now on; nothing if it has ended. A reader who is too slow misses
@@ -187,6 +198,7 @@ async fn carry_out(
     mut console: ReadHalf<UnixStream>,
     mut sink: Sink,
     readers: broadcast::Sender<Arc<[u8]>>,
+    first_line: FirstLine,
 ) -> Sink {
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -200,6 +212,7 @@ async fn carry_out(
             }
             Ok(count) => count,
         };
+        first_line.saw(&chunk[..count]);
         if readers.receiver_count() > 0 {
             // They may all have left just now.
             let _ = readers.send(Arc::from(&chunk[..count]));
@@ -209,6 +222,7 @@ async fn carry_out(
             sink = Sink::Nowhere;
         }
     }
+    first_line.never_came();
     sink
 }
 

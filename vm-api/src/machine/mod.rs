@@ -4,12 +4,16 @@
 //! here alone, so that both mean the same. Errors carry paths relative to the spec.
 
 mod beside;
+mod block_size;
 mod disks;
 mod filesystems;
 mod firmware;
 mod host_devices;
+mod host_disk;
 mod hugepages;
 mod interfaces;
+mod io_threads;
+mod kernel;
 mod mac;
 mod memory;
 mod processors;
@@ -18,19 +22,21 @@ mod volumes;
 mod watchdog;
 
 pub use beside::Beside;
-pub use disks::{Cache, DiskBus, DiskKind, Io, MachineDisk, disks};
-pub use filesystems::{
-    MAXIMUM_FILESYSTEMS, MAXIMUM_TAG_BYTES, MachineFilesystem, filesystems, is_directory,
-};
+pub use block_size::{BLOCK_BYTES, BlockSize};
+pub use disks::{Cache, DiskBus, DiskKind, ErrorPolicy, Io, MachineDisk, Tray, disks};
+pub use filesystems::{MAXIMUM_FILESYSTEMS, MAXIMUM_TAG_BYTES, MachineFilesystem, filesystems};
 pub use firmware::{Bootloader, bootloader};
 pub use host_devices::{HostDevice, host_devices};
+pub use host_disk::{HostDiskFile, HostDiskType, host_disk};
 pub use hugepages::{PageSize, hugepages};
 pub use interfaces::{
     Binding, DEFAULT_NETWORK, Inbound, InterfaceModel, MAX_INTERFACES, MachineInterface,
     MachinePort, Protocol, interfaces, pod_interfaces,
 };
+pub use io_threads::{IoThreads, IoThreadsPolicy, MAXIMUM_IO_THREADS, io_threads};
+pub use kernel::{KernelBoot, kernel_boot};
 pub use mac::{MacAddress, MacError};
-pub use memory::{guest_memory_bytes, max_guest_memory_bytes};
+pub use memory::{MIN_FOR_ROOM, guest_memory_bytes, max_guest_memory_bytes, room_for_memory};
 pub use processors::{Dedicated, GROWTH, Topology, dedicated, max_sockets, topology};
 pub use tpm::tpm;
 pub use volumes::{Datum, NETWORK_DATA_KEY, USER_DATA_KEY, VolumeSource, cloud_init, source};

@@ -141,6 +141,7 @@ fn empty_name(volume: &Volume, index: usize) -> Option<FieldError> {
     let (field, name, what) = match source(volume, index).ok()? {
         VolumeSource::ContainerDisk(disk) => ("image", &disk.image, "image"),
         VolumeSource::PersistentVolumeClaim(claim) => ("claimName", &claim.claim_name, "claim"),
+        VolumeSource::DataVolume(volume) => ("name", &volume.name, "data volume"),
         _ => return None,
     };
     let name_of_source = source(volume, index).ok()?.name();

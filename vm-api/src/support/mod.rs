@@ -5,6 +5,7 @@
 //! field of the types cannot be forgotten.
 
 mod amounts;
+mod disks;
 mod filesystems;
 mod table;
 
@@ -24,6 +25,7 @@ pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     }
     let mut errors = fields(&to_json(spec), INSTANCE);
     errors.extend(amounts::refused(spec));
+    errors.extend(disks::refused(spec));
     errors.extend(filesystems::refused(spec));
     errors.extend(ports_of_bridges(spec));
     sorted(errors)
@@ -189,27 +191,27 @@ mod tests {
                 "resources": { "limits": { "example.com/gpu": 1 } },
                 "devices": {
                     "downwardMetrics": {},
-                    "disks": [{ "name": "a", "disk": {} }, { "name": "b", "disk": { "bus": "usb" } }],
+                    "disks": [{ "name": "a", "disk": {} }, { "name": "b", "disk": { "bus": "virtio" }, "changedBlockTracking": true }],
                     "interfaces": [
                         { "name": "default", "sriov": {} },
                         { "name": "other", "bridge": {}, "ports": [{ "port": 80 }] },
                     ],
                 },
             },
-            "volumes": [{ "name": "a", "sysprep": {} }],
+            "volumes": [{ "name": "a", "downwardMetrics": {} }, { "name": "b", "emptyDisk": { "capacity": "1Gi" } }],
             "readinessProbe": { "guestAgentPing": {} },
         });
         assert_eq!(
             paths(spec),
             [
                 "domain.cpu.numa",
-                "domain.devices.disks[1].disk.bus",
+                "domain.devices.disks[1].changedBlockTracking",
                 "domain.devices.downwardMetrics",
                 "domain.devices.interfaces[0].sriov",
                 "domain.devices.interfaces[1].ports",
                 "domain.resources.limits.example.com/gpu",
                 "readinessProbe",
-                "volumes[0].sysprep",
+                "volumes[0].downwardMetrics",
             ]
         );
     }

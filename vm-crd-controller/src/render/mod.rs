@@ -7,6 +7,7 @@ mod directory;
 mod metadata;
 mod resources;
 mod security;
+mod seed;
 mod volumes;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, LocalObjectReference, Pod, PodSpec};
@@ -17,6 +18,7 @@ use vm_api::contract::{MACHINE_COMMAND, MACHINE_CONTAINER, RUNTIME_CLASS};
 use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
 
 pub use metadata::{label_value, pod_name};
+pub use resources::{MILLICORES_PER_VCPU, of as resources};
 pub use volumes::{Claim, Claims, claim_names};
 
 use crate::machine;
@@ -81,14 +83,17 @@ pub fn pod(
         termination_message_policy: Some("File".to_owned()),
         ..Container::default()
     };
-    let pull_secret = image.and_then(|image| image.pull_secret);
+    let pull_secrets = volumes.pull_secrets.into_iter();
+    let pull_secrets: Vec<_> = pull_secrets
+        .map(|name| LocalObjectReference { name })
+        .collect();
     Ok(Pod {
         metadata: metadata::of(instance, &spec, &volumes.sizes)?,
         spec: Some(PodSpec {
             containers: vec![container],
             volumes: Some(volumes.volumes).filter(|volumes| !volumes.is_empty()),
             service_account_name: volumes.service_account,
-            image_pull_secrets: pull_secret.map(|name| vec![LocalObjectReference { name }]),
+            image_pull_secrets: Some(pull_secrets).filter(|secrets| !secrets.is_empty()),
             ..placement(instance)
         }),
         status: None,

@@ -14,7 +14,7 @@ use vm_api::{FieldError, Quantity};
 
 /// Thousandths of a CPU that are requested for each virtual processor when the spec says nothing:
 /// a tenth, KubeVirt's ratio. Processors are shared; memory is not.
-const MILLICORES_PER_VCPU: u64 = 100;
+pub const MILLICORES_PER_VCPU: u64 = 100;
 
 /// Bytes of an ordinary page.
 const PAGE: u64 = 4096;
@@ -27,7 +27,7 @@ const TABLE_BYTES_PER_PAGE: u64 = 16;
 const BYTES_PER_VCPU: u64 = 1 << 20;
 
 /// The resources of the machine container.
-pub(super) fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequirements, FieldError> {
+pub fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequirements, FieldError> {
     let guest = guest_memory_bytes(spec, None)?;
     let vcpus = u64::from(topology(spec, None)?.vcpus());
     let pages = hugepages(spec)?;

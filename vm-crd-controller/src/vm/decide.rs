@@ -9,17 +9,20 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use serde_json::Value;
 use vm_api::v1::{
     Phase, RunStrategy, StateChangeRequest, VirtualMachine, VirtualMachineInstance,
     VirtualMachineStatus,
 };
 
+use super::live::{self, Update};
 use super::strategy::{self, Life, Wish};
 use super::trouble::Trouble;
-use super::{backoff, instance, status};
+use super::{backoff, status};
 use crate::clock;
 use crate::conditions::reason;
 use crate::events::Note;
+use crate::vmi::QUICK_END;
 
 /// The finalizer that keeps a machine until its instance is gone; KubeVirt's name.
 pub(super) const FINALIZER: &str = "kubevirt.io/virtualMachineControllerFinalize";
@@ -54,6 +57,10 @@ pub(super) struct Plan {
     pub(super) status: Option<VirtualMachineStatus>,
     /// An instance is to be made.
     pub(super) create: bool,
+    /// Its machine is to wait paused.
+    pub(super) paused: bool,
+    /// The instance is to take over what the template says now: the merge patch.
+    pub(super) update: Option<Value>,
     /// The instance is to be deleted.
     pub(super) delete: bool,
     /// The strategy is to become Always.
@@ -75,9 +82,10 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
         return leave(observed, strategy);
     }
     let old = vm.status.clone().unwrap_or_default();
-    let outdated = observed
+    let update = observed
         .instance
-        .is_some_and(|instance| instance::is_outdated(instance, vm));
+        .map_or(Update::None, |instance| live::update(vm, instance));
+    let outdated = update != Update::None;
     let life = strategy::life(observed.instance, outdated);
     let before = old.run_strategy.as_deref();
     let requests = if strategy::is_new_halt(strategy, before) {
@@ -113,6 +121,7 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
             Some(wait) => plan.again = Some(wait),
             None => {
                 plan.create = true;
+                plan.paused = strategy::starts_paused(&requests);
                 return plan;
             }
         },
@@ -135,10 +144,20 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
     if plan.delete {
         plan.notes.push(deletion_note(observed.instance));
     }
+    let restart = match update {
+        Update::None => None,
+        Update::Live(patch) if life == Life::Live => {
+            plan.update = Some(patch);
+            return plan;
+        }
+        // Who stops anyway needs no restart.
+        Update::Live(_) => None,
+        Update::Restart(why) => Some(why),
+    };
     let remembered = Remembered {
         requests,
         failure,
-        outdated,
+        restart,
         unstarted: wish == Wish::Start,
     };
     let status = status::of(observed, strategy, remembered);
@@ -152,8 +171,8 @@ pub(super) struct Remembered {
     pub(super) requests: Vec<StateChangeRequest>,
     /// Failures of starts.
     pub(super) failure: Option<vm_api::v1::StartFailure>,
-    /// The template asks for another machine than runs.
-    pub(super) outdated: bool,
+    /// Why the template, which asks for another machine than runs, needs a restart.
+    pub(super) restart: Option<String>,
     /// A start is wished that has not happened: under this strategy it never ran yet.
     pub(super) unstarted: bool,
 }
@@ -196,6 +215,12 @@ fn quiet_for(
         .as_ref()
         .and_then(|status| status.phase)
         .unwrap_or(Phase::Pending);
+    if life == Life::Leaving && phase == Phase::Running {
+        let since = instance.metadata.deletion_timestamp.as_ref()?;
+        return QUICK_END
+            .checked_sub(clock::between(since, &observed.now))
+            .filter(|left| !left.is_zero());
+    }
     let starting = matches!(phase, Phase::Pending | Phase::Scheduling | Phase::Scheduled);
     if life != Life::Live || !starting || !old.conditions.is_empty() {
         return None;
@@ -204,10 +229,7 @@ fn quiet_for(
         return None;
     }
     let since = instance.metadata.creation_timestamp.as_ref()?;
-    observed
-        .progress_delay
-        .checked_sub(clock::between(since, &observed.now))
-        .filter(|d| !d.is_zero())
+    clock::left(since, observed.progress_delay, &observed.now)
 }
 
 /// A machine that is being deleted: its instance goes first, then its finalizer.
@@ -232,7 +254,7 @@ fn leave(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
     let remembered = Remembered {
         requests: old.state_change_requests.clone(),
         failure: old.start_failure.clone(),
-        outdated: false,
+        restart: None,
         unstarted: false,
     };
     let status = status::of(observed, strategy, remembered);

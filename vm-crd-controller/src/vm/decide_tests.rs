@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use vm_api::v1::PrintableStatus;
 
+use super::super::instance;
 use super::*;
 
 const CREATED: &str = "2026-01-01T00:00:00Z";
@@ -29,7 +30,7 @@ fn vm(more: Value) -> VirtualMachine {
 }
 
 fn made(vm: &VirtualMachine, status: Value) -> VirtualMachineInstance {
-    let mut instance = instance::of(vm);
+    let mut instance = instance::of(vm, false);
     instance.metadata.uid = Some("vmi-uid".to_owned());
     instance.metadata.creation_timestamp = Some(at(0));
     instance.status = serde_json::from_value(status).unwrap();
@@ -223,6 +224,105 @@ fn an_outdated_instance_that_never_ran_is_replaced() {
         (status.observed_generation, status.desired_generation),
         (Some(1), Some(2))
     );
+}
+
+#[test]
+fn a_larger_size_is_handed_to_the_instance_that_runs() {
+    let sized = |generation: i64, memory: &str, status: Value| {
+        let mut machine = vm(json!({ "generation": generation, "status": status }));
+        let domain = &mut machine.spec.template.spec.as_mut().unwrap().domain;
+        domain.memory.as_mut().unwrap().guest = Some(memory.into());
+        machine
+    };
+    let first = sized(1, "2Gi", json!(null));
+    let up = made(&first, running());
+    let status = plan(&first, Some(&up), RunStrategy::Always).status;
+    let status = serde_json::to_value(status.unwrap()).unwrap();
+    let more = plan(
+        &sized(2, "4Gi", status.clone()),
+        Some(&up),
+        RunStrategy::Always,
+    );
+    let guest = more.update.unwrap()["spec"]["domain"]["memory"]["guest"].clone();
+    assert_eq!(guest, "4Gi");
+    assert_eq!(more.status, None, "the instance's change will be the news");
+    // One that is being stopped has no use for it.
+    let mut leaving = up.clone();
+    leaving.metadata.deletion_timestamp = Some(at(0));
+    let late = Observed {
+        now: at(9),
+        ..observed(&first, Some(&leaving))
+    };
+    assert_eq!(decide(&late, RunStrategy::Always).update, None);
+}
+
+#[test]
+fn a_start_that_is_to_wait_paused_makes_such_an_instance() {
+    let asked = |data: Value| {
+        let request = json!({ "action": "Start", "data": data });
+        vm(json!({ "status": { "stateChangeRequests": [request] } }))
+    };
+    let paused = plan(
+        &asked(json!({ "paused": "true" })),
+        None,
+        RunStrategy::Manual,
+    );
+    assert!(paused.create && paused.paused);
+    let ordinary = plan(&asked(json!({})), None, RunStrategy::Manual);
+    assert!(ordinary.create && !ordinary.paused);
+    // That it waits does not make it another machine than the template's.
+    let machine = vm(json!({ "generation": 2 }));
+    let mut waiting = instance::of(&vm(json!({})), true);
+    waiting.status = serde_json::from_value(running()).unwrap();
+    assert_eq!(
+        plan(&machine, Some(&waiting), RunStrategy::Manual).update,
+        None
+    );
+    let conditions = plan(&machine, Some(&waiting), RunStrategy::Manual).status;
+    let conditions = conditions.unwrap().conditions;
+    assert!(conditions.iter().all(|c| c.r#type != "RestartRequired"));
+}
+
+#[test]
+fn a_stop_is_told_unless_the_guest_is_quick() {
+    let machine = vm(json!({ "status": { "runStrategy": "Always", "created": true } }));
+    let mut leaving = made(&machine, running());
+    leaving.metadata.deletion_timestamp = Some(at(1));
+    let quick = plan(&machine, Some(&leaving), RunStrategy::Always);
+    assert_eq!((quick.status, quick.again), (None, Some(QUICK_END)));
+    let slow = Observed {
+        now: at(3),
+        ..observed(&machine, Some(&leaving))
+    };
+    let slow = decide(&slow, RunStrategy::Always);
+    assert_eq!(word(&slow), Some(PrintableStatus::Stopping));
+    let mut over = running();
+    over["phase"] = json!("Succeeded");
+    leaving.status = serde_json::from_value(over).unwrap();
+    let over = plan(&machine, Some(&leaving), RunStrategy::Always);
+    assert_eq!(word(&over), Some(PrintableStatus::Stopped));
+}
+
+#[test]
+fn each_volume_says_that_it_cannot_be_snapshotted() {
+    let mut machine = vm(json!({}));
+    let spec = machine.spec.template.spec.as_mut().unwrap();
+    spec.volumes = serde_json::from_value(json!([
+        { "name": "root", "persistentVolumeClaim": { "claimName": "a" } },
+        { "name": "seed", "cloudInitNoCloud": { "userData": "" } },
+    ]))
+    .unwrap();
+    let status = plan(&machine, None, RunStrategy::Halted).status.unwrap();
+    let said: Vec<_> = status
+        .volume_snapshot_statuses
+        .into_iter()
+        .map(|volume| (volume.enabled, volume.reason.unwrap()))
+        .collect();
+    let expected = [
+        "Snapshots of machines are not supported by this version [root]",
+        "Snapshot is not supported for this volumeSource type [seed]",
+    ];
+    assert_eq!(said, expected.map(|reason| (false, reason.to_owned())));
 }
 
 #[test]

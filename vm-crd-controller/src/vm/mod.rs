@@ -5,6 +5,8 @@ mod check;
 mod crashes;
 mod decide;
 mod instance;
+mod live;
+mod snapshots;
 mod status;
 mod strategy;
 mod trouble;
@@ -106,7 +108,7 @@ impl Machines {
         };
         let mut plan = decide(&observe(trouble.as_ref()), strategy);
         if plan.create {
-            match self.create(vm).await? {
+            match self.create(vm, plan.paused).await? {
                 Ok(()) => return Ok(Some(self.progress_delay)),
                 Err(refused) => plan = decide(&observe(Some(&refused)), strategy),
             }
@@ -114,8 +116,12 @@ impl Machines {
         self.carry_out(vm, own, plan).await
     }
 
-    async fn create(&self, vm: &VirtualMachine) -> Result<Result<(), Trouble>, ReconcileError> {
-        let instance = instance::of(vm);
+    async fn create(
+        &self,
+        vm: &VirtualMachine,
+        paused: bool,
+    ) -> Result<Result<(), Trouble>, ReconcileError> {
+        let instance = instance::of(vm, paused);
         match self.cluster.create(&instance, resource::INSTANCES).await {
             Ok(Creation::Made) => {
                 info!(instance = instance.name_any(), "instance created");
@@ -149,6 +155,14 @@ impl Machines {
                 .set_run_strategy(vm, strategy)
                 .await
                 .doing("set the run strategy")?;
+            return Ok(None);
+        }
+        if let Some((instance, patch)) = instance.zip(plan.update) {
+            self.cluster
+                .patch_instance(instance, patch)
+                .await
+                .doing("let the instance take over the template")?;
+            info!(instance = instance.name_any(), "instance updated");
             return Ok(None);
         }
         let wrote = plan.status.is_some();

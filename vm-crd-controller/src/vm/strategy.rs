@@ -5,6 +5,8 @@
 
 use vm_api::v1::{Phase, RunStrategy, StateChangeRequest, VirtualMachineInstance};
 
+use crate::api::PAUSED_KEY;
+
 /// The instance of a machine, as far as strategies depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
@@ -129,6 +131,16 @@ pub(super) fn open_requests<'a>(
         .take_while(|request| followed(request))
         .count();
     &requests[count..]
+}
+
+/// Whether the oldest of the open requests is a start whose machine is to wait paused.
+pub(super) fn starts_paused(requests: &[StateChangeRequest]) -> bool {
+    first(requests) == Some(Request::Start)
+        && requests
+            .first()
+            .and_then(|request| request.data.get(PAUSED_KEY))
+            .map(String::as_str)
+            == Some("true")
 }
 
 /// The oldest of the open requests.

@@ -18,6 +18,8 @@ use rcgen::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::machines::FakeMachines;
+
 /// User of the tests themselves.
 const ADMIN_TOKEN: &str = "admin-of-the-test";
 
@@ -34,6 +36,8 @@ pub(crate) const CONTROLLER_USER: &str = "system:serviceaccount:kubevirt:vm-crd-
 pub(crate) struct Bench {
     /// Speaks for an administrator.
     pub(crate) client: Client,
+    /// What the machines of cases answer, where the controller can ask them.
+    pub(crate) machines: FakeMachines,
     dir: TempDir,
     port: u16,
     // The API server ends before its store does.
@@ -62,6 +66,7 @@ impl Bench {
         let client = Client::try_from(client_config(port, ADMIN_TOKEN)).expect("a client");
         let mut bench = Self {
             client,
+            machines: FakeMachines::default(),
             dir,
             port,
             apiserver,
@@ -70,6 +75,16 @@ impl Bench {
         bench.wait_ready().await;
         bench.install();
         bench
+    }
+
+    /// Speaks for the holder of `token`.
+    pub(crate) fn client_of(&self, token: &str) -> Client {
+        Client::try_from(self.config_of(token)).expect("a client")
+    }
+
+    /// How the holder of `token` reaches the API server.
+    pub(crate) fn config_of(&self, token: &str) -> Config {
+        client_config(self.port, token)
     }
 
     /// A kubeconfig for the holder of `token`.
@@ -220,6 +235,7 @@ impl Bench {
         self.apply(&["-k", &format!("{product}/crds")]);
         self.apply(&["-f", &format!("{product}/base/runtimeclass.yaml")]);
         self.apply(&["-k", &format!("{product}/controller")]);
+        self.apply(&["-k", &format!("{product}/guard")]);
     }
 }
 

@@ -3,10 +3,17 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use vm_crd_controller::args::Args;
+use vm_crd_controller::run::run_until;
 
 use crate::PROGRESS_DELAY_MILLIS;
 use crate::bench::{Bench, CONTROLLER_TOKEN};
@@ -109,5 +116,42 @@ impl Drop for Controller {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A controller in the tests' own process, which asks machines that answer what cases say.
+pub(crate) struct InProcess {
+    stop: oneshot::Sender<()>,
+    work: JoinHandle<anyhow::Result<()>>,
+}
+
+impl InProcess {
+    /// Starts one.
+    pub(crate) fn start(bench: &Bench, runtime: &Runtime) -> Self {
+        let delay = format!("--progress-delay={PROGRESS_DELAY_MILLIS}");
+        let args = Args::parse_from([
+            "vm-crd-controller",
+            "--listen=127.0.0.1:0",
+            "--api-listen=127.0.0.1:0",
+            "--identity=within",
+            "--lease-namespace=kubevirt",
+            &delay,
+        ]);
+        let (stop, stopped) = oneshot::channel();
+        let machines = Arc::new(bench.machines.clone());
+        let _entered = runtime.enter();
+        let config = bench.config_of(CONTROLLER_TOKEN);
+        let work = runtime.spawn(run_until(config, args, Some(machines), async {
+            // An error means that nobody stops it: that is the end as well.
+            let _ = stopped.await;
+        }));
+        Self { stop, work }
+    }
+
+    /// Ends it as kubelet does.
+    pub(crate) fn stop(self, runtime: &Runtime) {
+        let _ = self.stop.send(());
+        let ended = runtime.block_on(self.work).expect("the controller's task");
+        ended.expect("the controller ends well");
     }
 }

@@ -10,7 +10,9 @@
 mod bench;
 mod cases;
 mod controller;
+mod machines;
 mod node;
+mod recorder;
 mod space;
 #[path = "../../../vm-api/tests/admission/verdicts.rs"]
 mod verdicts;
@@ -19,10 +21,10 @@ mod webhooks;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 
 use bench::Bench;
-use controller::Controller;
+use controller::{Controller, InProcess};
 
 /// Progress delay of the controller under test: short, so that slow starts are soon visible.
 const PROGRESS_DELAY_MILLIS: u64 = 2000;
@@ -49,6 +51,15 @@ fn main() -> ExitCode {
     let first = libtest_mimic::run(&arguments, trials);
     controller.stop();
 
+    // A controller within this process: it asks machines that are no machines.
+    let controller = InProcess::start(&bench, &runtime);
+    let trials = cases::with_fake_machines()
+        .into_iter()
+        .map(|(name, case)| trial(name, case, &bench, runtime.handle()))
+        .collect();
+    let asked = libtest_mimic::run(&arguments, trials);
+    controller.stop(&runtime);
+
     // These start and stop controllers of their own, one after the other.
     arguments.test_threads = Some(1);
     let trials = cases::one_by_one()
@@ -57,7 +68,7 @@ fn main() -> ExitCode {
         .collect();
     let second = libtest_mimic::run(&arguments, trials);
     drop(bench);
-    if first.has_failed() || second.has_failed() {
+    if [first, asked, second].iter().any(Conclusion::has_failed) {
         ExitCode::from(101)
     } else {
         ExitCode::SUCCESS

@@ -75,6 +75,29 @@ impl FakeNode {
         .await
     }
 
+    /// Kubelet and the shim have given the machine what the pod asks for.
+    pub(crate) async fn resized(&self, pod: &Pod) -> Result<()> {
+        let pod = self.pods.get(&pod.name_any()).await?;
+        let mut status = serde_json::to_value(pod.status.clone().context("a status")?)?;
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        for (index, container) in containers.enumerate() {
+            status["containerStatuses"][index]["resources"] = json!(container.resources);
+        }
+        self.status(&pod, status).await
+    }
+
+    /// The shim refuses to give the machine what the pod asks for; kubelet tries again and again.
+    pub(crate) async fn resize_fails(&self, pod: &Pod, message: &str) -> Result<()> {
+        let pod = self.pods.get(&pod.name_any()).await?;
+        let mut status = serde_json::to_value(pod.status.clone().context("a status")?)?;
+        let condition = json!({ "type": "PodResizeInProgress", "status": "True",
+            "reason": "Error", "message": message });
+        if let Some(conditions) = status["conditions"].as_array_mut() {
+            conditions.push(condition);
+        }
+        self.status(&pod, status).await
+    }
+
     /// The machine container ends.
     pub(crate) async fn end(&self, pod: &Pod, code: i32, message: &str) -> Result<()> {
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
@@ -115,7 +138,8 @@ impl FakeNode {
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let statuses = containers.map(|container: &Container| {
             json!({ "name": container.name, "ready": ready, "restartCount": 0,
-                "image": container.image, "imageID": "", "state": state })
+                "image": container.image, "imageID": "", "state": state,
+                "resources": container.resources })
         });
         let statuses: Vec<_> = statuses.collect();
         self.status(

@@ -102,7 +102,13 @@ mod tests {
         write(&report, directory.path()).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         let svg = fs::read_to_string(directory.path().join("start-ms.svg")).unwrap();
-        for part in ["width=\"0\"", "width=\"150\"", "width=\"300\"", "b &lt; c", ">100.0"] {
+        for part in [
+            "width=\"0\"",
+            "width=\"150\"",
+            "width=\"300\"",
+            "b &lt; c",
+            ">100.0",
+        ] {
             assert!(
                 svg.replace('\n', "").contains(part),
                 "{part} is not in {svg}"

@@ -188,6 +188,30 @@ pub(crate) async fn unsupported_field(bench: Arc<Bench>, name: String) -> Result
     space.delete().await
 }
 
+/// The API server has them switched off unless it was told otherwise, and drops them in silence.
+pub(crate) async fn no_image_volumes(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    let image =
+        |name: &str| json!({ "name": name, "containerDisk": { "image": "example.com/a:1" } });
+    let two = json!({ "volumes": [image("root"), image("second")] });
+    space.machine("Always", two).await?;
+    let refused = space
+        .condition("Synchronized", "False", "UnsupportedField")
+        .await?;
+    let message = refused.message.unwrap_or_default();
+    ensure!(
+        message.contains("spec.volumes[1].containerDisk") && message.contains("ImageVolume"),
+        "{message}"
+    );
+    ensure!(space.live_pods().await?.is_empty());
+    let mended = json!({ "template": { "spec": { "volumes": [image("root")] } } });
+    space.patch(mended).await?;
+    let pod = space.pod().await?;
+    space.node.run(&pod).await?;
+    space.status("Running").await?;
+    space.delete().await
+}
+
 pub(crate) async fn refused_by_the_api_server(bench: Arc<Bench>, name: String) -> Result<()> {
     let space = Space::new(&bench.client, &name).await?;
     let _: LimitRange = space
