@@ -12,8 +12,11 @@
 //! | `06.0` | watchdog, if there is one |
 //! | `07.0` | virtio-mem, where memory can grow |
 //! | `08.0` | vsock, if there is one |
-//! | `09.0` | USB controller, where a disk is on USB |
-//! | `0a.0`–`0f.0` | reserved: sound, input |
+//! | `09.0` | USB controller, where something is on USB |
+//! | `0a.0`–`0a.7` | inputs on virtio |
+//! | `0b.0` | sound card, if there is one |
+//! | `0c.0` | panic device on PCI, if there is one |
+//! | `0d.0`–`0f.0` | reserved |
 //! | `10.0`–`11.7` | 16 places for interfaces: a root port, or the card itself if it is conventional PCI |
 //! | `12.0`–`15.7` | 32 root ports: virtio disks |
 //! | `16.0`–`16.7` | 8 root ports, always there and empty: hotplug |
@@ -52,12 +55,19 @@ pub(crate) const WATCHDOG: &str = "06.0";
 pub(crate) const MEMORY: &str = "07.0";
 pub(crate) const VSOCK: &str = "08.0";
 pub(crate) const USB: &str = "09.0";
+pub(crate) const SOUND: &str = "0b.0";
+pub(crate) const PANIC: &str = "0c.0";
 
 /// Ports of the USB controller of either speed, as libvirt has them.
 pub(crate) const USB_PORTS: usize = 15;
 
 /// Slots of `pcie.0` that are free for devices whose address is chosen.
 pub const FREE_SLOTS: RangeInclusive<usize> = 0x1b..=0x1e;
+
+/// Slot of the inputs on virtio, each of which is a function of it.
+pub(crate) const INPUT_SLOT: &str = "0a";
+/// Inputs on virtio.
+pub(crate) const MAX_INPUTS: usize = 8;
 
 /// A range of functions on `pcie.0` that holds root ports of one kind.
 #[derive(Clone, Copy, Debug)]

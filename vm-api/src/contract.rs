@@ -83,6 +83,13 @@ pub const HOST_DISKS_LABEL: &str = "kubevirt.io/host-disks";
 
 /// Value of [`HOST_DISKS_LABEL`].
 pub const HOST_DISKS_ALLOWED: &str = "allowed";
+/// Directory at which the machine container has the claim that holds what the machine keeps over its
+/// restarts beside its disks (`efi.persistent`, `tpm.persistent`).
+pub const STATE_DIRECTORY: &str = "/state";
+
+/// Directory beneath which the machine container has the Secrets with keys and passwords for the guest's
+/// users: the Secret `keys` is `/access-credentials/keys`.
+pub const ACCESS_CREDENTIALS_DIRECTORY: &str = "/access-credentials";
 
 /// File in a claim of volume mode Filesystem that is the disk.
 pub const DISK_IMAGE_FILE: &str = "disk.img";
@@ -98,9 +105,17 @@ pub const SEED_NETWORK_DATA_FILE: &str = "networkdata";
 /// a container without.
 pub const MACHINE_COMMAND: &str = "vm";
 
+/// The command of the machine container that succeeds if the guest's agent answers.
+pub const AGENT_PING: [&str; 2] = ["vm:agent", "guest-ping"];
+
 /// The path at which the volume `name` appears in the machine container.
 pub fn volume_path(name: &str) -> String {
     format!("{VOLUMES_DIRECTORY}/{name}")
+}
+
+/// The path at which the Secret `name` with access credentials appears in the machine container.
+pub fn access_credentials_path(name: &str) -> String {
+    format!("{ACCESS_CREDENTIALS_DIRECTORY}/{name}")
 }
 
 /// Labels of pods that the controller makes, with KubeVirt's keys.

@@ -335,6 +335,8 @@ pub mod resource {
     pub const INSTANCES: &str = "virtualmachineinstances";
     /// Their status.
     pub const INSTANCE_STATUS: &str = "virtualmachineinstances/status";
+    /// Claims.
+    pub const CLAIMS: &str = "persistentvolumeclaims";
     /// Pods.
     pub const PODS: &str = "pods";
 }

@@ -50,12 +50,12 @@ pub mod reason {
     pub const INSTANCE_CONDITION_MISSING: &str = "VMIConditionMissing";
     /// The scheduler found no node.
     pub const UNSCHEDULABLE: &str = "Unschedulable";
+    /// The guest is paused because somebody wanted it.
+    pub const PAUSED_BY_USER: &str = "PausedByUser";
     /// A claim is missing.
     pub const PVC_NOT_FOUND: &str = "FailedPvcNotFound";
     /// The machine cannot move.
     pub const NOT_MIGRATABLE: &str = "NotMigratable";
-    /// Somebody paused the guest.
-    pub const PAUSED_BY_USER: &str = "PausedByUser";
     /// The guest stands still because its storage fails.
     pub const PAUSED_IO_ERROR: &str = "PausedIOError";
     /// The guest is paused: KubeVirt's word, which stands for its readiness gate.

@@ -9,26 +9,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use qemu_driver::accelerator::{Detected, detect};
-use qemu_driver::machine::{Accelerator, DiskFile, Firmware, Machine, Name, Uefi};
+use qemu_driver::machine::{Accelerator, Machine, Name};
 use qemu_driver::{Channels, CommandLine};
 use rustix::thread::CapabilitySet;
 use vm_api::Quantity;
 use vm_api::contract::{DISK_DIRECTORY, KERNEL_BOOT_VOLUME, VOLUME_SIZES_ANNOTATION};
 use vm_api::field::shown;
-use vm_api::machine::{self, Beside, Bootloader, DiskBus, MachineDisk, VolumeSource};
+use vm_api::machine::{self, Beside, DiskBus, MachineDisk, VolumeSource};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
+use super::firmware::firmware;
+use super::processors::Processors;
 use super::{LaunchError, Request, Size};
 use crate::beneath::{Directory, check_file};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::config::{AcceleratorChoice, NodeConfig};
-use crate::disks::{self, Scratch, Sources};
+use crate::credentials::{self, AgentCredentials};
+use crate::disks::{self, Sources};
 use crate::helper::{self, Helper};
 use crate::host_devices::HostDevices;
 use crate::identity::Identity;
 use crate::jail::{self, Jail};
-use crate::machine::{Names, build};
+use crate::machine::{Names, build, clock};
 use crate::mounts::PodMounts;
 use crate::network::{NetworkUndo, Services};
 use crate::nic::{self, PodNetwork};
@@ -37,11 +40,9 @@ use crate::pinning::{Cpus, Pinning};
 use crate::record::{Record, Step, Stop};
 use crate::runtime::{Descriptors, Runtime};
 use crate::seed::{Identification, TaggedDisk};
+use crate::state::StateClaim;
 use crate::termination::TerminationLog;
 use crate::{kernel, uid, vsock, wish};
-
-/// The most bytes of a template of UEFI variables.
-const MAX_UEFI_VARS_BYTES: u64 = 16 << 20;
 
 /// All that a machine needs to be started.
 pub(super) struct Prepared {
@@ -58,6 +59,12 @@ pub(super) struct Prepared {
     pub(super) pinning: Option<(Pinning, Cpus)>,
     /// The drives whose trays are to be opened.
     pub(super) open_trays: Vec<Name>,
+    pub(super) starts_paused: bool,
+    pub(super) console_is_logged: bool,
+    pub(super) credentials: Option<AgentCredentials>,
+    pub(super) processors: Processors,
+    /// Interfaces whose cable is not plugged in.
+    pub(super) unplugged: Vec<Name>,
 }
 
 /// QEMU's container, to be created.
@@ -98,6 +105,16 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     let mut machine = build(bundle, &spec, &names, node, accelerator)?;
     let io_threads = machine::io_threads(&spec, &wished_disks, machine.cpu().vcpus())?;
     machine = machine.with_io_threads(io_threads.count);
+    let wished_credentials = machine::credentials(&spec)?;
+    mounts.check_credentials(&wished_credentials)?;
+    mounts.check_state(machine::keeps_state(&spec)?)?;
+    let of_kvm = machine::of_kvm(&spec);
+    if accelerator == Accelerator::Tcg && !of_kvm.is_empty() {
+        tracing::warn!(
+            fields = of_kvm.join(", "),
+            "the guest is emulated, and has this not"
+        );
+    }
     let pinning = Pinning::of(&spec, bundle)?;
     if let Some((pinning, cpus)) = &pinning {
         pinning.check(cpus, machine.cpu().vcpus())?;
@@ -130,6 +147,8 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         Some(namespace) => namespace.on_node(&user)?,
         None => user.clone(),
     };
+    let seed_keys = credentials::seed_keys(&wished_credentials, &mounts, &identity)?;
+    let agent_credentials = AgentCredentials::of(&wished_credentials, &mounts, &identity)?;
     let mut sources = Sources {
         rootfs: &request.rootfs,
         container: bundle.id(),
@@ -142,6 +161,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
             hostname: &names.hostname,
             uuid: machine.uuid().to_string(),
             tagged: tagged(&wished_disks),
+            keys: &seed_keys,
         },
         record: &mut record,
     };
@@ -172,7 +192,11 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     }
     let open_trays = machine.disks().iter().filter(|disk| disk.tray_open());
     let open_trays = open_trays.map(|disk| disk.name().clone()).collect();
-    let firmware = firmware(&spec, request, &owner, &mut record)?;
+    let state = match machine::keeps_state(&spec)? {
+        true => Some(StateClaim::of(mounts.state(), &identity, bundle.id())?),
+        false => None,
+    };
+    let firmware = firmware(&spec, request, &owner, state.as_ref(), &mut record)?;
     let mut machine = machine.with_firmware(firmware);
     let mut helpers = Vec::new();
     let mut binds = Vec::new();
@@ -184,14 +208,27 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         binds.push(shared.bind);
     }
     let tpm = machine::tpm(&spec);
+    let mut tpm_in_memory = tpm;
     if tpm {
-        let (swtpm, control) = helper::swtpm(node)?;
+        let mut directory = helper::TPM_STATE.to_owned();
+        if let Some(state) = state.as_ref().filter(|_| machine::tpm_persists(&spec)) {
+            let (bind, place) = state.tpm()?;
+            (tpm_in_memory, directory) = (false, place);
+            binds.push(bind);
+        }
+        let (swtpm, control) = helper::swtpm(node, &directory)?;
         machine = machine.with_tpm(control);
         helpers.push(swtpm);
     }
-    let networks = tracing::info_span!("attach-networks")
-        .in_scope(|| attach_networks(&spec, request, &mounts, &names, &mut machine, &mut record))?;
+    let mut unplugged = Vec::new();
+    let networks = tracing::info_span!("attach-networks").in_scope(|| {
+        let pod = (request, &mounts, &names);
+        attach_networks(&spec, pod, &mut machine, &mut unplugged, &mut record)
+    })?;
     let size = Size::of(&machine);
+    let processors = Processors::of(&spec, machine.cpu().model(), accelerator)?;
+    // Late, since from here on it goes with the node's.
+    let machine = machine.with_clock(clock(&spec)?);
     let (command_line, channels) = CommandLine::new(machine).map_err(LaunchError::Sockets)?;
 
     let jail = bundle.dir().join(jail::DIRECTORY);
@@ -214,7 +251,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         resources,
         binds: &binds,
         helpers: &helpers,
-        tpm,
+        tpm: tpm_in_memory,
         host_devices: &host_devices,
         memory_bytes: size.max_memory_bytes,
     };
@@ -257,6 +294,11 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         vsock_cid,
         pinning,
         open_trays,
+        starts_paused: machine::starts_paused(&spec),
+        console_is_logged: spec.domain.devices.log_serial_console != Some(false),
+        credentials: agent_credentials,
+        processors,
+        unplugged,
     })
 }
 
@@ -411,59 +453,11 @@ fn with_boot_order<'a>(
     disks
 }
 
-fn firmware(
-    spec: &VirtualMachineInstanceSpec,
-    request: &Request,
-    owner: &Identity,
-    record: &mut Record,
-) -> Result<Firmware, LaunchError> {
-    if machine::bootloader(spec)? == Bootloader::Bios {
-        return Ok(Firmware::Bios);
-    }
-    let qemu = &request.node.qemu;
-    let missing = |path: &PathBuf, key| {
-        let (root, path) = (qemu.root.clone(), path.clone());
-        move |source| LaunchError::NoFirmware {
-            root,
-            path,
-            key,
-            source,
-        }
-    };
-    let root = Directory::open(&qemu.root).map_err(missing(&qemu.uefi_code, "qemu.root"))?;
-    root.read_in_root(&qemu.uefi_code)
-        .map_err(missing(&qemu.uefi_code, "qemu.uefi-code"))?;
-    let template = root
-        .read_in_root(&qemu.uefi_vars)
-        .map_err(missing(&qemu.uefi_vars, "qemu.uefi-vars"))?;
-    let scratch = Scratch {
-        rootfs: &request.rootfs,
-        container: request.bundle.id(),
-        owner,
-    };
-    let mut vars = scratch
-        .make("uefi", "vars", record)
-        .map_err(|source| LaunchError::Rootfs {
-            rootfs: request.rootfs.clone(),
-            source,
-        })?;
-    io::copy(
-        &mut io::Read::take(template, MAX_UEFI_VARS_BYTES),
-        &mut vars,
-    )
-    .map_err(missing(&qemu.uefi_vars, "qemu.uefi-vars"))?;
-    Ok(Firmware::Uefi(Uefi::new(
-        &qemu.uefi_code,
-        DiskFile::new(vars)?,
-    )?))
-}
-
 fn attach_networks(
     spec: &VirtualMachineInstanceSpec,
-    request: &Request,
-    mounts: &PodMounts,
-    names: &Names,
+    (request, mounts, names): (&Request, &PodMounts, &Names),
     machine: &mut Machine,
+    unplugged: &mut Vec<Name>,
     record: &mut Record,
 ) -> Result<Vec<(Services, NetworkUndo)>, LaunchError> {
     let pod = PodNetwork {
@@ -481,6 +475,9 @@ fn attach_networks(
     };
     let mut networks = vec![];
     for attached in nic::attach(spec, &pod, record)? {
+        if !attached.link_up {
+            unplugged.push(attached.nic.name().clone());
+        }
         machine.add_nic(attached.nic)?;
         networks.push((attached.services, attached.undo));
     }

@@ -34,6 +34,11 @@ pub(super) fn add(
     if !devices.is_empty() {
         meta_data["devices"] = devices.into();
     }
+    if !identification.keys.is_empty() {
+        let keys = identification.keys.iter().enumerate();
+        let named = keys.map(|(index, key)| (format!("key-{index}"), key.as_str().into()));
+        meta_data["public_keys"] = Value::Object(named.collect());
+    }
     let meta_data = Some(meta_data.to_string().into_bytes());
     for (name, content) in [
         ("meta_data.json", meta_data),

@@ -34,6 +34,8 @@ pub struct Identification<'a> {
     pub uuid: String,
     /// The disks that have a tag.
     pub tagged: Vec<TaggedDisk<'a>>,
+    /// Public keys by which its first user can be entered by SSH.
+    pub keys: &'a [String],
 }
 
 /// A disk that the guest finds by its tag.
@@ -129,10 +131,13 @@ fn no_cloud(
     network_data: Option<Vec<u8>>,
     identification: &Identification<'_>,
 ) {
-    let meta_data = serde_json::json!({
+    let mut meta_data = serde_json::json!({
         "instance-id": identification.instance_id,
         "local-hostname": identification.hostname,
     });
+    if !identification.keys.is_empty() {
+        meta_data["public-keys"] = identification.keys.into();
+    }
     // cloud-init takes a directory for a seed only if both of the first two are there.
     tree.add("user-data", user_data.unwrap_or_default());
     tree.add("meta-data", meta_data.to_string().into_bytes());
@@ -241,7 +246,11 @@ mod tests {
         }));
         let mounts = PodMounts::of(&bundle(spec)).unwrap();
         let source = serde_json::from_value(source).unwrap();
-        let identification = Identification {
+        make("seed", &source, form, &identification(), &mounts, &ROOT)
+    }
+
+    fn identification() -> Identification<'static> {
+        Identification {
             instance_id: "a.default",
             hostname: "a",
             uuid: "5d307ca9-b3ef-428c-8861-06e72d69f223".into(),
@@ -250,8 +259,8 @@ mod tests {
                 bus: DiskBus::Scsi,
                 serial: "S1",
             }],
-        };
-        make("seed", &source, form, &identification, &mounts, &ROOT)
+            keys: &[],
+        }
     }
 
     fn seed(source: serde_json::Value, secret: &Path) -> Result<Tree, SeedError> {
@@ -313,6 +322,26 @@ mod tests {
         let files = files(&seed(source, Path::new("/")).unwrap());
         assert_eq!(files["/user-data"], "");
         assert_eq!(files.len(), 3);
+    }
+
+    #[test]
+    fn keys_are_in_the_meta_data() {
+        let keys = ["ssh-rsa A me".to_owned(), "ssh-rsa B".to_owned()];
+        let meta = |form, file: &str| {
+            let source = serde_json::from_value(json!({"userData": "x"})).unwrap();
+            let identification = Identification {
+                keys: &keys,
+                ..identification()
+            };
+            let mounts = PodMounts::of(&bundle(spec())).unwrap();
+            let seed = make("seed", &source, form, &identification, &mounts, &ROOT).unwrap();
+            serde_json::from_str::<serde_json::Value>(&files(&seed)[file]).unwrap()
+        };
+        let no_cloud = meta(Form::NoCloud, "/meta-data");
+        assert_eq!(no_cloud["public-keys"], json!(keys));
+        let config_drive = meta(Form::ConfigDrive, "/openstack/latest/meta_data.json");
+        let expected = json!({"key-0": keys[0], "key-1": keys[1]});
+        assert_eq!(config_drive["public_keys"], expected);
     }
 
     #[test]

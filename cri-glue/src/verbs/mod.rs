@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 pub use arguments::{Format, Help, Protocol, Verb, parse};
 pub use connect::{ConnectError, Connection};
-pub use status::Status;
+pub use status::{Credentials, Status};
 
 /// Time that a guest needs to light its screen.
 const LIGHT: Duration = Duration::from_millis(500);
@@ -36,6 +36,8 @@ pub struct Target<'a> {
     pub network_namespace: &'a Path,
     /// The guest's address on the node's vsock, if it has one.
     pub vsock_cid: Option<u32>,
+    /// Whether the guest has its access credentials, if it is to have any.
+    pub credentials: Option<&'a Credentials>,
 }
 
 /// What a verb gives.
@@ -220,11 +222,19 @@ fn frozen(frozen: bool, thaw_after: Option<u32>, said: Outcome) -> Result<Outcom
 
 /// What a verb that changes the machine says.
 fn done(format: Format, what: &str, state: RunState) -> Result<Outcome, VerbError> {
-    let state = json!(state);
+    let state = json!(shown(state));
     Ok(Outcome::Bytes(match format {
         Format::Json => json_line(&json!({"done": what, "state": state})),
         Format::Text => format!("{what}; the machine is {}\n", word(&state)).into_bytes(),
     }))
+}
+
+/// QEMU's word for what the machine does; one that was started paused is paused like any other.
+fn shown(state: RunState) -> RunState {
+    match state {
+        RunState::prelaunch => RunState::paused,
+        state => state,
+    }
 }
 
 /// A JSON string without its quotes.

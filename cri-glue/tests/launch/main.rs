@@ -13,3 +13,4 @@ mod guest;
 mod helpers;
 mod hostile;
 mod pod;
+mod wishes;

@@ -13,6 +13,7 @@ mod network;
 #[cfg(test)]
 pub(crate) mod port;
 mod size;
+mod users;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;

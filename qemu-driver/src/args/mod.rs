@@ -12,6 +12,7 @@ mod disks;
 mod helpers;
 mod host_devices;
 mod nics;
+mod peripherals;
 
 use std::ffi::OsString;
 use std::io;
@@ -20,7 +21,7 @@ use std::os::fd::OwnedFd;
 use serde_json::Value;
 
 use crate::channels::Channels;
-use crate::machine::{DiskBus, Machine};
+use crate::machine::{DiskBus, Input, InputBus, Machine};
 use descriptors::Descriptors;
 pub(crate) use devices::{MEMORY_DEVICE, SERIAL_PORTS};
 
@@ -50,16 +51,29 @@ impl CommandLine {
         let mut build = Builder::default();
         board::describe(&mut build, &machine);
         let has = |bus| machine.disks.iter().any(|disk| disk.bus() == bus);
-        let (scsi, usb) = (has(DiskBus::Scsi), has(DiskBus::Usb));
+        let scsi = has(DiskBus::Scsi);
+        let of_usb = |input: &Input| input.bus == InputBus::Usb;
+        let usb = has(DiskBus::Usb) || machine.inputs.iter().any(of_usb);
         let shared = machine.shares_memory();
         board::firmware(&mut build, machine.firmware);
         if let Some(kernel) = machine.kernel {
             board::kernel(&mut build, kernel);
         }
-        devices::channels(&mut build, ends);
-        devices::always(&mut build, machine.hugepages.is_some());
-        if machine.display {
-            devices::display(&mut build);
+        devices::channels(&mut build, ends, machine.console);
+        devices::randomness(&mut build);
+        if machine.balloon {
+            devices::balloon(&mut build, machine.hugepages.is_some());
+        }
+        devices::panic(&mut build, machine.panic_on_pci);
+        if let Some(display) = machine.display {
+            peripherals::display(&mut build, display);
+        }
+        if usb {
+            disks::usb_controller(&mut build);
+        }
+        peripherals::inputs(&mut build, &machine.inputs);
+        if let Some(sound) = machine.sound {
+            peripherals::sound(&mut build, sound);
         }
         if machine.watchdog.is_some() {
             devices::watchdog(&mut build);
@@ -68,13 +82,12 @@ impl CommandLine {
             devices::vsock(&mut build, vsock);
         }
         devices::memory_room(&mut build, machine.memory_room, shared);
-        devices::hotplug_ports(&mut build);
+        if machine.hotplug {
+            devices::hotplug_ports(&mut build);
+        }
         nics::describe(&mut build, machine.nics);
         if scsi {
             disks::scsi_controller(&mut build);
-        }
-        if usb {
-            disks::usb_controller(&mut build);
         }
         disks::io_threads(&mut build, machine.io_threads);
         disks::describe(&mut build, machine.disks);

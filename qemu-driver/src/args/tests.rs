@@ -317,15 +317,12 @@ fn interfaces_of_every_kind() {
 fn uefi_with_secure_boot() {
     let word = |word| CpuWord::new(word).unwrap();
     let features = vec![(word("vmx"), false), (word("avx2"), true)];
-    let model = CpuModel::Named {
-        model: word("Skylake-Client-v4"),
-        features,
-    };
-    let cpu = Cpu::new(1, 2, 2, model).unwrap();
+    let model = CpuModel::Named(word("Skylake-Client-v4"));
+    let cpu = Cpu::new(1, 2, 2, model).unwrap().with_features(features);
     let uefi = Uefi::new("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", writable()).unwrap();
     let machine = machine(Accelerator::Kvm, cpu)
         .with_firmware(Firmware::Uefi(uefi.with_secure_boot()))
-        .with_serial(name("S3R1AL"));
+        .with_serial(FirmwareText::new("serial", "S3R1AL").unwrap());
     insta::assert_snapshot!(rendered(machine));
 }
 

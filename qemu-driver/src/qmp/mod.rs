@@ -7,6 +7,7 @@
 //! bounds a line nor survives an unknown event or a call given up.
 
 mod connection;
+mod cpu;
 mod error;
 mod event;
 mod input;
@@ -168,8 +169,7 @@ impl Qmp {
 
     /// Memory that the guest has, in bytes: what the balloon leaves it.
     pub async fn memory_bytes(&self) -> Result<u64, QmpError> {
-        let balloon = self.execute(&qmp::query_balloon {}).await?;
-        Ok(u64::try_from(balloon.actual).unwrap_or_default())
+        self.base_memory().await
     }
 
     /// Opens the tray of the drive of the disk `name`; its medium stays in it.
@@ -219,6 +219,12 @@ impl Qmp {
             .and_then(|name| name.strip_suffix("-machine"));
         name.and_then(|name| MachineType::new(name).ok())
             .ok_or_else(|| QmpError::MachineType(answer.to_string()))
+    }
+
+    /// Plugs the cable of the interface `name` in or out, as the guest sees it.
+    pub async fn set_link(&self, name: &Name, up: bool) -> Result<(), QmpError> {
+        let name = format!("nic-{name}");
+        self.execute(&qmp::set_link { name, up }).await.map(drop)
     }
 
     /// The threads that run the vCPUs, in the order of the vCPUs; their ids are those of QEMU's

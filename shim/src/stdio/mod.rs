@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::task::StdioPaths;
 pub(crate) use first_line::FirstLine;
 pub(crate) use input::Input;
+pub(crate) use logger::Owner;
 pub(crate) use sink::Sink;
 
 /// Longest time that the output of a machine that has ended may take to be read.
@@ -82,14 +83,14 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Connects `console` with `paths`; from now on bytes flow.
+    /// Connects `console` with `paths`; from now on bytes flow. What the machine prints is `owner`'s
+    /// output only if it is `logged`; other readers get it in any case.
     pub(crate) async fn connect(
         console: std::os::unix::net::UnixStream,
         paths: &StdioPaths,
-        id: &str,
-        namespace: &str,
+        owner: Owner<'_>,
+        logged: bool,
     ) -> Result<Self, StdioError> {
-        let owner = logger::Owner { id, namespace };
         let sink = Sink::open("stdout", &paths.stdout, owner).await?;
         let stderr = match paths.stderr.as_str() {
             // A logging program takes both streams.
@@ -107,7 +108,7 @@ impl Console {
         let (sender, _) = broadcast::channel(KEPT);
         let readers = sender.downgrade();
         let first_line = FirstLine::default();
-        let carrying = carry_out(reader, sink, sender, first_line.clone());
+        let carrying = carry_out(reader, (sink, logged), sender, first_line.clone());
         let output = Mutex::new(Some(tokio::spawn(carrying)));
         let writer = Arc::new(Mutex::new(writer));
         let input_closed = watch::Sender::new(false);
@@ -194,9 +195,11 @@ impl Console {
 }
 
 /// Moves what the machine prints into `sink` and to `readers`, until the machine ends.
+///
+/// A sink that nothing is written to is kept open all the same: whoever reads it waits for its end.
 async fn carry_out(
     mut console: ReadHalf<UnixStream>,
-    mut sink: Sink,
+    (mut sink, logged): (Sink, bool),
     readers: broadcast::Sender<Arc<[u8]>>,
     first_line: FirstLine,
 ) -> Sink {
@@ -216,6 +219,9 @@ async fn carry_out(
         if readers.receiver_count() > 0 {
             // They may all have left just now.
             let _ = readers.send(Arc::from(&chunk[..count]));
+        }
+        if !logged {
+            continue;
         }
         if let Err(error) = sink.write_all(&chunk[..count]).await {
             tracing::error!(%error, "the container's output is lost from here on");
@@ -256,6 +262,11 @@ pub(crate) mod tests {
     use std::io::{Read, Write};
     use std::path::Path;
 
+    const OWNER: Owner<'_> = Owner {
+        id: "c",
+        namespace: "k8s.io",
+    };
+
     /// A FIFO in `directory`; its path.
     pub(crate) fn fifo(directory: &Path, name: &str) -> String {
         let path = directory.join(name);
@@ -266,9 +277,29 @@ pub(crate) mod tests {
     async fn console(paths: &StdioPaths) -> (Arc<Console>, std::os::unix::net::UnixStream) {
         let (ours, qemus) = std::os::unix::net::UnixStream::pair().unwrap();
         (
-            Arc::new(Console::connect(ours, paths, "c", "k8s.io").await.unwrap()),
+            Arc::new(Console::connect(ours, paths, OWNER, true).await.unwrap()),
             qemus,
         )
+    }
+
+    #[tokio::test]
+    async fn what_is_not_logged_is_still_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = StdioPaths {
+            stdout: fifo(directory.path(), "out"),
+            ..StdioPaths::default()
+        };
+        let (ours, mut qemu) = std::os::unix::net::UnixStream::pair().unwrap();
+        let console = Console::connect(ours, &paths, OWNER, false).await.unwrap();
+        let console = Arc::new(console);
+        let mut shown = console.listen().unwrap();
+        let log = read_all(paths.stdout.clone());
+        qemu.write_all(b"secret").unwrap();
+        assert_eq!(&*shown.recv().await.unwrap(), b"secret");
+        drop(qemu);
+        console.drain().await;
+        // Its reader sees the end, and nothing before.
+        assert_eq!(log.await.unwrap(), b"");
     }
 
     fn read_all(path: String) -> JoinHandle<Vec<u8>> {
@@ -390,7 +421,7 @@ pub(crate) mod tests {
             stdout: "syslog://x".into(),
             ..StdioPaths::default()
         };
-        let error = Console::connect(ours, &paths, "c", "n")
+        let error = Console::connect(ours, &paths, OWNER, true)
             .await
             .err()
             .unwrap();

@@ -6,6 +6,7 @@
 
 mod amounts;
 mod disks;
+mod domain;
 mod filesystems;
 mod table;
 
@@ -28,6 +29,7 @@ pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     errors.extend(disks::refused(spec));
     errors.extend(filesystems::refused(spec));
     errors.extend(ports_of_bridges(spec));
+    errors.extend(domain::refused(spec));
     sorted(errors)
 }
 
@@ -199,7 +201,7 @@ mod tests {
                 },
             },
             "volumes": [{ "name": "a", "downwardMetrics": {} }, { "name": "b", "emptyDisk": { "capacity": "1Gi" } }],
-            "readinessProbe": { "guestAgentPing": {} },
+            "readinessProbe": { "guestAgentPing": {}, "tcpSocket": { "port": 22 } },
         });
         assert_eq!(
             paths(spec),

@@ -16,6 +16,7 @@ pub(crate) fn crowded(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
         ("domain.devices.filesystems", devices.filesystems.len()),
         ("domain.devices.gpus", devices.gpus.len()),
         ("domain.devices.hostDevices", devices.host_devices.len()),
+        ("domain.devices.inputs", devices.inputs.len()),
         ("domain.devices.interfaces", devices.interfaces.len()),
         ("networks", spec.networks.len()),
         ("volumes", spec.volumes.len()),

@@ -125,7 +125,7 @@ fn networks(spec: &VirtualMachineInstanceSpec, namespace: &str) -> Vec<(&'static
     asked
 }
 
-fn owner(instance: &VirtualMachineInstance) -> OwnerReference {
+pub(super) fn owner(instance: &VirtualMachineInstance) -> OwnerReference {
     OwnerReference {
         api_version: VirtualMachineInstance::api_version(&()).into_owned(),
         kind: VirtualMachineInstance::kind(&()).into_owned(),
@@ -146,6 +146,17 @@ pub fn pod_name(instance: &VirtualMachineInstance) -> String {
         "virt-launcher-{stem}-{}",
         suffix(&[&instance.uid().unwrap_or_default()])
     )
+}
+
+/// The name of an object that `prefix` tells what it is for, and `name` whose: cut and made unique by a
+/// suffix where it would be too long.
+pub(super) fn object_name(prefix: &str, name: &str) -> String {
+    let whole = format!("{prefix}{name}");
+    if whole.len() <= NAME_LIMIT {
+        return whole;
+    }
+    let stem = whole[..NAME_LIMIT - SUFFIX_LENGTH - 1].trim_end_matches(['-', '.']);
+    format!("{stem}-{}", suffix(&[name]))
 }
 
 fn suffix(parts: &[&str]) -> String {

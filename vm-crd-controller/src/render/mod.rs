@@ -3,11 +3,14 @@
 //! Relies on a spec that was validated. Promises that the same instance always renders to the same
 //! pod, its name included, so that making it twice finds the first.
 
+mod credentials;
 mod directory;
 mod metadata;
+mod probes;
 mod resources;
 mod security;
 mod seed;
+mod state;
 mod volumes;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, LocalObjectReference, Pod, PodSpec};
@@ -19,6 +22,7 @@ use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
 
 pub use metadata::{label_value, pod_name};
 pub use resources::{MILLICORES_PER_VCPU, of as resources};
+pub use state::claim as state_claim;
 pub use volumes::{Claim, Claims, claim_names};
 
 use crate::machine;
@@ -60,7 +64,14 @@ pub fn pod(
     let namespace = instance.namespace().unwrap_or_default();
     let uid = instance.uid().unwrap_or_default();
     machine::settle(&mut spec, &uid, &namespace, &instance.name_any());
-    let volumes = volumes::render(&spec, claims)?;
+    let mut volumes = volumes::render(&spec, claims)?;
+    let (secrets, places) = credentials::render(&spec)?;
+    volumes.volumes.extend(secrets);
+    volumes.mounts.extend(places);
+    if let Some((volume, mount)) = state::render(instance)? {
+        volumes.volumes.push(volume);
+        volumes.mounts.push(mount);
+    }
     let image = volumes.image.clone();
     let container = Container {
         name: MACHINE_CONTAINER.to_owned(),
@@ -79,6 +90,8 @@ pub fn pod(
         ports: Some(ports(&spec)).filter(|ports| !ports.is_empty()),
         volume_mounts: Some(volumes.mounts).filter(|mounts| !mounts.is_empty()),
         volume_devices: Some(volumes.devices).filter(|devices| !devices.is_empty()),
+        readiness_probe: probes::render(spec.readiness_probe.as_ref(), "readinessProbe")?,
+        liveness_probe: probes::render(spec.liveness_probe.as_ref(), "livenessProbe")?,
         security_context: Some(security::container()),
         termination_message_policy: Some("File".to_owned()),
         ..Container::default()

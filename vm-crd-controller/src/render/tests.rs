@@ -161,6 +161,100 @@ fn further_networks_are_asked_of_multus() {
     );
 }
 
+#[test]
+fn probes_are_those_of_the_machine_container() {
+    let mut spec = minimal();
+    spec["readinessProbe"] = json!({ "guestAgentPing": {}, "periodSeconds": 3 });
+    spec["livenessProbe"] = json!({
+        "httpGet": { "port": 80, "path": "/health" },
+        "initialDelaySeconds": 120, "timeoutSeconds": 2, "failureThreshold": 5,
+    });
+    let container = render(spec.clone(), &Claims::new()).unwrap().spec.unwrap();
+    let container = serde_json::to_value(&container.containers[0]).unwrap();
+    assert_eq!(
+        container["readinessProbe"],
+        json!({ "exec": { "command": ["vm:agent", "guest-ping"] }, "periodSeconds": 3 })
+    );
+    assert_eq!(container["livenessProbe"], spec["livenessProbe"]);
+    for probe in [
+        json!({ "exec": { "command": ["cat", "/run/up"] }, "successThreshold": 2 }),
+        json!({ "tcpSocket": { "port": "ssh" }, "periodSeconds": 1 }),
+    ] {
+        spec["readinessProbe"] = probe.clone();
+        let pod = render(spec.clone(), &Claims::new()).unwrap().spec.unwrap();
+        let rendered = pod.containers[0].readiness_probe.as_ref();
+        assert_eq!(serde_json::to_value(rendered).unwrap(), probe);
+    }
+    spec["readinessProbe"] = json!({ "periodSeconds": 1 });
+    let error = render(spec, &Claims::new()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("readinessProbe: set exactly one"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_persists_is_in_a_claim_of_whoever_lasts() {
+    let mut spec = minimal();
+    assert_eq!(state_claim(&instance(spec.clone())), Ok(None));
+    spec["domain"]["devices"]["tpm"] = json!({ "persistent": true });
+    let mut instance = instance(spec);
+    let claim = |instance: &VirtualMachineInstance| {
+        serde_json::to_value(state_claim(instance).unwrap().unwrap()).unwrap()
+    };
+    insta::assert_yaml_snapshot!(claim(&instance));
+    let of_machine: Value = json!([{
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": "tl", "uid": "m",
+        "controller": true, "blockOwnerDeletion": true,
+    }]);
+    instance.metadata.owner_references = serde_json::from_value(of_machine).unwrap();
+    let owner = &claim(&instance)["metadata"]["ownerReferences"][0];
+    assert_eq!(
+        (&owner["kind"], &owner["uid"]),
+        (&json!("VirtualMachine"), &json!("m"))
+    );
+    assert!(owner.get("controller").is_none(), "{owner}");
+    let pod = pod(&instance, &Claims::new(), "example.com/placeholder:1").unwrap();
+    let spec = pod.spec.unwrap();
+    let volume = &spec.volumes.as_ref().unwrap()[0];
+    let claimed = volume.persistent_volume_claim.as_ref().unwrap();
+    assert_eq!(claimed.claim_name, "persistent-state-for-tl");
+    let mount = &spec.containers[0].volume_mounts.as_ref().unwrap()[0];
+    assert_eq!(
+        (mount.name.as_str(), mount.mount_path.as_str()),
+        ("vm-state", "/state")
+    );
+}
+
+#[test]
+fn secrets_with_access_credentials_are_mounted_once() {
+    let mut spec = minimal();
+    let source = |name: &str| json!({ "secret": { "secretName": name } });
+    let users = json!({ "qemuGuestAgent": { "users": ["root"] } });
+    let agent = json!({ "qemuGuestAgent": {} });
+    spec["accessCredentials"] = json!([
+        { "sshPublicKey": { "source": source("b"), "propagationMethod": users } },
+        { "userPassword": { "source": source("a.b"), "propagationMethod": agent } },
+        { "sshPublicKey": { "source": source("b"), "propagationMethod": users } },
+    ]);
+    let pod = render(spec, &Claims::new()).unwrap().spec.unwrap();
+    let volumes = serde_json::to_value(&pod.volumes).unwrap();
+    assert_eq!(
+        volumes,
+        json!([
+            { "name": "access-credentials-0", "secret": { "secretName": "a.b" } },
+            { "name": "access-credentials-1", "secret": { "secretName": "b" } },
+        ])
+    );
+    let mounts = serde_json::to_value(&pod.containers[0].volume_mounts).unwrap();
+    let mount = |index: usize, path: &str| json!({ "name": format!("access-credentials-{index}"), "mountPath": path, "readOnly": true });
+    let expected = [
+        mount(0, "/access-credentials/a.b"),
+        mount(1, "/access-credentials/b"),
+    ];
+    assert_eq!(mounts, json!(expected));
+}
+
 /// The shim reads the annotation strictly: what is rendered must pass.
 #[test]
 fn the_shim_reads_what_is_rendered() {

@@ -95,6 +95,8 @@ fn a_start_that_goes_well_costs_one_status_and_one_finalizer() {
         RunStrategy::Always,
     );
     assert_eq!(word(&slow), Some(PrintableStatus::Starting));
+    let said = slow.status.unwrap().conditions;
+    assert_eq!(said[0].reason.as_deref(), Some("VMIConditionMissing"));
 
     let up = made(&fresh, running());
     let told = plan(&fresh, Some(&up), RunStrategy::Always);

@@ -1,5 +1,6 @@
 //! The conditions of an instance: whether it is ready, and what keeps it from being what it asks for.
 
+use vm_api::machine::of_kvm;
 use vm_api::v1::{Condition, Phase, VirtualMachineInstanceStatus};
 
 use super::decide::Observed;
@@ -60,7 +61,7 @@ pub(super) fn of(
                 kind::SOFTWARE_EMULATION,
                 true,
                 Some("NoHardwareVirtualization"),
-                Some("the node's CPU does not virtualize: the guest runs by emulation, slowly"),
+                Some(&emulated(&of_kvm(&observed.instance.spec))),
             ));
         }
     } else if phase.is_final() {
@@ -75,6 +76,16 @@ pub(super) fn of(
         }
     }
     conditions
+}
+
+/// What it means for a guest to be emulated, and for what of its spec is KVM's alone.
+fn emulated(of_kvm: &[String]) -> String {
+    let mut message =
+        "the node's CPU does not virtualize: the guest runs by emulation, slowly".to_owned();
+    if !of_kvm.is_empty() {
+        message += &format!(", and without {}", of_kvm.join(", "));
+    }
+    message
 }
 
 fn scheduled(observed: &Observed<'_>, seen: &Seen) -> Option<Condition> {

@@ -91,6 +91,29 @@ fn notes(plan: &Plan) -> Vec<&str> {
 }
 
 #[test]
+fn a_machine_that_starts_paused_is_paused_and_has_not_failed() {
+    let spec = json!({ "domain": { "memory": { "guest": "64Mi" } }, "startStrategy": "Paused" });
+    let fresh = instance(json!({ "spec": spec.clone() }));
+    let up = running();
+    let plan = decide(&observed(&fresh, Some(&up)));
+    let expected = [
+        "LiveMigratable=False(NotSupported)",
+        "Paused=True(PausedByUser)",
+        "Ready=True()",
+    ];
+    assert_eq!(conditions(&plan), expected);
+    let status = plan.status.unwrap();
+    assert_eq!(status.phase, Some(Phase::Running));
+    let mut told = instance(json!({ "spec": spec }));
+    told.status = Some(status);
+    assert_eq!(decide(&observed(&told, Some(&up))).status, None, "it stays");
+    // Whoever lets it run takes the condition away, and it does not come back.
+    let conditions = &mut told.status.as_mut().unwrap().conditions;
+    conditions.retain(|condition| condition.r#type != "Paused");
+    assert_eq!(decide(&observed(&told, Some(&up))).status, None);
+}
+
+#[test]
 fn a_start_that_goes_well_is_quiet_until_it_runs() {
     let fresh = instance(json!({}));
     let waiting = starting();
@@ -386,6 +409,49 @@ fn what_the_machine_tells_shows_and_stays_until_it_tells_otherwise() {
     assert!(find(&status.conditions, "AgentConnected").is_none());
     assert_eq!(status.guest_os_info, None);
     assert_eq!(status.interfaces[0].interface_name, None);
+}
+
+#[test]
+fn an_unready_pod_says_why() {
+    let fresh = instance(json!({}));
+    let with = |ready: Value| {
+        let mut up = running();
+        let conditions = serde_json::from_value(json!([ready])).unwrap();
+        up.status.as_mut().unwrap().conditions = Some(conditions);
+        conditions_of(&fresh, &up)
+    };
+    let unready = with(json!({ "type": "Ready", "status": "False",
+        "reason": "ContainersNotReady", "message": "the probe failed" }));
+    assert!(
+        unready.contains(&"Ready=False(ContainersNotReady)".to_owned()),
+        "{unready:?}"
+    );
+    let silent = with(json!({ "type": "Initialized", "status": "True" }));
+    assert!(
+        silent.contains(&"Ready=False(PodConditionMissing)".to_owned()),
+        "{silent:?}"
+    );
+}
+
+fn conditions_of(instance: &VirtualMachineInstance, pod: &Pod) -> Vec<String> {
+    conditions(&decide(&observed(instance, Some(pod))))
+}
+
+#[test]
+fn a_value_that_no_machine_can_have_is_told_by_its_path() {
+    let fresh = instance(json!({}));
+    let path = "spec.domain.memory.guest: is no amount";
+    let obstacle = Obstacle::Invalid(vec![path.to_owned()]);
+    let plan = decide(&Observed {
+        obstacle: Some(&obstacle),
+        ..observed(&fresh, None)
+    });
+    let expected = [
+        "Ready=False(PodNotExists)",
+        "Synchronized=False(InvalidSpec)",
+    ];
+    assert_eq!(conditions(&plan), expected);
+    assert_eq!(plan.notes, [Note::warning("InvalidSpec", path)]);
 }
 
 #[test]

@@ -157,6 +157,10 @@ fn interfaces(observed: &Observed<'_>, phase: Phase) -> Vec<InterfaceStatus> {
             } else {
                 Vec::new()
             };
+            let mut listed = spec.domain.devices.interfaces.iter();
+            let listed = listed.find(|interface| interface.name == name);
+            let state = listed.and_then(|interface| interface.state.as_deref());
+            let state = state.filter(|state| !state.is_empty()).unwrap_or("up");
             InterfaceStatus {
                 name: Some(name),
                 pod_interface_name: Some(pod_interface),
@@ -164,7 +168,7 @@ fn interfaces(observed: &Observed<'_>, phase: Phase) -> Vec<InterfaceStatus> {
                 ip_address: addresses.first().cloned(),
                 ip_addresses: addresses,
                 info_source: running.then(|| asked::DOMAIN.to_owned()),
-                link_state: running.then(|| "up".to_owned()),
+                link_state: running.then(|| state.to_owned()),
                 queue_count: running.then_some(queues),
                 ..InterfaceStatus::default()
             }

@@ -28,6 +28,7 @@ use qemu_driver::exec::{Room, Size, User};
 use qemu_driver::qmp::Qmp;
 
 use super::agent::GuestAgent;
+use super::credentials::Standing;
 use super::power::PowerButton;
 use crate::stdio::Console;
 use crate::task::{Exit, Fault, Happening, Life, Member, Phase, StdioPaths};
@@ -52,6 +53,8 @@ pub(super) struct Target {
     pub(super) vsock_cid: Option<u32>,
     /// Who commands run as in the guest, if not as root.
     pub(super) user: Option<User>,
+    /// How the guest's access credentials stand.
+    pub(super) credentials: Standing,
 }
 
 /// The processes of one machine.

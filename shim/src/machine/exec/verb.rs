@@ -44,11 +44,13 @@ pub(super) async fn run(run: &Run, name: &str, client: &mut Client) -> u32 {
 }
 
 async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
+    let credentials = run.target.credentials.get();
     let target = verbs::Target {
         qmp: &run.target.qmp,
         agent: run.target.guest.now(),
         network_namespace: &run.target.network_namespace,
         vsock_cid: run.target.vsock_cid,
+        credentials: credentials.as_ref(),
     };
     let (framed, announce) = match &verb {
         Verb::Connect {
