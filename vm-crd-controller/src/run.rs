@@ -13,6 +13,7 @@ use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::api;
@@ -56,6 +57,7 @@ pub async fn run_until(
     let readiness = Readiness::default();
     let mut server = tokio::spawn(serve(args.listen, metrics.clone(), readiness.clone()));
     let mut api = tokio::spawn(api::serve(client.clone(), args.clone(), metrics.clone()));
+    let _ends = [server.abort_handle(), api.abort_handle()].map(Ends);
     let lease = Duration::from_secs(u64::from(args.lease_seconds));
     let mut candidate = Candidate::new(
         client.clone(),
@@ -110,6 +112,15 @@ pub async fn run_until(
             result = &mut server => return served(result, "probes and metrics (--listen)"),
             result = &mut api => return served(result, "the API (--api-listen)"),
         }
+    }
+}
+
+/// A task that ends with its owner.
+struct Ends(AbortHandle);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

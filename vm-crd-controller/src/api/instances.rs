@@ -20,16 +20,13 @@ use super::options::{self, Freeze, Plain};
 use crate::cluster::{FIELD_MANAGER, reference};
 use crate::events::{Events, Note};
 use crate::verbs::{Machine, VerbError, Verbs};
+use crate::vmi::ASK_ANNOTATION;
 
-/// Bytes of a short answer.
-const SHORT: usize = 64 << 10;
+/// Bytes of a short answer: a status has the guest's interfaces in it, as many as it says.
+const SHORT: usize = 1 << 20;
 
 /// Time that a verb has.
 pub(super) const BOUND: Duration = Duration::from_secs(20);
-
-/// Annotation of an instance: whoever does something to its machine that the pod does not show
-/// changes it, and the machine is asked at once.
-const ASK_ANNOTATION: &str = "kubevirt.io/ask-again";
 
 /// Begin of what the shim says where there is no agent.
 const NO_AGENT: &str = "no guest agent runs in the machine";

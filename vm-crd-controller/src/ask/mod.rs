@@ -7,7 +7,6 @@
 //! there are; a machine that does not answer is told apart from one that answers.
 //! *Assumptions*: whoever asks bounds the time and the length of an answer.
 
-mod by_verbs;
 mod schedule;
 mod told;
 

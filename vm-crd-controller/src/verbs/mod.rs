@@ -4,6 +4,7 @@
 //! port of a node is needed, and whoever watches `exec` watches these too. [`Verbs::call`] is for one
 //! answer, bounded in size and time; [`Verbs::stream`] for bytes both ways.
 
+mod ask;
 mod exec;
 
 use std::time::Duration;

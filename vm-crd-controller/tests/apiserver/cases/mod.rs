@@ -65,6 +65,7 @@ pub(crate) fn with_fake_machines() -> Vec<(&'static str, Case)> {
 /// Cases that need controllers of their own, or change the cluster.
 pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
     cases! {
+        subresources: two_replicas_serve_while_one_leads certificates_are_made_anew;
         seen: metrics_follow_a_machine traces_who_asks keeps_the_product;
         leading: hands_over_when_it_stops takes_over_when_the_leader_dies stands_by_after_a_pause
             catches_up_after_an_outage;
@@ -74,7 +75,6 @@ pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
         leading: refuses_kubevirt;
         admission: as_kubevirt_judges a_refusal_names_its_fields what_does_not_work_is_a_warning
             an_instance_stays_as_it_is nothing_stops_without_the_webhooks;
-        subresources: two_replicas_serve_while_one_leads certificates_are_made_anew;
     }
 }
 

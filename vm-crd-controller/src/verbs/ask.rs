@@ -1,17 +1,17 @@
-//! The way to machines that the program takes: the verb `vm:status` by the exec of their pods.
+//! The reconcilers' way to what only a machine knows: the verb `vm:status`.
 
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::{AskError, AskMachine, MachinePod, Told};
-use crate::verbs::{Machine, Verbs};
+use super::{Machine, Verbs};
+use crate::ask::{AskError, AskMachine, MachinePod, Told};
 
-/// Bytes of an answer at most: what it tells is bounded by the shim, far below that.
+/// Bytes of a status: it has the guest's interfaces in it, as many as it says.
 const LIMIT: usize = 1 << 20;
 
-/// How long an answer may take: the shim waits up to 5 s for a guest's agent.
+/// Time that a machine has to tell.
 const BOUND: Duration = Duration::from_secs(20);
 
 impl AskMachine for Verbs {
