@@ -15,7 +15,17 @@ const VERDICTS: &[(&str, &str)] = &[
         "vmi .spec.networks[].pod.vmIPv6NetworkCIDR=\"bogus\"",
         "it is no network: refused at once, there when the machine starts",
     ),
+    (
+        "vmi .spec.domain.devices.interfaces[].acpiIndex=-1",
+        NO_INDEX,
+    ),
+    (
+        "vmi .spec.domain.devices.interfaces[].acpiIndex=100000",
+        NO_INDEX,
+    ),
 ];
+
+const NO_INDEX: &str = "QEMU has no such index: refused at once, there when the machine starts";
 
 /// Fields that KubeVirt names and that are not named here: the beginning of the case, the field.
 const FIELDS: &[(&str, &str, &str)] = &[

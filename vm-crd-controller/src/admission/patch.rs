@@ -8,11 +8,14 @@ use serde_json::{Value, json};
 #[derive(Debug, PartialEq)]
 pub(super) struct Change(pub(super) Patch);
 
-/// The change from the object whose spec is `written` to the one whose spec is `wanted`, if there is
-/// one.
-pub(super) fn between(written: &str, wanted: &impl Serialize) -> Option<Change> {
-    let written: Value = serde_json::from_str(written).ok()?;
+/// The change from the object whose spec is `written`, if it has one, to the one whose spec is `wanted`,
+/// if there is a change.
+pub(super) fn between(written: Option<&str>, wanted: &impl Serialize) -> Option<Change> {
+    let written = match written {
+        Some(text) => json!({ "spec": serde_json::from_str::<Value>(text).ok()? }),
+        None => json!({}),
+    };
     let wanted = serde_json::to_value(wanted).ok()?;
-    let patch = diff(&json!({ "spec": written }), &json!({ "spec": wanted }));
+    let patch = diff(&written, &json!({ "spec": wanted }));
     (!patch.is_empty()).then_some(Change(patch))
 }

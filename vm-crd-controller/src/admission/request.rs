@@ -118,6 +118,11 @@ impl<'a> Object<'a> {
         self.metadata.deletion_timestamp.is_some()
     }
 
+    /// Whether it has a spec.
+    pub(super) fn has_spec(&self) -> bool {
+        self.spec.is_some()
+    }
+
     /// Its spec, as it was written.
     pub(super) fn spec(&self) -> Result<&'a str, TooManyValues> {
         let text = self.spec.map_or("{}", RawValue::get);

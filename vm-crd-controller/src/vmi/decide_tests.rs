@@ -97,9 +97,10 @@ fn a_machine_that_starts_paused_is_paused_and_has_not_failed() {
     let up = running();
     let plan = decide(&observed(&fresh, Some(&up)));
     let expected = [
-        "LiveMigratable=False(NotSupported)",
+        "LiveMigratable=False(NotMigratable)",
         "Paused=True(PausedByUser)",
         "Ready=True()",
+        "StorageLiveMigratable=False(NotMigratable)",
     ];
     assert_eq!(conditions(&plan), expected);
     let status = plan.status.unwrap();

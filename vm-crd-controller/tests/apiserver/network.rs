@@ -14,12 +14,15 @@ pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(crate) fn enter() {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (the tests run as root)");
     let address = format!("{ADDRESS}/24");
-    let commands: [&[&str]; 4] = [
+    let commands: [&[&str]; 6] = [
         &["link", "set", "lo", "up"],
         // The other end is there so that the link has a carrier.
         &["link", "add", "api", "type", "veth", "peer", "name", "peer"],
         &["address", "add", &address, "dev", "api"],
+        &["link", "set", "peer", "up"],
         &["link", "set", "api", "up"],
+        // kube-apiserver looks for its own address by the default route.
+        &["route", "add", "default", "dev", "api"],
     ];
     for arguments in commands {
         let status = Command::new("ip").args(arguments).status();

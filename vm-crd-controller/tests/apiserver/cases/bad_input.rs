@@ -143,12 +143,12 @@ pub(crate) async fn image_missing(bench: Arc<Bench>, name: String) -> Result<()>
 
 pub(crate) async fn unsupported_field(bench: Arc<Bench>, name: String) -> Result<()> {
     let space = Space::new(&bench.client, &name).await?;
-    let devices = json!({ "domain": { "devices": { "sound": { "name": "a", "model": "ich9" } } } });
+    let devices = json!({ "domain": { "devices": { "useVirtioTransitional": true } } });
     space.machine("Always", devices).await?;
     let said = space
         .condition("Synchronized", "False", "UnsupportedField")
         .await?;
-    let path = "spec.domain.devices.sound";
+    let path = "spec.domain.devices.useVirtioTransitional";
     ensure!(
         said.message
             .as_deref()
@@ -158,7 +158,7 @@ pub(crate) async fn unsupported_field(bench: Arc<Bench>, name: String) -> Result
     let told = space.event("VirtualMachine", "UnsupportedField").await?;
     ensure!(told.contains(path), "{told}");
     ensure!(space.live_pods().await?.is_empty(), "no pod is made");
-    let mended = json!({ "domain": { "devices": { "sound": null } } });
+    let mended = json!({ "domain": { "devices": { "useVirtioTransitional": null } } });
     space
         .patch(json!({ "template": { "spec": mended } }))
         .await?;
