@@ -236,6 +236,7 @@ mod tests {
         let spec = json!({
             "runStrategy": "WaitAsReceiver",
             "instancetype": { "name": "small" },
+            "updateVolumesStrategy": "Replacement",
             "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "domain": { "devices": { "downwardMetrics": {} } } } },
         });
         let spec = serde_json::from_value(spec).unwrap();
@@ -243,9 +244,9 @@ mod tests {
         assert_eq!(
             paths,
             [
-                "instancetype",
                 "runStrategy",
-                "template.spec.domain.devices.downwardMetrics"
+                "template.spec.domain.devices.downwardMetrics",
+                "updateVolumesStrategy"
             ]
         );
     }

@@ -64,6 +64,16 @@ pub(super) const MACHINE: &[Working] = &[
     ),
     Field("template.metadata.labels.*"),
     Field("template.metadata.annotations.*"),
+    Field("instancetype.name"),
+    Field("instancetype.kind"),
+    Field("instancetype.revisionName"),
+    Field("instancetype.inferFromVolume"),
+    Field("instancetype.inferFromVolumeFailurePolicy"),
+    Field("preference.name"),
+    Field("preference.kind"),
+    Field("preference.revisionName"),
+    Field("preference.inferFromVolume"),
+    Field("preference.inferFromVolumeFailurePolicy"),
     // Taken from the machine, whatever stands here: so does KubeVirt.
     Field("template.metadata.name"),
     Field("template.metadata.namespace"),
@@ -353,11 +363,6 @@ pub(super) const HINTS: &[(&str, &str)] = &[
         "volumes[].memoryDump",
         "take a screenshot, or dump the memory from inside the guest",
     ),
-    (
-        "instancetype",
-        "set domain.cpu and domain.memory in the template",
-    ),
-    ("preference", "set what it would fill in in the template"),
     (
         "dataVolumeTemplates",
         "make the claim beforehand and use persistentVolumeClaim",
