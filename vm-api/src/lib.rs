@@ -6,8 +6,14 @@ pub mod contract;
 pub mod crd;
 pub mod defaults;
 pub mod field;
+pub mod instancetype;
 pub mod machine;
+pub mod pool;
 pub mod quantity;
+#[cfg(feature = "schema")]
+mod resource;
+#[cfg(feature = "schema")]
+pub mod selector;
 pub mod strict;
 pub mod support;
 mod trace_parent;

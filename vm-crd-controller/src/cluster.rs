@@ -8,8 +8,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -21,6 +22,7 @@ use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
 use crate::metrics::Metrics;
 use crate::own::OwnWrites;
+use crate::owner;
 use crate::warnings::{Warning, Warnings};
 
 /// The name in which this controller writes: field manager, reporter of events.
@@ -40,6 +42,17 @@ impl<K> Namespaced for K where
         + Clone
         + DeserializeOwned
         + Debug
+{
+}
+
+/// A kind whose objects are the whole cluster's and can be read.
+pub trait Global:
+    Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + Debug
+{
+}
+
+impl<K> Global for K where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + Debug
 {
 }
 
@@ -150,6 +163,7 @@ impl Cluster {
             Ok(left) => {
                 let left = left.left().and_then(|object| object.resource_version());
                 self.own.replaced(object, left.as_deref());
+                self.own.deleted(object);
                 Ok(true)
             }
             // Gone, or another object of that name by now.
@@ -251,6 +265,74 @@ impl Cluster {
         self.merge(vm, patch, "virtualmachines").await
     }
 
+    /// Makes `owner` the controller of the very version of `object` that was seen.
+    pub async fn adopt<K: Namespaced, Owner: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        owner: &Owner,
+        resource: &'static str,
+    ) -> kube::Result<()> {
+        let mut owners = object.owner_references().to_vec();
+        owners.push(owner::reference(owner));
+        self.set_owners(object, &owners, resource).await
+    }
+
+    /// Takes the owner with the UID `owner` from the very version of `object` that was seen.
+    pub async fn release<K: Namespaced>(
+        &self,
+        object: &K,
+        owner: &str,
+        resource: &'static str,
+    ) -> kube::Result<()> {
+        let mut owners = object.owner_references().to_vec();
+        owners.retain(|other| other.uid != owner);
+        self.set_owners(object, &owners, resource).await
+    }
+
+    async fn set_owners<K: Namespaced>(
+        &self,
+        object: &K,
+        owners: &[OwnerReference],
+        resource: &'static str,
+    ) -> kube::Result<()> {
+        let patch = json!({ "metadata": { "ownerReferences": owners } });
+        self.change(object, patch, resource).await
+    }
+
+    /// Changes the very version of `object` that was seen by a merge patch.
+    pub async fn change<K: Namespaced>(
+        &self,
+        object: &K,
+        mut patch: Value,
+        resource: &'static str,
+    ) -> kube::Result<()> {
+        patch["metadata"]["uid"] = json!(object.uid());
+        patch["metadata"]["resourceVersion"] = json!(object.resource_version());
+        self.merge(object, patch, resource).await
+    }
+
+    /// Asks for a restart of the instance with the UID `instance`, as the subresource API does.
+    pub async fn request_restart(&self, vm: &VirtualMachine, instance: &str) -> kube::Result<()> {
+        self.metrics.count_write(resource::MACHINE_STATUS, "patch");
+        let patch = json!({
+            "metadata": { "uid": vm.uid(), "resourceVersion": vm.resource_version() },
+            "status": { "stateChangeRequests": [
+                { "action": "Stop", "uid": instance }, { "action": "Start" },
+            ] },
+        });
+        let namespace = vm.namespace().unwrap_or_default();
+        let written = self
+            .api::<VirtualMachine>(&namespace)
+            .patch_status(
+                &vm.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await?;
+        self.own.replaced(vm, written.resource_version().as_deref());
+        Ok(())
+    }
+
     async fn merge<K: Namespaced>(
         &self,
         object: &K,
@@ -277,6 +359,20 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads an object, past every store.
+    pub async fn read<K: Namespaced>(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> kube::Result<Option<K>> {
+        self.api::<K>(namespace).get_opt(name).await
+    }
+
+    /// Reads an object of the whole cluster, past every store.
+    pub async fn read_global<K: Global>(&self, name: &str) -> kube::Result<Option<K>> {
+        Api::<K>::all(self.client.clone()).get_opt(name).await
     }
 
     /// Reads a pod, past every store.
@@ -335,10 +431,16 @@ pub mod resource {
     pub const INSTANCES: &str = "virtualmachineinstances";
     /// Their status.
     pub const INSTANCE_STATUS: &str = "virtualmachineinstances/status";
+    /// The status of replica sets.
+    pub const REPLICA_SET_STATUS: &str = "virtualmachineinstancereplicasets/status";
+    /// The status of pools.
+    pub const POOL_STATUS: &str = "virtualmachinepools/status";
     /// Claims.
     pub const CLAIMS: &str = "persistentvolumeclaims";
     /// Pods.
     pub const PODS: &str = "pods";
+    /// What machines were made with.
+    pub const CONTROLLER_REVISIONS: &str = "controllerrevisions";
 }
 
 /// Reference to an instance or machine, for events.

@@ -32,6 +32,10 @@ pub mod kind {
     pub const FAILURE: &str = "Failure";
     /// The template differs from what runs.
     pub const RESTART_REQUIRED: &str = "RestartRequired";
+    /// There are not as many as there should be.
+    pub const REPLICA_FAILURE: &str = "ReplicaFailure";
+    /// Their number is left alone.
+    pub const REPLICA_PAUSED: &str = "ReplicaPaused";
 }
 
 /// Reasons of conditions and events.
@@ -64,6 +68,10 @@ pub mod reason {
     pub const UNSUPPORTED_FIELD: &str = "UnsupportedField";
     /// A value is wrong.
     pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// An instance type is not there, or not readable.
+    pub const FAILED_FIND_INSTANCETYPE: &str = "FailedFindInstancetype";
+    /// A preference is not there, or not readable.
+    pub const FAILED_FIND_PREFERENCE: &str = "FailedFindPreference";
     /// Something could not be created.
     pub const FAILED_CREATE: &str = "FailedCreate";
     /// Something could not be deleted.

@@ -45,6 +45,16 @@ impl OwnWrites {
         self.note(name(object), None);
     }
 
+    /// `object` was asked to go.
+    pub fn deleted<K: Resource<DynamicType = ()>>(&self, object: &K) {
+        self.note(going(object), None);
+    }
+
+    /// Whether `object` was asked to go a moment ago.
+    pub fn is_going<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        self.ask(&going(object), |_| true)
+    }
+
     /// A watch shows `object`.
     pub fn appeared<K: Resource<DynamicType = ()>>(&self, object: &K) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,6 +94,11 @@ fn uid<K: Resource<DynamicType = ()>>(object: &K) -> String {
     object.uid().unwrap_or_default()
 }
 
+/// Neither a UID nor a name.
+fn going<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    format!("going {}", uid(object))
+}
+
 /// Unique among all kinds, and no UID.
 fn name<K: Resource<DynamicType = ()>>(object: &K) -> String {
     ObjectRef::from_obj(object).to_string()
@@ -110,6 +125,14 @@ mod tests {
         own.replaced(&pod("1"), Some("2"));
         assert!(own.is_stale(&pod("1")));
         assert!(!own.is_stale(&pod("2")));
+    }
+
+    #[test]
+    fn what_was_deleted_goes_whatever_its_version() {
+        let own = OwnWrites::default();
+        assert!(!own.is_going(&pod("1")));
+        own.deleted(&pod("1"));
+        assert!(own.is_going(&pod("1")) && own.is_going(&pod("2")));
     }
 
     #[test]

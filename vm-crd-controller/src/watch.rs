@@ -10,7 +10,8 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{Config, Event, watcher};
@@ -61,7 +62,7 @@ pub fn watch<K>(
     api: Api<K>,
     config: Config,
     mut on_change: impl FnMut(&Store<K>, Change<'_, K>) + Send + 'static,
-) -> (Store<K>, impl Future<Output = ()> + Send)
+) -> (Store<K>, BoxFuture<'static, ()>)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
@@ -82,7 +83,8 @@ where
         }
         futures::future::ready(())
     });
-    (store, task)
+    // A watch is large, and there are many.
+    (store, task.boxed())
 }
 
 /// Forgets what no reconciler reads, so that the stores stay small.

@@ -36,17 +36,21 @@ fn input(input: &mut Input) {
 }
 
 fn network(spec: &mut VirtualMachineInstanceSpec) {
-    let devices = &mut spec.domain.devices;
-    for interface in &mut devices.interfaces {
+    pod_interface(spec);
+    for interface in &mut spec.domain.devices.interfaces {
         if !is_bound(interface) {
             interface.masquerade = Some(Empty {});
         }
     }
+}
+
+/// Connects a machine without interfaces to the pod network, unless it is to have none.
+pub(crate) fn pod_interface(spec: &mut VirtualMachineInstanceSpec) {
+    let devices = &mut spec.domain.devices;
     let none = devices.interfaces.is_empty() && spec.networks.is_empty();
     if none && devices.autoattach_pod_interface != Some(false) {
         devices.interfaces.push(Interface {
             name: DEFAULT_NETWORK.to_owned(),
-            masquerade: Some(Empty {}),
             ..Interface::default()
         });
         spec.networks.push(Network {
@@ -65,7 +69,8 @@ fn watchdog(spec: &mut VirtualMachineInstanceSpec) {
     }
 }
 
-fn is_bound(interface: &Interface) -> bool {
+/// Whether an interface says how it is bound.
+pub(crate) fn is_bound(interface: &Interface) -> bool {
     interface.masquerade.is_some()
         || interface.bridge.is_some()
         || interface.sriov.is_some()

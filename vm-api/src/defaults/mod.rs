@@ -8,6 +8,7 @@ mod features;
 mod growth;
 mod machine;
 
+pub(crate) use devices::{is_bound, pod_interface};
 pub use machine::{Identity, machine};
 
 use crate::machine::topology;

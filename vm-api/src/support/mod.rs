@@ -8,6 +8,7 @@ mod amounts;
 mod disks;
 mod domain;
 mod filesystems;
+mod sets;
 mod table;
 
 use serde_json::Value;
@@ -16,6 +17,7 @@ use crate::field::{FieldError, sorted};
 use crate::v1::{VirtualMachineInstanceSpec, VirtualMachineSpec};
 use crate::validate;
 pub use amounts::{MAXIMUM_MEMORY, MAXIMUM_VCPUS, MINIMUM_MEMORY};
+pub use sets::{pool, replica_set};
 use table::{HINTS, INSTANCE, MACHINE, Working};
 
 /// Set fields of an instance that do not work, each with what to do instead. Nothing is said of one
@@ -234,6 +236,7 @@ mod tests {
         let spec = json!({
             "runStrategy": "WaitAsReceiver",
             "instancetype": { "name": "small" },
+            "updateVolumesStrategy": "Replacement",
             "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "domain": { "devices": { "downwardMetrics": {} } } } },
         });
         let spec = serde_json::from_value(spec).unwrap();
@@ -241,9 +244,9 @@ mod tests {
         assert_eq!(
             paths,
             [
-                "instancetype",
                 "runStrategy",
-                "template.spec.domain.devices.downwardMetrics"
+                "template.spec.domain.devices.downwardMetrics",
+                "updateVolumesStrategy"
             ]
         );
     }

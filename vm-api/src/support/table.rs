@@ -64,9 +64,66 @@ pub(super) const MACHINE: &[Working] = &[
     ),
     Field("template.metadata.labels.*"),
     Field("template.metadata.annotations.*"),
+    Field("instancetype.name"),
+    Field("instancetype.kind"),
+    Field("instancetype.revisionName"),
+    Field("instancetype.inferFromVolume"),
+    Field("instancetype.inferFromVolumeFailurePolicy"),
+    Field("preference.name"),
+    Field("preference.kind"),
+    Field("preference.revisionName"),
+    Field("preference.inferFromVolume"),
+    Field("preference.inferFromVolumeFailurePolicy"),
     // Taken from the machine, whatever stands here: so does KubeVirt.
     Field("template.metadata.name"),
     Field("template.metadata.namespace"),
+];
+
+/// Fields of a replica set that work, its template's spec apart.
+pub(super) const REPLICA_SET: &[Working] = &[
+    Field("replicas"),
+    Field("paused"),
+    Field("selector.**"),
+    Field("template.metadata.labels.*"),
+    Field("template.metadata.annotations.*"),
+    // What the names of instances begin with.
+    Field("template.metadata.name"),
+    Field("template.metadata.generateName"),
+    // Taken from the replica set, whatever stands here: so does KubeVirt.
+    Field("template.metadata.namespace"),
+];
+
+/// Fields of a pool that work, its template's spec apart.
+pub(super) const POOL: &[Working] = &[
+    Field("replicas"),
+    Field("paused"),
+    Field("selector.**"),
+    Field("maxUnavailable"),
+    Field("nameGeneration.appendIndexToConfigMapRefs"),
+    Field("nameGeneration.appendIndexToSecretRefs"),
+    Field("scaleInStrategy.unmanaged"),
+    Field("scaleInStrategy.opportunistic"),
+    Only(
+        "scaleInStrategy.opportunistic.statePreservation",
+        &["Disabled"],
+    ),
+    Field("scaleInStrategy.proactive"),
+    Only("scaleInStrategy.proactive.statePreservation", &["Disabled"]),
+    Field("scaleInStrategy.proactive.selectionPolicy.sortPolicy"),
+    Field("scaleInStrategy.proactive.selectionPolicy.selectors.**"),
+    Field("updateStrategy.unmanaged"),
+    Field("updateStrategy.opportunistic"),
+    Field("updateStrategy.proactive"),
+    Field("updateStrategy.proactive.selectionPolicy.sortPolicy"),
+    Field("updateStrategy.proactive.selectionPolicy.selectors.**"),
+    Field("autohealing"),
+    Field("autohealing.startUpFailureThreshold"),
+    Field("autohealing.minFailingToStartDuration"),
+    Field("virtualMachineTemplate.metadata.labels.*"),
+    Field("virtualMachineTemplate.metadata.annotations.*"),
+    // Taken from the pool, whatever stands here: so does KubeVirt.
+    Field("virtualMachineTemplate.metadata.name"),
+    Field("virtualMachineTemplate.metadata.namespace"),
 ];
 
 /// Fields of an instance that work.
@@ -307,11 +364,6 @@ pub(super) const HINTS: &[(&str, &str)] = &[
         "take a screenshot, or dump the memory from inside the guest",
     ),
     (
-        "instancetype",
-        "set domain.cpu and domain.memory in the template",
-    ),
-    ("preference", "set what it would fill in in the template"),
-    (
         "dataVolumeTemplates",
         "make the claim beforehand and use persistentVolumeClaim",
     ),
@@ -343,7 +395,12 @@ mod tests {
 
     #[test]
     fn every_path_of_the_table_is_a_field() {
-        for (table, schema) in [(MACHINE, schema(0)), (INSTANCE, schema(1))] {
+        for (table, schema) in [
+            (MACHINE, schema(0)),
+            (INSTANCE, schema(1)),
+            (REPLICA_SET, schema(2)),
+            (POOL, schema(3)),
+        ] {
             for field in table {
                 assert!(exists(&schema, field.path()), "no field {}", field.path());
             }

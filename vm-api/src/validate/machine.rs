@@ -1,7 +1,8 @@
 //! A VirtualMachine: when it runs, and its template.
 
-use super::{data_volumes, template};
+use super::{data_volumes, matchers, template};
 use crate::field::{FieldError, sorted};
+use crate::instancetype::Matcher;
 use crate::v1::{RunStrategy, VirtualMachineSpec};
 
 impl VirtualMachineSpec {
@@ -37,23 +38,10 @@ pub fn machine(spec: &VirtualMachineSpec) -> Vec<FieldError> {
         Err(error) => errors.push(error),
     }
     errors.extend(data_volumes::check(spec));
-    if let Some(matcher) = &spec.instancetype
-        && matcher.name.is_none()
-        && matcher.infer_from_volume.is_none()
-    {
-        errors.push(FieldError::new(
-            "instancetype",
-            "name it, or the volume that names it",
-        ));
-    }
-    if let Some(matcher) = &spec.preference
-        && matcher.name.is_none()
-        && matcher.infer_from_volume.is_none()
-    {
-        errors.push(FieldError::new(
-            "preference",
-            "name it, or the volume that names it",
-        ));
+    let instancetype = spec.instancetype.as_ref().map(Matcher::from);
+    let preference = spec.preference.as_ref().map(Matcher::from);
+    for matcher in [instancetype, preference].into_iter().flatten() {
+        errors.extend(matchers::check(&matcher));
     }
     match &spec.template.spec {
         // Its memory may be missing, as in KubeVirt: an instance type or a preference gives it, or

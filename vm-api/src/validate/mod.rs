@@ -14,6 +14,7 @@ mod devices;
 mod firmware;
 mod interfaces;
 mod machine;
+mod matchers;
 mod names;
 mod offered;
 mod pci;
@@ -21,6 +22,8 @@ mod pod;
 mod policies;
 mod probes;
 mod resources;
+#[cfg(feature = "schema")]
+mod sets;
 mod spelling;
 mod volumes;
 mod words;
@@ -34,6 +37,8 @@ pub use offered::MemLock;
 pub use pod::{Architecture, DnsPolicy, EvictionStrategy, StartStrategy};
 pub use policies::{IoThreadsPolicy, RebootPolicy};
 pub use resources::CpuFeaturePolicy;
+#[cfg(feature = "schema")]
+pub use sets::{pool, replica_set};
 pub use spelling::spelled;
 pub use volumes::{HostDiskType, MAXIMUM_SEED_BYTES, MAXIMUM_VOLUMES, PullPolicy};
 

@@ -5,7 +5,11 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 use vm_api::contract::GROUP;
 use vm_api::defaults::{self, Identity};
-use vm_api::v1::{VirtualMachineInstanceSpec, VirtualMachineSpec};
+use vm_api::instancetype::{self, InstancetypeSpec, PreferenceSpec};
+use vm_api::pool::{self, VirtualMachinePoolSpec};
+use vm_api::v1::{
+    VirtualMachineInstanceReplicaSetSpec, VirtualMachineInstanceSpec, VirtualMachineSpec,
+};
 use vm_api::{FieldError, support, validate};
 
 use super::Webhook;
@@ -40,6 +44,36 @@ const KINDS: &[(&str, &str, Review)] = &[
         GROUP,
         "VirtualMachineInstance",
         reviewed::<VirtualMachineInstanceSpec>,
+    ),
+    (
+        GROUP,
+        "VirtualMachineInstanceReplicaSet",
+        reviewed::<VirtualMachineInstanceReplicaSetSpec>,
+    ),
+    (
+        pool::GROUP,
+        "VirtualMachinePool",
+        reviewed::<VirtualMachinePoolSpec>,
+    ),
+    (
+        instancetype::GROUP,
+        "VirtualMachineInstancetype",
+        reviewed::<InstancetypeSpec>,
+    ),
+    (
+        instancetype::GROUP,
+        "VirtualMachineClusterInstancetype",
+        reviewed::<InstancetypeSpec>,
+    ),
+    (
+        instancetype::GROUP,
+        "VirtualMachinePreference",
+        reviewed::<PreferenceSpec>,
+    ),
+    (
+        instancetype::GROUP,
+        "VirtualMachineClusterPreference",
+        reviewed::<PreferenceSpec>,
     ),
 ];
 
@@ -106,6 +140,42 @@ impl Reviewed for VirtualMachineInstanceSpec {
         support::instance(self)
     }
 }
+
+/// Kinds into which nothing is filled: what is open in a template is filled in when something is made
+/// of it.
+macro_rules! as_it_is {
+    ($spec:ident, $wrong:path, $unsupported:expr) => {
+        impl Reviewed for $spec {
+            fn fill(&mut self, _: Option<&Self>, _: &str) {}
+
+            fn wrong(&self) -> Vec<FieldError> {
+                $wrong(self)
+            }
+
+            fn unsupported(&self) -> Vec<FieldError> {
+                $unsupported(self)
+            }
+        }
+    };
+}
+
+as_it_is!(
+    VirtualMachineInstanceReplicaSetSpec,
+    validate::replica_set,
+    support::replica_set
+);
+as_it_is!(VirtualMachinePoolSpec, validate::pool, support::pool);
+// What of it works is seen in each machine that it makes.
+as_it_is!(
+    InstancetypeSpec,
+    instancetype::instancetype,
+    |_: &InstancetypeSpec| Vec::new()
+);
+as_it_is!(
+    PreferenceSpec,
+    instancetype::preference,
+    |_: &PreferenceSpec| Vec::new()
+);
 
 fn derived(request: &str, what: &str) -> String {
     Uuid::new_v5(&NAMESPACE, format!("{what} {request}").as_bytes()).to_string()

@@ -20,11 +20,14 @@ use super::streams::{Port, Room, Streams};
 use super::table::{Operation, Resource};
 use super::{discovery, graph, objects, options};
 use crate::events::Events;
+use crate::instancetype::Types;
 use crate::verbs::Verbs;
 
 /// What the group needs.
 pub(super) struct Group {
     pub(super) client: Client,
+    /// By which instance types and preferences are found.
+    pub(super) types: Types,
     pub(super) verbs: Verbs,
     pub(super) events: Events,
     pub(super) room: Room,
@@ -46,7 +49,7 @@ impl Group {
             Asked::ExpandSpec { version, namespace } => {
                 let wish = Wish::to_expand(version, &namespace);
                 access::check(&self.client, &user, &wish).await?;
-                machines::expanded_body(&namespace, &call.body)
+                machines::expanded_body(&self.types, &namespace, &call.body).await
             }
             Asked::Subresource(wanted) => self.subresource(call, &user, wanted).await,
         }
@@ -77,7 +80,9 @@ impl Group {
             Operation::Start => machine(machines::Verb::Start).await,
             Operation::Stop => machine(machines::Verb::Stop).await,
             Operation::Restart => machine(machines::Verb::Restart).await,
-            Operation::ExpandSpec => machines::expanded(&self.client, namespace, name).await,
+            Operation::ExpandSpec => {
+                machines::expanded(&self.types, &self.client, namespace, name).await
+            }
             Operation::ObjectGraph => self.graph(&call, &wanted).await,
             Operation::Pause => instance(instances::Verb::Pause).await,
             Operation::Unpause => instance(instances::Verb::Unpause).await,

@@ -15,6 +15,7 @@ use super::failure::{Failure, MACHINE};
 use super::lifecycle::{self, Change, Seen};
 use super::objects;
 use super::options::{self, Restart, Start, Stop};
+use crate::instancetype::{ExpandError, Types};
 
 /// The name in which requests and run strategies are written: not the reconciler's, which would take
 /// away what it has not written itself.
@@ -168,17 +169,27 @@ async fn hurry(client: &Client, instance: &VirtualMachineInstance, seconds: u32)
 
 /// The machine `namespace`/`name` with what its instance type and preference say.
 pub(super) async fn expanded(
+    types: &Types,
     client: &Client,
     namespace: &str,
     name: &str,
 ) -> Result<Answer, Failure> {
     let found: Option<kube::api::DynamicObject> = raw(client, namespace, name).await?;
     let vm = found.ok_or_else(|| Failure::not_found(MACHINE, name))?;
-    expand(json!(vm))
+    expand(types, json!(vm)).await
 }
 
 /// The machine in `body`, the same.
-pub(super) fn expanded_body(namespace: &str, body: &[u8]) -> Result<Answer, Failure> {
+pub(super) async fn expanded_body(
+    types: &Types,
+    namespace: &str,
+    body: &[u8],
+) -> Result<Answer, Failure> {
+    expand(types, machine_in(namespace, body)?).await
+}
+
+/// The machine that a request's body holds, in the request's namespace.
+fn machine_in(namespace: &str, body: &[u8]) -> Result<Value, Failure> {
     let wrong = |error| Failure::bad_request(format!("the request's body is no machine: {error}"));
     let mut vm: Value = serde_json::from_slice(body).map_err(wrong)?;
     let typed: VirtualMachine = serde_json::from_value(vm.clone()).map_err(wrong)?;
@@ -190,20 +201,23 @@ pub(super) fn expanded_body(namespace: &str, body: &[u8]) -> Result<Answer, Fail
         }
         _ => vm["metadata"]["namespace"] = json!(namespace),
     }
-    expand(vm)
+    Ok(vm)
 }
 
-/// As it was written: reading it into types of ours could lose a field.
-fn expand(vm: Value) -> Result<Answer, Failure> {
-    for field in ["instancetype", "preference"] {
-        if !vm["spec"][field].is_null() {
-            return Err(Failure::bad_request(format!(
-                "spec.{field}: instance types and preferences are not supported: write what it says \
-                 into the template"
-            )));
-        }
+/// A machine that refers to nothing is answered as it was written: reading it into types of ours could
+/// lose a field.
+async fn expand(types: &Types, vm: Value) -> Result<Answer, Failure> {
+    let refers = |field: &str| !vm["spec"][field].is_null();
+    if !refers("instancetype") && !refers("preference") {
+        return Ok(json_answer(StatusCode::OK, &vm));
     }
-    Ok(json_answer(StatusCode::OK, &vm))
+    let typed: VirtualMachine = serde_json::from_value(vm)
+        .map_err(|error| Failure::bad_request(format!("the machine cannot be read: {error}")))?;
+    match types.expand(&typed).await {
+        Ok(expanded) => Ok(json_answer(StatusCode::OK, &json!(expanded))),
+        Err(ExpandError::Problem(problem)) => Err(Failure::bad_request(problem.to_string())),
+        Err(error @ ExpandError::Cluster(_)) => Err(Failure::internal(error.to_string())),
+    }
 }
 
 async fn raw<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, Failure>
@@ -226,19 +240,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_without_instance_type_is_its_own_expansion() {
+    fn a_body_holds_a_machine_of_its_namespace() {
         let body = br#"{"kind":"VirtualMachine","metadata":{"name":"tl"},
             "spec":{"template":{},"running":true,"unknownToUs":1}}"#;
-        let answer = expanded_body("n", body).unwrap();
-        assert_eq!(answer.status(), StatusCode::OK);
-        let code = |body: &[u8]| expanded_body("n", body).unwrap_err().code.as_u16();
+        let vm = machine_in("n", body).unwrap();
+        assert_eq!(vm["metadata"]["namespace"], "n");
+        assert_eq!(vm["spec"]["unknownToUs"], 1, "nothing is lost");
+        let code = |body: &[u8]| machine_in("n", body).unwrap_err().code.as_u16();
         assert_eq!(code(b"{"), 400);
         assert_eq!(
             code(br#"{"metadata":{"namespace":"other"},"spec":{"template":{}}}"#),
             400
         );
-        let typed = br#"{"metadata":{},"spec":{"template":{},"instancetype":{"name":"u1"}}}"#;
-        let failure = expanded_body("n", typed).unwrap_err();
-        assert!(failure.message.starts_with("spec.instancetype: "));
     }
 }

@@ -47,7 +47,9 @@ pub use routes::{Call, Door, Routes};
 
 use crate::admission::{self, Webhook};
 use crate::args::Args;
+use crate::cluster::Cluster;
 use crate::events::Events;
+use crate::instancetype::Types;
 use crate::metrics::Metrics;
 use crate::verbs::Verbs;
 use group::Group;
@@ -71,9 +73,11 @@ pub async fn serve(client: Client, args: Args, metrics: Metrics) -> std::io::Res
         &args.api_secret,
         &args.api_service,
     );
-    let (events, writing) = Events::start(client.clone(), &args.identity, metrics);
+    let (events, writing) = Events::start(client.clone(), &args.identity, metrics.clone());
     let group = Arc::new(Group {
         client: client.clone(),
+        // Asked seldom, and not only of who leads.
+        types: Types::unwatched(Cluster::new(client.clone(), metrics)),
         verbs: Verbs::new(client.clone()),
         events,
         room: streams::Room::default(),

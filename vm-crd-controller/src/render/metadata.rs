@@ -159,7 +159,8 @@ pub(super) fn object_name(prefix: &str, name: &str) -> String {
     format!("{stem}-{}", suffix(&[name]))
 }
 
-fn suffix(parts: &[&str]) -> String {
+/// A suffix that follows from `parts` and looks like those that Kubernetes makes up.
+pub(crate) fn suffix(parts: &[&str]) -> String {
     let mut rest = digest(parts);
     let base = SUFFIX_CHARACTERS.len() as u64;
     (0..SUFFIX_LENGTH)

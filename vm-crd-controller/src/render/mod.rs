@@ -20,6 +20,7 @@ use vm_api::FieldError;
 use vm_api::contract::{MACHINE_COMMAND, MACHINE_CONTAINER, RUNTIME_CLASS};
 use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
 
+pub(crate) use metadata::suffix;
 pub use metadata::{label_value, pod_name};
 pub use resources::{MILLICORES_PER_VCPU, of as resources};
 pub use state::claim as state_claim;

@@ -1,6 +1,6 @@
 //! What is to be done about a machine: a pure function from what is observed to a [`Plan`].
 //!
-//! *Expected flow*: the run strategy wishes an instance or none → it is made or deleted; the
+//! *Expected flow*: what instances are made from is remembered; the run strategy wishes an instance or none → it is made or deleted; the
 //! instance's status → the machine's. *Guarantees*: what must be remembered is written before an
 //! instance is deleted; a fresh machine whose start goes well gets its first status when it runs.
 //! *Assumptions*: the instance observed is the machine's own.
@@ -22,6 +22,7 @@ use super::{backoff, status};
 use crate::clock;
 use crate::conditions::reason;
 use crate::events::Note;
+use crate::instancetype::Refs;
 use crate::vmi::QUICK_END;
 
 /// The finalizer that keeps a machine until its instance is gone; KubeVirt's name.
@@ -38,6 +39,10 @@ const RETRY_TROUBLE: Duration = Duration::from_secs(10);
 pub(super) struct Observed<'a> {
     /// The machine.
     pub(super) vm: &'a VirtualMachine,
+    /// The machine with its template expanded, where that is to be compared with the instance.
+    pub(super) expanded: Option<&'a VirtualMachine>,
+    /// What the status is to remember of its instance type and its preference.
+    pub(super) refs: &'a Refs,
     /// Its instance.
     pub(super) instance: Option<&'a VirtualMachineInstance>,
     /// Why it cannot get an instance.
@@ -84,7 +89,10 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
     let old = vm.status.clone().unwrap_or_default();
     let update = observed
         .instance
-        .map_or(Update::None, |instance| live::update(vm, instance));
+        .zip(observed.expanded)
+        .map_or(Update::None, |(instance, expanded)| {
+            live::update(expanded, instance)
+        });
     let outdated = update != Update::None;
     let life = strategy::life(observed.instance, outdated);
     let before = old.run_strategy.as_deref();
@@ -119,6 +127,11 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
         Wish::Start if observed.trouble.is_some() => {}
         Wish::Start => match wait {
             Some(wait) => plan.again = Some(wait),
+            // What an instance is made from outlives it: it is remembered first.
+            None if is_new(observed.refs, &old) => {
+                plan.status = Some(remembering(observed.refs, old));
+                return plan;
+            }
             None => {
                 plan.create = true;
                 plan.paused = strategy::starts_paused(&requests);
@@ -190,7 +203,8 @@ fn settle(
     let changed = status != *old;
     // A deletion brings a status of its own at once.
     if changed && (!plan.delete || must_remember) {
-        if let Some(wait) = quiet_for(observed, old, &status, life) {
+        let wait = quiet_for(observed, old, &status, life);
+        if let Some(wait) = wait.filter(|_| !is_new(observed.refs, old)) {
             plan.again = Some(plan.again.map_or(wait, |again| again.min(wait)));
             return plan;
         }
@@ -200,6 +214,20 @@ fn settle(
     }
     plan.hold = observed.instance.is_some() && !holds(observed.vm);
     plan
+}
+
+/// Whether the status does not remember `refs` yet.
+fn is_new(refs: &Refs, old: &VirtualMachineStatus) -> bool {
+    refs.instancetype != old.instancetype_ref || refs.preference != old.preference_ref
+}
+
+/// The status as it was, and `refs`.
+fn remembering(refs: &Refs, old: VirtualMachineStatus) -> VirtualMachineStatus {
+    VirtualMachineStatus {
+        instancetype_ref: refs.instancetype.clone(),
+        preference_ref: refs.preference.clone(),
+        ..old
+    }
 }
 
 /// How long the first status of a machine may wait because it only tells that a start goes well.

@@ -43,12 +43,20 @@ fn running() -> Value {
         "conditions": [{ "type": "Ready", "status": "True" }] })
 }
 
+/// Of a machine without instance type and preference.
+static NOTHING: Refs = Refs {
+    instancetype: None,
+    preference: None,
+};
+
 fn observed<'a>(
     vm: &'a VirtualMachine,
     instance: Option<&'a VirtualMachineInstance>,
 ) -> Observed<'a> {
     Observed {
         vm,
+        expanded: Some(vm),
+        refs: &NOTHING,
         instance,
         trouble: None,
         crashes: 0,
@@ -441,4 +449,32 @@ fn statuses_come_in_kubevirts_order() {
             "{status}"
         );
     }
+}
+
+#[test]
+fn what_an_instance_is_made_from_is_remembered_first() {
+    let reference = |revision: &str| {
+        let reference = json!({ "name": "small", "controllerRevisionRef": { "name": revision } });
+        Some(serde_json::from_value(reference).unwrap())
+    };
+    let refs = Refs {
+        instancetype: reference("r"),
+        preference: None,
+    };
+    let fresh = vm(json!({}));
+    let observed_with = |vm| Observed {
+        refs: &refs,
+        ..observed(vm, None)
+    };
+    let first = decide(&observed_with(&fresh), RunStrategy::Always);
+    assert!(!first.create, "not before it is written");
+    let status = first.status.unwrap();
+    assert_eq!(status.instancetype_ref, refs.instancetype);
+    assert!(status.conditions.is_empty(), "and nothing else is said");
+    let known = vm(json!({ "status": serde_json::to_value(&status).unwrap() }));
+    assert!(decide(&observed_with(&known), RunStrategy::Always).create);
+    let halted = decide(&observed_with(&fresh), RunStrategy::Halted);
+    assert_eq!(halted.status.unwrap().instancetype_ref, refs.instancetype);
+    let without = plan(&known, None, RunStrategy::Halted).status.unwrap();
+    assert_eq!(without.instancetype_ref, None, "the matcher was taken away");
 }

@@ -1,16 +1,17 @@
 //! The instance of a machine: its template, settled.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::{Resource, ResourceExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
-use crate::machine;
 use crate::vmi::{FINALIZER, START_PAUSED};
+use crate::{machine, owner};
 
 /// Annotation: the machine's generation when the instance was made; KubeVirt's name.
 pub(super) const GENERATION_ANNOTATION: &str = "kubevirt.io/vm-generation";
 
-/// The instance to be made for `vm`; `paused`: whoever asked for its start wants to let it run later.
+/// The instance to be made for `vm`, whose template is expanded; `paused`: whoever asked for its start
+/// wants to let it run later.
 pub(super) fn of(vm: &VirtualMachine, paused: bool) -> VirtualMachineInstance {
     let template = vm.spec.template.clone();
     let metadata = template.metadata.unwrap_or_default();
@@ -31,31 +32,16 @@ pub(super) fn of(vm: &VirtualMachine, paused: bool) -> VirtualMachineInstance {
         namespace: Some(namespace),
         labels: metadata.labels,
         annotations: Some(annotations),
-        owner_references: Some(vec![owner(vm)]),
+        owner_references: Some(vec![owner::reference(vm)]),
         finalizers: Some(vec![FINALIZER.to_owned()]),
         ..ObjectMeta::default()
     };
     instance
 }
 
-fn owner(vm: &VirtualMachine) -> OwnerReference {
-    OwnerReference {
-        api_version: VirtualMachine::api_version(&()).into_owned(),
-        kind: VirtualMachine::kind(&()).into_owned(),
-        name: vm.name_any(),
-        uid: vm.uid().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
-}
-
 /// Whether `instance` was made by `vm`.
 pub(super) fn is_of(instance: &VirtualMachineInstance, vm: &VirtualMachine) -> bool {
-    let uid = vm.uid();
-    instance
-        .owner_references()
-        .iter()
-        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == uid.as_ref())
+    owner::is_of(instance, vm.metadata.uid.as_deref())
 }
 
 /// The generation of the machine that `instance` was made from.
@@ -67,7 +53,12 @@ pub(super) fn generation(instance: &VirtualMachineInstance) -> Option<i64> {
         .ok()
 }
 
-/// The instance that would be made for `vm` now if its start were asked for as that of `instance` was.
+/// Whether `instance` was made before the machine was changed last.
+pub(super) fn is_older(instance: &VirtualMachineInstance, vm: &VirtualMachine) -> bool {
+    generation(instance) != vm.metadata.generation
+}
+
+/// The instance that would be made for `vm`, whose template is expanded, now if its start were asked for as that of `instance` was.
 ///
 /// Room to grow that the template does not speak of is that of `instance`: it was settled when that
 /// was made.

@@ -59,6 +59,8 @@ pub(super) fn of(
         observed_generation,
         desired_generation: vm.metadata.generation,
         volume_snapshot_statuses: snapshots::of(vm),
+        instancetype_ref: observed.refs.instancetype.clone(),
+        preference_ref: observed.refs.preference.clone(),
         ..old.clone()
     };
     status.conditions = with_times(conditions, &old.conditions, &observed.now);

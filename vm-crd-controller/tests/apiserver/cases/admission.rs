@@ -186,3 +186,71 @@ pub(crate) async fn nothing_stops_without_the_webhooks(
     controller.stop();
     webhooks.stop().await
 }
+
+/// Replica sets, pools, instance types and preferences are judged at once, too.
+pub(crate) async fn replicas_and_types(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    let webhooks = started(&bench, &space).await?;
+    let labels = json!({ "labels": { "app": "web" } });
+    let instance = json!({ "metadata": labels, "spec": template(json!({})) });
+    let machine =
+        json!({ "metadata": labels, "spec": { "runStrategy": "Always", "template": instance } });
+    let other = json!({ "matchLabels": { "app": "other" } });
+    let own = json!({ "matchLabels": { "app": "web" } });
+    let spread = json!({ "preferredCPUTopology": "spread",
+        "spreadOptions": { "across": "CoresThreads", "ratio": 4 } });
+    let nothing = json!({ "cpu": { "guest": 0 }, "memory": { "guest": "1Gi" } });
+    let table = [
+        (
+            "kubevirt.io/v1",
+            "VirtualMachineInstanceReplicaSet",
+            json!({ "selector": other, "template": instance }),
+            "spec.selector",
+        ),
+        (
+            "pool.kubevirt.io/v1alpha1",
+            "VirtualMachinePool",
+            json!({ "selector": own, "virtualMachineTemplate": machine, "maxUnavailable": "some" }),
+            "spec.maxUnavailable",
+        ),
+        (
+            "instancetype.kubevirt.io/v1beta1",
+            "VirtualMachineInstancetype",
+            nothing,
+            "spec.cpu.guest",
+        ),
+        (
+            "instancetype.kubevirt.io/v1beta1",
+            "VirtualMachinePreference",
+            json!({ "cpu": spread }),
+            "spec.cpu.spreadOptions.ratio",
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (version, kind, spec, field) in table {
+        let path = format!(
+            "/apis/{version}/namespaces/{}/{}s?dryRun=All",
+            space.namespace,
+            kind.to_lowercase()
+        );
+        let object = json!({ "apiVersion": version, "kind": kind,
+            "metadata": { "name": "dry" }, "spec": spec });
+        let request = Request::post(path)
+            .header("content-type", "application/json")
+            .body(object.to_string().into_bytes())?;
+        let answer = space.client.request::<Value>(request).await;
+        let named = match &answer {
+            Err(kube::Error::Api(status)) => {
+                let causes = status.details.iter().flat_map(|details| &details.causes);
+                causes.into_iter().any(|cause| cause.field == field)
+            }
+            _ => false,
+        };
+        if !named {
+            wrong.push(format!("{kind}, {field}: {answer:?}"));
+        }
+    }
+    webhooks.stop().await?;
+    ensure!(wrong.is_empty(), "{wrong:#?}");
+    Ok(())
+}

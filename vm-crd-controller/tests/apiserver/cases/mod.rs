@@ -4,8 +4,11 @@ mod admission;
 mod asked;
 mod bad_input;
 mod faults;
+mod instancetypes;
 mod leading;
 mod life;
+mod pools;
+mod replica_sets;
 mod resize;
 mod seen;
 mod strategies;
@@ -42,6 +45,13 @@ pub(crate) fn side_by_side() -> Vec<(&'static str, Case)> {
             running_true crash_loop crash_loop_mended;
         bad_input: unschedulable claim_missing image_missing unsupported_field
             no_image_volumes refused_by_the_api_server name_taken complaint_of_kubelet;
+        instancetypes: keeps_its_size conflict_names_the_fields missing_type_is_waited_for
+            inferred_from_a_claim another_type_wants_a_restart a_published_set
+            unsupported_field_of_a_type;
+        replica_sets: scaled_up_and_down paused adopts_and_releases an_ended_guest_is_replaced
+            refused_by_name quota;
+        pools: scaled_up_and_down updated_one_by_one updated_when_it_restarts numbered_references
+            paused_and_released refused_by_name heals;
         subresources: discovered starts_and_stops starts_paused restarts stops_by_force wrong_states
             refused_by_name who_may_not expanded graphed dry_runs not_by_the_front_door
             the_policy_keeps_exec_to_verbs;
@@ -74,7 +84,7 @@ pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
         // Afterwards no controller runs in this cluster.
         leading: refuses_kubevirt;
         admission: as_kubevirt_judges a_refusal_names_its_fields what_does_not_work_is_a_warning
-            an_instance_stays_as_it_is nothing_stops_without_the_webhooks;
+            an_instance_stays_as_it_is nothing_stops_without_the_webhooks replicas_and_types;
     }
 }
 

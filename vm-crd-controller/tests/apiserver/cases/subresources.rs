@@ -375,7 +375,38 @@ pub(crate) async fn expanded(bench: Arc<Bench>, name: String) -> Result<()> {
         answer.body
     );
     let wrong = ask(&space.client, Method::PUT, &expand, json!({ "spec": 1 })).await?;
-    wrong.is(400, "the request's body is no machine")
+    wrong.is(400, "the request's body is no machine")?;
+    // With an instance type, it is what the type makes of it.
+    let _: vm_api::instancetype::VirtualMachineInstancetype = space
+        .create(json!({
+            "apiVersion": "instancetype.kubevirt.io/v1beta1", "kind": "VirtualMachineInstancetype",
+            "metadata": { "name": "small" },
+            "spec": { "cpu": { "guest": 2 }, "memory": { "guest": "192Mi" } },
+        }))
+        .await?;
+    let typed = |memory: Value| {
+        json!({
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": { "name": "x" },
+            "spec": {
+                "running": false,
+                "instancetype": { "name": "small", "kind": "VirtualMachineInstancetype" },
+                "template": { "spec": { "domain": { "memory": memory } } },
+            },
+        })
+    };
+    let answer = ask(&space.client, Method::PUT, &expand, typed(Value::Null)).await?;
+    let spec = &answer.body["spec"];
+    let domain = &spec["template"]["spec"]["domain"];
+    ensure!(
+        spec["instancetype"].is_null()
+            && domain["cpu"]["sockets"] == 2
+            && domain["memory"]["guest"] == "192Mi",
+        "{}",
+        answer.body
+    );
+    let own = typed(json!({ "guest": "1Gi" }));
+    let conflict = ask(&space.client, Method::PUT, &expand, own).await?;
+    conflict.is(400, "spec.template.spec.domain.memory.guest: conflicts")
 }
 
 pub(crate) async fn graphed(bench: Arc<Bench>, name: String) -> Result<()> {
