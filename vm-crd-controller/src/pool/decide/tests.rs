@@ -57,7 +57,13 @@ fn plan<'a>(pool: &'a VirtualMachinePool, wanted: usize, members: &'a [Member<'a
 }
 
 fn members(vms: &[VirtualMachine]) -> Vec<Member<'_>> {
-    vms.iter().map(|vm| Member { vm, instance: None }).collect()
+    vms.iter()
+        .map(|vm| Member {
+            vm,
+            instance: None,
+            is_busy: false,
+        })
+        .collect()
 }
 
 fn names(vms: &[&VirtualMachine]) -> Vec<String> {
