@@ -46,12 +46,17 @@ fn is_refused_and_recovers(node: Node, wrong: &Manifest, namespace: &TestNamespa
 }
 
 fn a_field_that_is_not_supported(node: Node) {
-    let namespace = TestNamespace::new("sound");
+    let namespace = TestNamespace::new("transitional");
     let wrong = Manifest::virtual_machine("vm", image::BOOT_SECTOR, node).with(
-        "/spec/template/spec/domain/devices/sound",
-        json!({ "name": "card", "model": "ich9" }),
+        "/spec/template/spec/domain/devices/useVirtioTransitional",
+        json!(true),
     );
-    is_refused_and_recovers(node, &wrong, &namespace, "domain.devices.sound");
+    is_refused_and_recovers(
+        node,
+        &wrong,
+        &namespace,
+        "domain.devices.useVirtioTransitional",
+    );
 }
 
 fn a_volume_that_is_not_supported(node: Node) {
