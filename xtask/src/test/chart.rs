@@ -67,6 +67,7 @@ pub(super) fn check() -> Result<()> {
             .with_context(|| format!("the chart with {options:?} beside runtimeclass/{overlay}"))?;
     }
     everything_chosen(&tools)?;
+    what_is_left_out(&tools)?;
     for (value, word) in WRONG {
         refused(&tools, "kubevirt", value, word)?;
     }
@@ -303,6 +304,26 @@ fn everything_chosen(tools: &ChartTools) -> Result<()> {
             && object["data"]["config.toml"] == "[log]\nlevel = \"debug\"\n"
     });
     ensure!(configured, "the nodes' configuration is not the one given");
+    Ok(())
+}
+
+/// Parts that a user may do without are there, and are not if so chosen.
+fn what_is_left_out(tools: &ChartTools) -> Result<()> {
+    for (option, kind) in [
+        ("crds.install", "CustomResourceDefinition"),
+        ("webhooks.install", "ValidatingWebhookConfiguration"),
+        ("webhooks.install", "MutatingWebhookConfiguration"),
+        ("apiServices.install", "APIService"),
+        ("uninstall.hook", "Job"),
+    ] {
+        for wanted in [true, false] {
+            let chosen = format!("{option}={wanted}");
+            let text = command::output(&mut template(tools, "kubevirt", &[&chosen]))?;
+            let kind = format!("{kind} ");
+            let there = objects(&text)?.keys().any(|key| key.starts_with(&kind));
+            ensure!(there == wanted, "with {chosen}: {kind}is there: {there}");
+        }
+    }
     Ok(())
 }
 
