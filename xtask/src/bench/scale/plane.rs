@@ -181,6 +181,11 @@ impl Plane {
             kubectl.args(["apply", "--server-side", option]);
             command::run(kubectl.arg(format!("{product}/{path}")))?;
         }
+        // No Service leads to the controller here: each creation would wait for its webhooks in vain.
+        let mut kubectl = Command::new(bin.join("kubectl"));
+        kubectl.arg("--kubeconfig").arg(&kubeconfig);
+        kubectl.args(["delete", "--ignore-not-found", "-f"]);
+        command::run(kubectl.arg(format!("{product}/controller/webhooks.yaml")))?;
         let namespace = json!({ "metadata": { "name": NAMESPACE } });
         self.api.create("/api/v1/namespaces", &namespace)
     }
@@ -201,6 +206,12 @@ impl Plane {
                     "conditions": [{ "type": "Ready", "status": "True" }] },
             });
             self.api.create("/api/v1/nodes", &node)?;
+            // The controller that finds it ready is not here.
+            let ready = json!({ "spec": { "taints": null } });
+            self.api.patch(&format!("/api/v1/nodes/{name}"), &ready)?;
+            // The controller that finds it ready is not here.
+            let ready = json!({ "spec": { "taints": null } });
+            self.api.patch(&format!("/api/v1/nodes/{name}"), &ready)?;
         }
         Ok(())
     }
@@ -242,13 +253,7 @@ impl Plane {
                 &manager,
                 &self.log("kube-controller-manager"),
             )?,
-            Process::start_in(
-                &kwok.join("kwok"),
-                &simulator,
-                // The distribution's etcd does not know how to stream a list.
-                &[("KUBE_FEATURE_WatchListClient", "false")],
-                &self.log("kwok"),
-            )?,
+            Process::start(&kwok.join("kwok"), &simulator, &self.log("kwok"))?,
         ])
     }
 }
@@ -311,6 +316,10 @@ fn start_api_server(
         format!("--audit-policy-file={policy}"),
         format!("--audit-log-path={}", dir.join("audit.log").display()),
         "--audit-log-mode=blocking".to_owned(),
+        // kwok asks for lists as streams, which the distribution's etcd cannot give.
+        "--feature-gates=WatchList=false".to_owned(),
+        // kwok asks for lists as streams, which the distribution's etcd cannot give.
+        "--feature-gates=WatchList=false".to_owned(),
         // In one file, which is read as it grows.
         "--audit-log-maxsize=100000".to_owned(),
     ];
