@@ -172,7 +172,7 @@ pub(crate) async fn unsupported_field(bench: Arc<Bench>, name: String) -> Result
     );
     // Wrong in the machine itself: there is no instance to say so.
     space
-        .patch(json!({ "runStrategy": "WaitAsReceiver" }))
+        .patch(json!({ "updateVolumesStrategy": "Migration" }))
         .await?;
     until("the machine says what is not supported", || async {
         let status = space.vm().await?.status.unwrap_or_default();

@@ -245,17 +245,17 @@ pub(crate) async fn an_ended_guest_is_replaced(bench: Arc<Bench>, name: String) 
 
 pub(crate) async fn refused_by_name(bench: Arc<Bench>, name: String) -> Result<()> {
     let space = Space::new(&bench.client, &name).await?;
-    let sound = json!({ "domain": { "devices": { "downwardMetrics": {} } } });
-    set(&space, 2, sound).await?;
+    let wrong = json!({ "domain": { "devices": { "useVirtioTransitional": true } } });
+    set(&space, 2, wrong).await?;
     let message = failure(&space, "UnsupportedField").await?;
-    let path = "spec.template.spec.domain.devices.downwardMetrics";
+    let path = "spec.template.spec.domain.devices.useVirtioTransitional";
     ensure!(message.contains(path), "{message}");
     let told = space
         .event("VirtualMachineInstanceReplicaSet", "UnsupportedField")
         .await?;
     ensure!(told == message, "{told}");
     ensure!(instances(&space).await?.is_empty(), "nothing is made");
-    let mended = json!({ "domain": { "devices": { "downwardMetrics": null } } });
+    let mended = json!({ "domain": { "devices": { "useVirtioTransitional": null } } });
     change(&space, json!({ "template": { "spec": mended } })).await?;
     ready(&space, 2).await?;
     change(
