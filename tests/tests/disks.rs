@@ -92,10 +92,7 @@ fn settings_are_disks(node: Node) {
     assert_eq!(run("cat /mnt/settings/colour"), "red");
     let long = run("cat /mnt/settings/a-name-that-is-longer.than-iso-9660-has.them");
     assert_eq!(long, "long");
-    assert_eq!(
-        run("findfs LABEL=colours >/dev/null && echo found"),
-        "found\n"
-    );
+    assert_eq!(run("labelled colours >/dev/null && echo found"), "found\n");
     assert_eq!(run("cat /mnt/key/key"), "secret");
     assert_eq!(run("cat /mnt/about/pod/app"), "vm");
     assert!(run("cat /mnt/account/token").starts_with("ey"));
@@ -121,7 +118,7 @@ fn a_config_drive_tells_of_the_machine(node: Node) {
     namespace.apply(&machine(node, disks, volumes));
     let pod = started(&namespace);
     let run = |script: &str| guest(&namespace, &pod, &format!("{FIND}{script}"));
-    run("mkdir -p /mnt/drive; mount -t iso9660 -o ro $(findfs LABEL=config-2) /mnt/drive");
+    run("mkdir -p /mnt/drive; mount -t iso9660 -o ro $(labelled config-2) /mnt/drive");
     let read = |file: &str| run(&format!("cat /mnt/drive/openstack/latest/{file}"));
     assert_eq!(read("user_data"), "#cloud-config\n");
     assert_eq!(read("network_data.json"), "{\"links\": []}");
