@@ -8,8 +8,19 @@ use vm_crd_controller::run::run;
 /// Levels of the logs unless RUST_LOG says otherwise: kube's own spans repeat what ours say.
 const LEVELS: &str = "info,kube_runtime=warn,kube_client=error";
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+/// Threads that work. The controller waits more than it computes, and each thread keeps memory of its
+/// own, of which a node with many processors would give it a lot.
+const THREADS: usize = 4;
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()?;
+    runtime.block_on(work())
+}
+
+async fn work() -> anyhow::Result<()> {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LEVELS));
     let logs = tracing_subscriber::fmt()

@@ -12,13 +12,14 @@ use std::hash::Hash;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::runtime::{WatchStreamExt, reflector};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
+
+use crate::packed::Packed;
 
 /// Names of objects to look at.
 pub type Queue<K> = UnboundedReceiver<Result<ObjectRef<K>, Infallible>>;
@@ -45,9 +46,6 @@ impl<K: Resource<DynamicType = ()>> Trigger<K> {
     }
 }
 
-/// An object of a kind that users write: one that cannot be read does not hide the others.
-pub type Guarded<K> = DeserializeGuard<K>;
-
 /// Something that happened to the objects of one kind.
 pub enum Change<'a, K> {
     /// This object changed or is gone.
@@ -56,20 +54,18 @@ pub enum Change<'a, K> {
     Listed,
 }
 
-/// Watches the objects of `api` that `config` selects; `on_change` turns changes into names, the
+/// Watches the objects of `api` that `config` selects, which its store holds packed; `on_change` turns changes into names, the
 /// store at hand. The future runs until dropped; its store is filled from the first listing on.
 pub fn watch<K>(
-    api: Api<K>,
+    api: Api<Packed<K>>,
     config: Config,
-    mut on_change: impl FnMut(&Store<K>, Change<'_, K>) + Send + 'static,
-) -> (Store<K>, BoxFuture<'static, ()>)
+    mut on_change: impl FnMut(&Store<Packed<K>>, Change<'_, Packed<K>>) + Send + 'static,
+) -> (Store<Packed<K>>, BoxFuture<'static, ()>)
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + 'static,
 {
-    let (store, writer) = store::<K>();
-    let events = watcher(api, config)
-        .default_backoff()
-        .map_ok(|event| event.modify(shrink));
+    let (store, writer) = store::<Packed<K>>();
+    let events = watcher(api, config).default_backoff();
     let kind = K::kind(&()).into_owned();
     let reader = store.clone();
     let task = reflector(writer, events).for_each(move |event| {
@@ -85,14 +81,6 @@ where
     });
     // A watch is large, and there are many.
     (store, task.boxed())
-}
-
-/// Forgets what no reconciler reads, so that the stores stay small.
-fn shrink<K: Resource>(object: &mut K) {
-    object.managed_fields_mut().clear();
-    object
-        .annotations_mut()
-        .remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
 /// Hands in everything that a store holds.

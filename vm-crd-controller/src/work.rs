@@ -24,6 +24,7 @@ use crate::in_use::{InUse, Tell};
 use crate::instancetype::Types;
 use crate::metrics::Metrics;
 use crate::own::OwnWrites;
+use crate::packed::Packed;
 use crate::pool::Pools;
 use crate::reconcile;
 use crate::replica_set::ReplicaSets;
@@ -32,13 +33,13 @@ use crate::serve::Readiness;
 use crate::traces::Exporter;
 use crate::vm::Machines;
 use crate::vmi::Instances;
-use crate::watch::{Change, Guarded, Trigger, look_at_all, owner, watch};
+use crate::watch::{Change, Trigger, look_at_all, owner, watch};
 use sets::Keepers;
 
-type Machine = Guarded<VirtualMachine>;
-type Instance = Guarded<VirtualMachineInstance>;
-type ReplicaSet = Guarded<VirtualMachineInstanceReplicaSet>;
-type Pool = Guarded<VirtualMachinePool>;
+type Machine = Packed<VirtualMachine>;
+type Instance = Packed<VirtualMachineInstance>;
+type ReplicaSet = Packed<VirtualMachineInstanceReplicaSet>;
+type Pool = Packed<VirtualMachinePool>;
 
 /// Watches and reconciles until `stopping` turns true, then finishes what was begun. Machines are
 /// asked by `way`, if there is one.
@@ -260,7 +261,7 @@ fn watch_pods(
     own: &OwnWrites,
     instance: Trigger<Instance>,
     instances: Store<Instance>,
-) -> (Store<Pod>, BoxFuture<'static, ()>) {
+) -> (Store<Packed<Pod>>, BoxFuture<'static, ()>) {
     let selector = format!("{}={}", labels::APP, labels::APP_VALUE);
     let config = Config::default().labels(&selector);
     let own = own.clone();

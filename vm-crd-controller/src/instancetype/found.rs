@@ -2,13 +2,14 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use serde::de::DeserializeOwned;
 use vm_api::instancetype::{
     Family, InstancetypeSpec, ObjectKind, PreferenceSpec, Scope, VirtualMachineClusterInstancetype,
     VirtualMachineClusterPreference, VirtualMachineInstancetype, VirtualMachinePreference,
 };
 
 use super::problem::Problem;
-use crate::watch::Guarded;
+use crate::packed::Packed;
 
 /// What an object of the four kinds holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +32,7 @@ pub(crate) struct Found {
 }
 
 /// One of the four kinds.
-pub(super) trait Typed: Resource<DynamicType = ()> + Clone {
+pub(super) trait Typed: Resource<DynamicType = ()> + DeserializeOwned {
     /// Which.
     const KIND: ObjectKind;
 
@@ -60,8 +61,8 @@ kind!(VirtualMachinePreference, Preference, Namespace);
 kind!(VirtualMachineClusterPreference, Preference, Cluster);
 
 /// What was found, or that it cannot be read.
-pub(super) fn read<K: Typed>(object: &Guarded<K>) -> Result<Found, Problem> {
-    match &object.0 {
+pub(super) fn read<K: Typed>(object: &Packed<K>) -> Result<Found, Problem> {
+    match object.open() {
         Ok(object) => Ok(Found {
             kind: K::KIND,
             metadata: object.meta().clone(),

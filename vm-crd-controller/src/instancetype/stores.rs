@@ -13,15 +13,16 @@ use vm_api::instancetype::{
 use super::found::{Found, read};
 use super::problem::Problem;
 use crate::cluster::Cluster;
-use crate::watch::{Guarded, watch};
+use crate::packed::Packed;
+use crate::watch::watch;
 
 /// The four kinds as they are watched.
 #[derive(Clone)]
 pub(super) struct Stores {
-    instancetypes: Store<Guarded<VirtualMachineInstancetype>>,
-    cluster_instancetypes: Store<Guarded<VirtualMachineClusterInstancetype>>,
-    preferences: Store<Guarded<VirtualMachinePreference>>,
-    cluster_preferences: Store<Guarded<VirtualMachineClusterPreference>>,
+    instancetypes: Store<Packed<VirtualMachineInstancetype>>,
+    cluster_instancetypes: Store<Packed<VirtualMachineClusterInstancetype>>,
+    preferences: Store<Packed<VirtualMachinePreference>>,
+    cluster_preferences: Store<Packed<VirtualMachineClusterPreference>>,
 }
 
 impl Stores {
@@ -93,19 +94,19 @@ pub(super) async fn find(
     // Applied together with a machine, it may be newer than what the watch has shown.
     Ok(match (kind.family, kind.scope) {
         (Family::Instancetype, Scope::Namespace) => cluster
-            .read::<Guarded<VirtualMachineInstancetype>>(namespace, name)
+            .read::<Packed<VirtualMachineInstancetype>>(namespace, name)
             .await?
             .map(|found| read(&found)),
         (Family::Instancetype, Scope::Cluster) => cluster
-            .read_global::<Guarded<VirtualMachineClusterInstancetype>>(name)
+            .read_global::<Packed<VirtualMachineClusterInstancetype>>(name)
             .await?
             .map(|found| read(&found)),
         (Family::Preference, Scope::Namespace) => cluster
-            .read::<Guarded<VirtualMachinePreference>>(namespace, name)
+            .read::<Packed<VirtualMachinePreference>>(namespace, name)
             .await?
             .map(|found| read(&found)),
         (Family::Preference, Scope::Cluster) => cluster
-            .read_global::<Guarded<VirtualMachineClusterPreference>>(name)
+            .read_global::<Packed<VirtualMachineClusterPreference>>(name)
             .await?
             .map(|found| read(&found)),
     })

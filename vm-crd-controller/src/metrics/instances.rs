@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::encoding::DescriptorEncoder;
-use vm_api::v1::{Phase, VirtualMachineInstance};
+use vm_api::v1::{InterfaceStatus, Phase, VirtualMachineInstance};
 
 use super::machines::SYSTEM;
 use super::objects::{Gauge, value};
@@ -25,11 +25,101 @@ const PREFERENCE: [&str; 2] = [
     "kubevirt.io/cluster-preference-name",
 ];
 
+/// An instance, as far as it is exported.
+pub(super) struct Instance {
+    node: String,
+    namespace: String,
+    name: String,
+    phase: Phase,
+    /// In the order of [`SYSTEM`].
+    system: [String; 3],
+    instance_type: String,
+    preference: String,
+    guest: Guest,
+    /// The type of its machine.
+    machine: String,
+    evictable: bool,
+    /// The name of its pod, while it runs.
+    pod: String,
+    addresses: Vec<Address>,
+    /// Memory that it has, in bytes.
+    memory: Option<u64>,
+}
+
+/// What the guest told of itself.
+#[derive(Default)]
+struct Guest {
+    kernel: String,
+    arch: String,
+    name: String,
+    version: String,
+}
+
+/// An interface with what leads to it.
+struct Address {
+    vnic: String,
+    inner: String,
+    address: String,
+    kind: &'static str,
+}
+
+impl From<&VirtualMachineInstance> for Instance {
+    fn from(instance: &VirtualMachineInstance) -> Self {
+        let annotations = instance.metadata.annotations.as_ref();
+        let said = |key: &str| annotations.and_then(|all| all.get(key)).cloned();
+        let first = |keys: [&str; 2]| keys.into_iter().find_map(said).unwrap_or_default();
+        let status = instance.status.as_ref();
+        let phase = status
+            .and_then(|status| status.phase)
+            .unwrap_or(Phase::Pending);
+        let guest = status.and_then(|status| status.guest_os_info.as_ref());
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let memory = status.and_then(|status| status.memory.as_ref());
+        let current = memory.and_then(|memory| memory.guest_current.as_ref());
+        let interfaces = status.iter().flat_map(|status| &status.interfaces);
+        Self {
+            node: status
+                .and_then(|status| status.node_name.clone())
+                .unwrap_or_default(),
+            namespace: text(&instance.metadata.namespace),
+            name: text(&instance.metadata.name),
+            phase,
+            system: SYSTEM.map(|(_, key)| said(key).unwrap_or_default()),
+            instance_type: first(INSTANCE_TYPE),
+            preference: first(PREFERENCE),
+            guest: guest.map_or_else(Guest::default, |guest| Guest {
+                kernel: text(&guest.kernel_release),
+                arch: text(&guest.machine),
+                name: text(&guest.name),
+                version: text(&guest.version_id),
+            }),
+            machine: status
+                .and_then(|status| status.machine.as_ref())
+                .map(|machine| text(&machine.r#type))
+                .unwrap_or_default(),
+            evictable: is_evictable(instance),
+            pod: match phase {
+                Phase::Running => render::pod_name(instance),
+                _ => String::new(),
+            },
+            addresses: interfaces.filter_map(address).collect(),
+            memory: current.and_then(|memory| memory.bytes().ok()),
+        }
+    }
+}
+
+impl Instance {
+    fn own(&self) -> [(&'static str, &str); 3] {
+        [
+            ("node", &self.node),
+            ("namespace", &self.namespace),
+            ("name", &self.name),
+        ]
+    }
+}
+
 /// Writes everything about these instances.
-pub(super) fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
-    instances: &[&VirtualMachineInstance],
-) -> fmt::Result {
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, instances: &[Instance]) -> fmt::Result {
     count(encoder, instances)?;
     info(encoder, instances)?;
     evictable(encoder, instances)?;
@@ -37,13 +127,10 @@ pub(super) fn encode(
     memory(encoder, instances)
 }
 
-fn count(
-    encoder: &mut DescriptorEncoder<'_>,
-    instances: &[&VirtualMachineInstance],
-) -> fmt::Result {
+fn count(encoder: &mut DescriptorEncoder<'_>, instances: &[Instance]) -> fmt::Result {
     let mut counts = BTreeMap::<(&str, Phase), u64>::new();
     for instance in instances {
-        *counts.entry((node(instance), phase(instance))).or_default() += 1;
+        *counts.entry((&instance.node, instance.phase)).or_default() += 1;
     }
     let help = "Instances by phase and node";
     let mut gauge = Gauge::begin(encoder, "kubevirt_vmi_phase_count", help)?;
@@ -54,71 +141,45 @@ fn count(
     Ok(())
 }
 
-fn info(encoder: &mut DescriptorEncoder<'_>, instances: &[&VirtualMachineInstance]) -> fmt::Result {
+fn info(encoder: &mut DescriptorEncoder<'_>, instances: &[Instance]) -> fmt::Result {
     let help = "What an instance is and how it is; always 1";
     let mut gauge = Gauge::begin(encoder, "kubevirt_vmi_info", help)?;
     for instance in instances {
-        let annotations = instance.metadata.annotations.as_ref();
-        let said = |key: &str| annotations.and_then(|all| all.get(key));
-        let [os, workload, flavor] =
-            SYSTEM.map(|(label, key)| (label, said(key).map_or("", |it| it)));
-        let first = |keys: [&str; 2]| keys.iter().find_map(|key| said(key)).map_or("", |it| it);
-        let status = instance.status.as_ref();
-        let guest = status.and_then(|status| status.guest_os_info.as_ref());
-        let machine = status.and_then(|status| status.machine.as_ref());
-        let text = |text: Option<&Option<String>>| -> String {
-            text.cloned().flatten().unwrap_or_default()
-        };
-        let kernel = text(guest.map(|it| &it.kernel_release));
-        let arch = text(guest.map(|it| &it.machine));
-        let guest_name = text(guest.map(|it| &it.name));
-        let version = text(guest.map(|it| &it.version_id));
-        let machine = text(machine.map(|it| &it.r#type));
-        let phase = phase(instance);
-        let pod = match phase {
-            Phase::Running => render::pod_name(instance),
-            _ => String::new(),
-        };
-        let phase = phase.as_str().to_lowercase();
+        let [node, namespace, name] = instance.own();
+        let system = |at: usize| (SYSTEM[at].0, instance.system[at].as_str());
+        let [os, workload, flavor] = [0, 1, 2].map(system);
+        let phase = instance.phase.as_str().to_lowercase();
+        let guest = &instance.guest;
+        let evictable = if instance.evictable { "true" } else { "false" };
         let labels = [
-            ("node", node(instance)),
-            ("namespace", namespace(instance)),
-            ("name", name(instance)),
+            node,
+            namespace,
+            name,
             ("phase", &phase),
             os,
             workload,
             flavor,
-            ("instance_type", first(INSTANCE_TYPE)),
-            ("preference", first(PREFERENCE)),
-            ("guest_os_kernel_release", &kernel),
-            ("guest_os_machine", &machine),
-            ("guest_os_arch", &arch),
-            ("guest_os_name", &guest_name),
-            ("guest_os_version_id", &version),
-            (
-                "evictable",
-                if is_evictable(instance) {
-                    "true"
-                } else {
-                    "false"
-                },
-            ),
-            ("vmi_pod", &pod),
+            ("instance_type", &instance.instance_type),
+            ("preference", &instance.preference),
+            ("guest_os_kernel_release", &guest.kernel),
+            ("guest_os_machine", &instance.machine),
+            ("guest_os_arch", &guest.arch),
+            ("guest_os_name", &guest.name),
+            ("guest_os_version_id", &guest.version),
+            ("evictable", evictable),
+            ("vmi_pod", &instance.pod),
         ];
         gauge.put(&labels, 1.0)?;
     }
     Ok(())
 }
 
-fn evictable(
-    encoder: &mut DescriptorEncoder<'_>,
-    instances: &[&VirtualMachineInstance],
-) -> fmt::Result {
+fn evictable(encoder: &mut DescriptorEncoder<'_>, instances: &[Instance]) -> fmt::Result {
     let help = "1 where an instance is to be migrated rather than evicted, and cannot be";
     let mut gauge = Gauge::begin(encoder, "kubevirt_vmi_non_evictable", help)?;
     for instance in instances {
-        let stuck = if is_evictable(instance) { 0.0 } else { 1.0 };
-        gauge.put(&own(instance), stuck)?;
+        let stuck = if instance.evictable { 0.0 } else { 1.0 };
+        gauge.put(&instance.own(), stuck)?;
     }
     Ok(())
 }
@@ -133,32 +194,20 @@ fn is_evictable(instance: &VirtualMachineInstance) -> bool {
     !asks || can
 }
 
-fn addresses(
-    encoder: &mut DescriptorEncoder<'_>,
-    instances: &[&VirtualMachineInstance],
-) -> fmt::Result {
+fn addresses(encoder: &mut DescriptorEncoder<'_>, instances: &[Instance]) -> fmt::Result {
     let help = "The addresses of an instance's interfaces; always 1";
     let mut gauge = Gauge::begin(encoder, "kubevirt_vmi_status_addresses", help)?;
     for instance in instances {
-        let interfaces = instance.status.iter().flat_map(|status| &status.interfaces);
-        for interface in interfaces {
-            let of = |text: &Option<String>| text.clone().unwrap_or_default();
-            let (vnic, inner) = (of(&interface.name), of(&interface.interface_name));
-            let address = of(&interface.ip_address);
-            let kind = match address.as_str() {
-                "" if vnic.is_empty() && inner.is_empty() => continue,
-                "" => "SystemInterface",
-                _ => "ExternalInterface",
-            };
-            let [node, namespace, name] = own(instance);
+        for address in &instance.addresses {
+            let [node, namespace, name] = instance.own();
             let labels = [
                 node,
                 namespace,
                 name,
-                ("vnic_name", &vnic),
-                ("interface_name", &inner),
-                ("address", &address),
-                ("type", kind),
+                ("vnic_name", &address.vnic),
+                ("interface_name", &address.inner),
+                ("address", &address.address),
+                ("type", address.kind),
             ];
             gauge.put(&labels, 1.0)?;
         }
@@ -166,48 +215,30 @@ fn addresses(
     Ok(())
 }
 
-fn memory(
-    encoder: &mut DescriptorEncoder<'_>,
-    instances: &[&VirtualMachineInstance],
-) -> fmt::Result {
+fn address(interface: &InterfaceStatus) -> Option<Address> {
+    let of = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (vnic, inner) = (of(&interface.name), of(&interface.interface_name));
+    let address = of(&interface.ip_address);
+    let kind = match address.as_str() {
+        "" if vnic.is_empty() && inner.is_empty() => return None,
+        "" => "SystemInterface",
+        _ => "ExternalInterface",
+    };
+    Some(Address {
+        vnic,
+        inner,
+        address,
+        kind,
+    })
+}
+
+fn memory(encoder: &mut DescriptorEncoder<'_>, instances: &[Instance]) -> fmt::Result {
     let help = "Memory that the machine has, in bytes";
     let mut gauge = Gauge::begin(encoder, "kubevirt_vmi_memory_domain_bytes", help)?;
     for instance in instances {
-        let memory = instance.status.as_ref().and_then(|it| it.memory.as_ref());
-        let current = memory.and_then(|memory| memory.guest_current.as_ref());
-        if let Some(Ok(bytes)) = current.map(vm_api::Quantity::bytes) {
-            gauge.put(&own(instance), value(bytes))?;
+        if let Some(bytes) = instance.memory {
+            gauge.put(&instance.own(), value(bytes))?;
         }
     }
     Ok(())
-}
-
-fn phase(instance: &VirtualMachineInstance) -> Phase {
-    let status = instance.status.as_ref();
-    status
-        .and_then(|status| status.phase)
-        .unwrap_or(Phase::Pending)
-}
-
-fn node(instance: &VirtualMachineInstance) -> &str {
-    let status = instance.status.as_ref();
-    status
-        .and_then(|status| status.node_name.as_deref())
-        .unwrap_or_default()
-}
-
-fn name(instance: &VirtualMachineInstance) -> &str {
-    instance.metadata.name.as_deref().unwrap_or_default()
-}
-
-fn namespace(instance: &VirtualMachineInstance) -> &str {
-    instance.metadata.namespace.as_deref().unwrap_or_default()
-}
-
-fn own(instance: &VirtualMachineInstance) -> [(&'static str, &str); 3] {
-    [
-        ("node", node(instance)),
-        ("namespace", namespace(instance)),
-        ("name", name(instance)),
-    ]
 }

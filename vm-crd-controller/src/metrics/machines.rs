@@ -91,11 +91,82 @@ impl Group {
     }
 }
 
+/// A machine, as far as it is exported.
+pub(super) struct Machine {
+    name: String,
+    namespace: String,
+    /// In the order of [`SYSTEM`].
+    system: [String; 3],
+    instance_type: String,
+    preference: String,
+    status: Option<PrintableStatus>,
+    /// When it was created, in seconds since the epoch.
+    created: Option<f64>,
+    /// When its status last changed, in the same; 0 if nothing tells.
+    changed: f64,
+    requests: Vec<Request>,
+    limits: Vec<Limit>,
+}
+
+/// What a machine asks for, by where its spec says so.
+struct Request {
+    resource: &'static str,
+    unit: &'static str,
+    source: &'static str,
+    amount: f64,
+}
+
+/// A limit of a machine.
+struct Limit {
+    resource: &'static str,
+    unit: &'static str,
+    amount: f64,
+}
+
+impl From<&VirtualMachine> for Machine {
+    fn from(vm: &VirtualMachine) -> Self {
+        let template = vm.spec.template.metadata.as_ref();
+        let annotations = template.and_then(|metadata| metadata.annotations.as_ref());
+        let said = |key: &str| annotations.and_then(|all| all.get(key)).cloned();
+        let instance_type = vm.spec.instancetype.as_ref();
+        let preference = vm.spec.preference.as_ref();
+        let created = vm.metadata.creation_timestamp.as_ref();
+        let spec = vm.spec.template.spec.as_ref();
+        Self {
+            name: vm.metadata.name.clone().unwrap_or_default(),
+            namespace: vm.metadata.namespace.clone().unwrap_or_default(),
+            system: SYSTEM.map(|(_, key)| said(key).unwrap_or_default()),
+            instance_type: instance_type
+                .and_then(|it| it.name.clone())
+                .unwrap_or_default(),
+            preference: preference
+                .and_then(|it| it.name.clone())
+                .unwrap_or_default(),
+            status: vm
+                .status
+                .as_ref()
+                .and_then(|status| status.printable_status),
+            created: created.map(|time| time.0.as_duration().as_secs_f64()),
+            changed: changed(vm),
+            requests: spec.map(requests_of).unwrap_or_default(),
+            limits: spec.map(limits_of).unwrap_or_default(),
+        }
+    }
+}
+
+impl Machine {
+    /// A machine that nobody looked at yet is on its way.
+    fn group(&self) -> Group {
+        self.status.map_or(Group::Starting, Group::of)
+    }
+
+    fn own(&self) -> [(&'static str, &str); 2] {
+        [("name", &self.name), ("namespace", &self.namespace)]
+    }
+}
+
 /// Writes everything about these machines.
-pub(super) fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
-    machines: &[&VirtualMachine],
-) -> fmt::Result {
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, machines: &[Machine]) -> fmt::Result {
     count(encoder, machines)?;
     info(encoder, machines)?;
     created(encoder, machines)?;
@@ -106,10 +177,10 @@ pub(super) fn encode(
     limits(encoder, machines)
 }
 
-fn count(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) -> fmt::Result {
+fn count(encoder: &mut DescriptorEncoder<'_>, machines: &[Machine]) -> fmt::Result {
     let mut counts = BTreeMap::<&str, u64>::new();
     for vm in machines {
-        *counts.entry(namespace(vm)).or_default() += 1;
+        *counts.entry(&vm.namespace).or_default() += 1;
     }
     let help = "Machines by namespace";
     let mut gauge = Gauge::begin(encoder, "kubevirt_number_of_vms", help)?;
@@ -119,47 +190,34 @@ fn count(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) -> f
     Ok(())
 }
 
-fn info(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) -> fmt::Result {
+fn info(encoder: &mut DescriptorEncoder<'_>, machines: &[Machine]) -> fmt::Result {
     let help = "What a machine is and how it is; always 1";
     let mut gauge = Gauge::begin(encoder, "kubevirt_vm_info", help)?;
     for vm in machines {
-        let template = vm.spec.template.metadata.as_ref();
-        let annotations = template.and_then(|metadata| metadata.annotations.as_ref());
-        let said = |key: &str| annotations.and_then(|all| all.get(key)).map_or("", |it| it);
-        let [os, workload, flavor] = SYSTEM.map(|(label, key)| (label, said(key)));
-        let instance_type = vm.spec.instancetype.as_ref();
-        let preference = vm.spec.preference.as_ref();
-        let status = status(vm);
+        let [name, namespace] = vm.own();
+        let [os, workload, flavor] = [0, 1, 2].map(|at| (SYSTEM[at].0, vm.system[at].as_str()));
         let labels = [
-            ("name", name(vm)),
-            ("namespace", namespace(vm)),
+            name,
+            namespace,
             os,
             workload,
             flavor,
-            (
-                "instance_type",
-                instance_type
-                    .and_then(|it| it.name.as_deref())
-                    .unwrap_or(""),
-            ),
-            (
-                "preference",
-                preference.and_then(|it| it.name.as_deref()).unwrap_or(""),
-            ),
-            ("status", status.map_or("", PrintableStatus::as_str)),
-            ("status_group", group(vm).label()),
+            ("instance_type", &vm.instance_type),
+            ("preference", &vm.preference),
+            ("status", vm.status.map_or("", PrintableStatus::as_str)),
+            ("status_group", vm.group().label()),
         ];
         gauge.put(&labels, 1.0)?;
     }
     Ok(())
 }
 
-fn created(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) -> fmt::Result {
+fn created(encoder: &mut DescriptorEncoder<'_>, machines: &[Machine]) -> fmt::Result {
     let name = "kubevirt_vm_create_date_timestamp_seconds";
     let mut gauge = Gauge::begin(encoder, name, "When the machine was created")?;
     for vm in machines {
-        if let Some(time) = &vm.metadata.creation_timestamp {
-            gauge.put(&own(vm), time.0.as_duration().as_secs_f64())?;
+        if let Some(time) = vm.created {
+            gauge.put(&vm.own(), time)?;
         }
     }
     Ok(())
@@ -167,19 +225,19 @@ fn created(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) ->
 
 fn timestamps(
     encoder: &mut DescriptorEncoder<'_>,
-    machines: &[&VirtualMachine],
+    machines: &[Machine],
     wanted: Group,
 ) -> fmt::Result {
     let (name, help) = wanted.timestamp();
     let mut gauge = Gauge::begin(encoder, name, help)?;
     for vm in machines {
         // Zero while it is in another: queries add the five up.
-        let time = if group(vm) == wanted {
-            changed(vm)
+        let time = if vm.group() == wanted {
+            vm.changed
         } else {
             0.0
         };
-        gauge.put(&own(vm), time)?;
+        gauge.put(&vm.own(), time)?;
     }
     Ok(())
 }
@@ -195,78 +253,98 @@ fn changed(vm: &VirtualMachine) -> f64 {
         .fold(0.0, f64::max)
 }
 
-fn requests(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) -> fmt::Result {
+fn requests(encoder: &mut DescriptorEncoder<'_>, machines: &[Machine]) -> fmt::Result {
     let help = "What a machine asks for, by where its spec says so";
     let mut gauge = Gauge::begin(encoder, "kubevirt_vm_resource_requests", help)?;
     for vm in machines {
-        let Some(spec) = &vm.spec.template.spec else {
-            continue;
-        };
-        let mut put = |resource, unit, source, amount| {
+        for request in &vm.requests {
+            let [name, namespace] = vm.own();
             let labels = [
-                ("name", name(vm)),
-                ("namespace", namespace(vm)),
-                ("resource", resource),
-                ("unit", unit),
-                ("source", source),
+                name,
+                namespace,
+                ("resource", request.resource),
+                ("unit", request.unit),
+                ("source", request.source),
             ];
-            gauge.put(&labels, amount)
-        };
-        let domain = &spec.domain;
-        let guest = domain.memory.as_ref().and_then(|it| it.guest.as_ref());
-        if let Some(Ok(bytes)) = guest.map(vm_api::Quantity::bytes) {
-            put("memory", "bytes", "guest", value(bytes))?;
-        }
-        if let Some(bytes) = requested(spec, "memory").and_then(|it| it.bytes().ok()) {
-            put("memory", "bytes", "domain", value(bytes))?;
-        }
-        if let Ok(bytes) = reading::guest_memory_bytes(spec, None) {
-            put("memory", "bytes", "guest_effective", value(bytes))?;
-        }
-        if let Some(millis) = requested(spec, "cpu").and_then(|it| it.millis().ok()) {
-            put("cpu", "cores", "requests", value(millis) / 1000.0)?;
-        }
-        if let Ok(topology) = reading::topology(spec, None) {
-            let source = if domain.cpu.is_some() {
-                "domain"
-            } else {
-                "default"
-            };
-            put("cpu", "cores", source, topology.cores.into())?;
-            put("cpu", "sockets", source, topology.sockets.into())?;
-            put("cpu", "threads", source, topology.threads.into())?;
-            put("cpu", "cores", "guest_effective", topology.vcpus().into())?;
+            gauge.put(&labels, request.amount)?;
         }
     }
     Ok(())
 }
 
-fn limits(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) -> fmt::Result {
+fn requests_of(spec: &VirtualMachineInstanceSpec) -> Vec<Request> {
+    let mut requests = Vec::new();
+    let mut put = |resource, unit, source, amount| {
+        requests.push(Request {
+            resource,
+            unit,
+            source,
+            amount,
+        });
+    };
+    let domain = &spec.domain;
+    let guest = domain.memory.as_ref().and_then(|it| it.guest.as_ref());
+    if let Some(Ok(bytes)) = guest.map(vm_api::Quantity::bytes) {
+        put("memory", "bytes", "guest", value(bytes));
+    }
+    if let Some(bytes) = requested(spec, "memory").and_then(|it| it.bytes().ok()) {
+        put("memory", "bytes", "domain", value(bytes));
+    }
+    if let Ok(bytes) = reading::guest_memory_bytes(spec, None) {
+        put("memory", "bytes", "guest_effective", value(bytes));
+    }
+    if let Some(millis) = requested(spec, "cpu").and_then(|it| it.millis().ok()) {
+        put("cpu", "cores", "requests", value(millis) / 1000.0);
+    }
+    if let Ok(topology) = reading::topology(spec, None) {
+        let source = if domain.cpu.is_some() {
+            "domain"
+        } else {
+            "default"
+        };
+        put("cpu", "cores", source, topology.cores.into());
+        put("cpu", "sockets", source, topology.sockets.into());
+        put("cpu", "threads", source, topology.threads.into());
+        put("cpu", "cores", "guest_effective", topology.vcpus().into());
+    }
+    requests
+}
+
+fn limits(encoder: &mut DescriptorEncoder<'_>, machines: &[Machine]) -> fmt::Result {
     let help = "The limits of a machine, where its spec has any";
     let mut gauge = Gauge::begin(encoder, "kubevirt_vm_resource_limits", help)?;
     for vm in machines {
-        let resources = vm.spec.template.spec.as_ref();
-        let Some(resources) = resources.and_then(|spec| spec.domain.resources.as_ref()) else {
-            continue;
-        };
-        for (resource, quantity) in &resources.limits {
-            let (unit, amount) = match resource.as_str() {
-                "memory" => ("bytes", quantity.bytes().map(value)),
-                "cpu" => ("cores", quantity.millis().map(|it| value(it) / 1000.0)),
-                _ => continue,
-            };
+        for limit in &vm.limits {
+            let [name, namespace] = vm.own();
             let labels = [
-                ("name", name(vm)),
-                ("namespace", namespace(vm)),
-                ("resource", resource),
-                ("unit", unit),
+                name,
+                namespace,
+                ("resource", limit.resource),
+                ("unit", limit.unit),
             ];
-            if let Ok(amount) = amount {
-                gauge.put(&labels, amount)?;
-            }
+            gauge.put(&labels, limit.amount)?;
         }
     }
     Ok(())
+}
+
+fn limits_of(spec: &VirtualMachineInstanceSpec) -> Vec<Limit> {
+    let Some(resources) = &spec.domain.resources else {
+        return Vec::new();
+    };
+    let limits = resources.limits.iter().filter_map(|(name, quantity)| {
+        let (resource, unit, amount) = match name.as_str() {
+            "memory" => ("memory", "bytes", value(quantity.bytes().ok()?)),
+            "cpu" => ("cpu", "cores", value(quantity.millis().ok()?) / 1000.0),
+            _ => return None,
+        };
+        Some(Limit {
+            resource,
+            unit,
+            amount,
+        })
+    });
+    limits.collect()
 }
 
 fn requested<'a>(
@@ -274,25 +352,4 @@ fn requested<'a>(
     resource: &str,
 ) -> Option<&'a vm_api::Quantity> {
     spec.domain.resources.as_ref()?.requests.get(resource)
-}
-
-fn status(vm: &VirtualMachine) -> Option<PrintableStatus> {
-    vm.status.as_ref()?.printable_status
-}
-
-/// A machine that nobody looked at yet is on its way.
-fn group(vm: &VirtualMachine) -> Group {
-    status(vm).map_or(Group::Starting, Group::of)
-}
-
-fn name(vm: &VirtualMachine) -> &str {
-    vm.metadata.name.as_deref().unwrap_or_default()
-}
-
-fn namespace(vm: &VirtualMachine) -> &str {
-    vm.metadata.namespace.as_deref().unwrap_or_default()
-}
-
-fn own(vm: &VirtualMachine) -> [(&'static str, &str); 2] {
-    [("name", name(vm)), ("namespace", namespace(vm))]
 }

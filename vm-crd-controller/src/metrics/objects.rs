@@ -12,8 +12,10 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
+use super::instances::Instance;
+use super::machines::Machine;
 use super::{instances, machines};
-use crate::watch::Guarded;
+use crate::packed::Packed;
 
 /// The stores whose objects are exported, if this replica has any; a clone exports the same.
 #[derive(Clone, Default)]
@@ -22,8 +24,8 @@ pub struct Objects(Arc<Mutex<Option<Stores>>>);
 /// The stores of a replica that leads.
 #[derive(Clone)]
 struct Stores {
-    machines: Store<Guarded<VirtualMachine>>,
-    instances: Store<Guarded<VirtualMachineInstance>>,
+    machines: Store<Packed<VirtualMachine>>,
+    instances: Store<Packed<VirtualMachineInstance>>,
 }
 
 /// Exports the objects of the stores until dropped.
@@ -34,8 +36,8 @@ impl Objects {
     /// Exports what these stores hold for as long as the result lives.
     pub fn show(
         &self,
-        machines: Store<Guarded<VirtualMachine>>,
-        instances: Store<Guarded<VirtualMachineInstance>>,
+        machines: Store<Packed<VirtualMachine>>,
+        instances: Store<Packed<VirtualMachineInstance>>,
     ) -> Shown {
         self.set(Some(Stores {
             machines,
@@ -73,11 +75,14 @@ impl Collector for Objects {
         let Some(stores) = self.stores() else {
             return Ok(());
         };
+        // One object at a time is open.
         let held = stores.machines.state();
-        let machines: Vec<_> = held.iter().filter_map(|it| it.0.as_ref().ok()).collect();
+        let open = held.iter().filter_map(|packed| packed.open().ok());
+        let machines: Vec<Machine> = open.map(|vm| (&vm).into()).collect();
         machines::encode(&mut encoder, &machines)?;
         let held = stores.instances.state();
-        let instances: Vec<_> = held.iter().filter_map(|it| it.0.as_ref().ok()).collect();
+        let open = held.iter().filter_map(|packed| packed.open().ok());
+        let instances: Vec<Instance> = open.map(|instance| (&instance).into()).collect();
         instances::encode(&mut encoder, &instances)
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
 use super::*;
-use crate::watch::Guarded;
+use crate::packed::Packed;
 
 #[test]
 fn writes_are_told_by_resource_and_verb() {
@@ -19,7 +19,7 @@ fn writes_are_told_by_resource_and_verb() {
     assert_eq!(text.matches("# EOF").count(), 1, "{text}");
 }
 
-fn machine() -> Guarded<VirtualMachine> {
+fn machine() -> Packed<VirtualMachine> {
     let object = json!({
         "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
         "metadata": { "name": "web", "namespace": "shop", "creationTimestamp": "2024-01-01T00:00:00Z" },
@@ -46,7 +46,7 @@ fn machine() -> Guarded<VirtualMachine> {
     serde_json::from_value(object).unwrap()
 }
 
-fn instance() -> Guarded<VirtualMachineInstance> {
+fn instance() -> Packed<VirtualMachineInstance> {
     let object = json!({
         "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
         "metadata": { "name": "web", "namespace": "shop", "uid": "u" },

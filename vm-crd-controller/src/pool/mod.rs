@@ -10,7 +10,7 @@ mod decide;
 mod select;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -26,10 +26,10 @@ use vm_api::{support, validate};
 use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
+use crate::packed::Packed;
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
 use crate::replicas::{self, Children, Counts, Failure, Pace, Words};
-use crate::watch::Guarded;
 use crate::{clock, invalid};
 use decide::{Member, Observed, Plan, decide};
 
@@ -55,9 +55,9 @@ pub struct Pools {
     /// Where events go.
     pub events: Events,
     /// All machines.
-    pub machines: Store<Guarded<VirtualMachine>>,
+    pub machines: Store<Packed<VirtualMachine>>,
     /// All instances.
-    pub instances: Store<Guarded<VirtualMachineInstance>>,
+    pub instances: Store<Packed<VirtualMachineInstance>>,
     /// Which machines belong to which pool.
     pub children: Children,
     /// What was done a moment ago.
@@ -67,16 +67,16 @@ pub struct Pools {
 /// What the API server refused, and when to try again.
 type Refused = (Failure, Duration);
 
-impl Reconcile<Guarded<VirtualMachinePool>> for Pools {
+impl Reconcile<Packed<VirtualMachinePool>> for Pools {
     fn reconcile(
         self: Arc<Self>,
-        object: Arc<Guarded<VirtualMachinePool>>,
+        object: Arc<Packed<VirtualMachinePool>>,
     ) -> BoxFuture<'static, Result<Option<Duration>, ReconcileError>> {
         async move {
-            match &object.0 {
-                Ok(pool) => self.one(pool).await,
+            match object.open() {
+                Ok(pool) => self.one(&pool).await,
                 Err(error) => {
-                    invalid::report(&self.events, &*object, error);
+                    invalid::report(&self.events, &*object, &error);
                     Ok(None)
                 }
             }
@@ -92,35 +92,34 @@ impl Pools {
         }
         let namespace = pool.namespace().unwrap_or_default();
         let uid = pool.uid().unwrap_or_default();
+        if let Some(wait) = self.pace.until_read(&uid) {
+            return Ok(Some(wait));
+        }
         let wrong = check(pool);
         let selector = Selector::read(&pool.spec.selector, "selector").ok();
         let leaving = pool.metadata.deletion_timestamp.is_some();
         let paused = pool.spec.paused == Some(true);
         let acts = !paused && !leaving && wrong.is_none();
-        let object =
-            |name: &str| ObjectRef::<Guarded<VirtualMachine>>::new(name).within(&namespace);
+        let object = |name: &str| ObjectRef::<Packed<VirtualMachine>>::new(name).within(&namespace);
         let names = self.children.of(&namespace, &pool.name_any(), &uid);
+        let begin = Instant::now();
         let found: Vec<_> = names
             .iter()
             .filter_map(|name| {
-                let instance = ObjectRef::new(name).within(&namespace);
-                Some((
-                    self.machines.get(&object(name))?,
-                    self.instances.get(&instance),
-                ))
+                let machine = self.machines.get(&object(name))?.open().ok()?;
+                let instance = self.instances.get(&ObjectRef::new(name).within(&namespace));
+                Some((machine, instance.and_then(|it| it.open().ok())))
             })
             .collect();
+        self.pace.has_read(&uid, begin.elapsed());
         let mut members = Vec::new();
         for (vm, instance) in &found {
-            let Ok(vm) = &vm.0 else {
-                continue;
-            };
             let matches = selector.as_ref().is_none_or(|it| it.matches(vm.labels()));
             if !matches && acts {
                 self.release(vm, &uid).await?;
                 continue;
             }
-            let instance = instance.as_ref().and_then(|it| it.0.as_ref().ok());
+            let instance = instance.as_ref();
             let own = &self.cluster.own;
             let is_busy = own.is_stale(vm) || instance.is_some_and(|it| own.is_going(it));
             members.push(Member {
@@ -178,7 +177,7 @@ impl Pools {
         while free.len() + coming < count {
             let name = child::name(pool, number);
             number += 1;
-            let object = ObjectRef::<Guarded<VirtualMachine>>::new(&name).within(&namespace);
+            let object = ObjectRef::<Packed<VirtualMachine>>::new(&name).within(&namespace);
             if self.machines.get(&object).is_some() {
                 continue;
             }

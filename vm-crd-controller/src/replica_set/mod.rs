@@ -9,7 +9,7 @@ mod child;
 mod decide;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -24,10 +24,10 @@ use vm_api::{support, validate};
 use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
+use crate::packed::Packed;
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
 use crate::replicas::{self, Children, Counts, Failure, Pace, Words};
-use crate::watch::Guarded;
 use crate::{clock, invalid};
 use decide::{Observed, Plan, decide};
 
@@ -48,23 +48,23 @@ pub struct ReplicaSets {
     /// Where events go.
     pub events: Events,
     /// All instances.
-    pub instances: Store<Guarded<VirtualMachineInstance>>,
+    pub instances: Store<Packed<VirtualMachineInstance>>,
     /// Which of them belong to which set, and which to nobody.
     pub children: Children,
     /// What was done a moment ago.
     pub pace: Pace,
 }
 
-impl Reconcile<Guarded<VirtualMachineInstanceReplicaSet>> for ReplicaSets {
+impl Reconcile<Packed<VirtualMachineInstanceReplicaSet>> for ReplicaSets {
     fn reconcile(
         self: Arc<Self>,
-        object: Arc<Guarded<VirtualMachineInstanceReplicaSet>>,
+        object: Arc<Packed<VirtualMachineInstanceReplicaSet>>,
     ) -> BoxFuture<'static, Result<Option<Duration>, ReconcileError>> {
         async move {
-            match &object.0 {
-                Ok(set) => self.one(set).await,
+            match object.open() {
+                Ok(set) => self.one(&set).await,
                 Err(error) => {
-                    invalid::report(&self.events, &*object, error);
+                    invalid::report(&self.events, &*object, &error);
                     Ok(None)
                 }
             }
@@ -83,21 +83,26 @@ impl ReplicaSets {
         }
         let namespace = set.namespace().unwrap_or_default();
         let uid = set.uid().unwrap_or_default();
+        if let Some(wait) = self.pace.until_read(&uid) {
+            return Ok(Some(wait));
+        }
         let wrong = check(set);
         let selector = Selector::read(&set.spec.selector, "selector").ok();
         let leaving = set.metadata.deletion_timestamp.is_some();
         if let Some(selector) = selector.as_ref().filter(|_| wrong.is_none() && !leaving) {
             self.claim(set, selector).await?;
         }
+        let begin = Instant::now();
         let found: Vec<_> = self
             .children
             .of(&namespace, &set.name_any(), &uid)
             .iter()
             .filter_map(|name| self.instances.get(&ObjectRef::new(name).within(&namespace)))
+            .filter_map(|instance| instance.open().ok())
             .collect();
+        self.pace.has_read(&uid, begin.elapsed());
         let instances: Vec<_> = found
             .iter()
-            .filter_map(|guarded| guarded.0.as_ref().ok())
             .filter(|instance| !self.cluster.own.is_going(*instance))
             .collect();
         let wanted = set.spec.replicas.unwrap_or(DEFAULT_REPLICAS);
@@ -140,37 +145,31 @@ impl ReplicaSets {
         let uid = set.uid().unwrap_or_default();
         let matching = |names: Vec<String>, matches: bool| {
             let objects = names.into_iter().filter_map(|name| {
-                self.instances
-                    .get(&ObjectRef::new(&name).within(&namespace))
+                let object = ObjectRef::new(&name).within(&namespace);
+                self.instances.get(&object)?.open().ok()
             });
             objects
-                .filter(|object| {
-                    object.0.as_ref().is_ok_and(|instance| {
-                        instance.metadata.deletion_timestamp.is_none()
-                            && selector.matches(instance.labels()) == matches
-                            && !self.cluster.own.is_stale(instance)
-                    })
+                .filter(|instance| {
+                    instance.metadata.deletion_timestamp.is_none()
+                        && selector.matches(instance.labels()) == matches
+                        && !self.cluster.own.is_stale(instance)
                 })
                 .collect::<Vec<_>>()
         };
-        for orphan in matching(self.children.orphans(&namespace), true) {
-            if let Ok(instance) = &orphan.0 {
-                info!(instance = instance.name_any(), "instance adopted");
-                self.cluster
-                    .adopt(instance, set, resource::INSTANCES)
-                    .await
-                    .doing("adopt an instance")?;
-            }
+        for instance in matching(self.children.orphans(&namespace), true) {
+            info!(instance = instance.name_any(), "instance adopted");
+            self.cluster
+                .adopt(&instance, set, resource::INSTANCES)
+                .await
+                .doing("adopt an instance")?;
         }
         let own = self.children.of(&namespace, &set.name_any(), &uid);
-        for stranger in matching(own, false) {
-            if let Ok(instance) = &stranger.0 {
-                info!(instance = instance.name_any(), "instance released");
-                self.cluster
-                    .release(instance, &uid, resource::INSTANCES)
-                    .await
-                    .doing("release an instance")?;
-            }
+        for instance in matching(own, false) {
+            info!(instance = instance.name_any(), "instance released");
+            self.cluster
+                .release(&instance, &uid, resource::INSTANCES)
+                .await
+                .doing("release an instance")?;
         }
         Ok(())
     }
@@ -188,7 +187,7 @@ impl ReplicaSets {
         while free.len() + coming < count {
             let name = child::name(set, number);
             number += 1;
-            let object = ObjectRef::<Guarded<VirtualMachineInstance>>::new(&name);
+            let object = ObjectRef::<Packed<VirtualMachineInstance>>::new(&name);
             if self.instances.get(&object.within(&namespace)).is_some() || free.contains(&name) {
                 continue;
             }

@@ -13,6 +13,13 @@ const WRITES: Duration = Duration::from_millis(500);
 /// Pause before what the API server refused is tried again.
 const REFUSALS: Duration = Duration::from_secs(10);
 
+/// The pause before the members of an object are read again, as a multiple of the time that it took: one
+/// with thousands does not read all of them at each change of one.
+const READS: u32 = 10;
+
+/// The longest such pause.
+const LONGEST: Duration = Duration::from_secs(1);
+
 /// What was done a moment ago, by UID; a clone knows the same.
 #[derive(Clone, Default)]
 pub struct Pace(Arc<Mutex<HashMap<String, Recent>>>);
@@ -20,10 +27,29 @@ pub struct Pace(Arc<Mutex<HashMap<String, Recent>>>);
 #[derive(Clone, Default)]
 struct Recent {
     written: Option<Instant>,
+    read: Option<(Instant, Duration)>,
     refused: Option<(Instant, i64, Failure)>,
 }
 
+impl Recent {
+    fn until_read(&self) -> Option<Duration> {
+        let (when, took) = self.read?;
+        let pause = took.saturating_mul(READS).min(LONGEST);
+        pause.checked_sub(when.elapsed())
+    }
+}
+
 impl Pace {
+    /// How long the next reading of its members has to wait.
+    pub(crate) fn until_read(&self, uid: &str) -> Option<Duration> {
+        self.recent(uid)?.until_read()
+    }
+
+    /// Its members were read, which took so long.
+    pub(crate) fn has_read(&self, uid: &str, took: Duration) {
+        self.note(uid, |recent| recent.read = Some((Instant::now(), took)));
+    }
+
     /// How long the next write has to wait.
     pub(crate) fn until_write(&self, uid: &str) -> Option<Duration> {
         let recent = self.recent(uid)?;
@@ -61,7 +87,8 @@ impl Pace {
         recent.retain(|_, recent| {
             let written = recent.written.is_some_and(|when| when.elapsed() < WRITES);
             let refused = recent.refused.as_ref();
-            written || refused.is_some_and(|(when, ..)| when.elapsed() < REFUSALS)
+            let read = recent.until_read().is_some();
+            read || written || refused.is_some_and(|(when, ..)| when.elapsed() < REFUSALS)
         });
         note(recent.entry(uid.to_owned()).or_default());
     }
@@ -70,6 +97,17 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_many_members_reads_them_seldom() {
+        let pace = Pace::default();
+        assert_eq!(pace.until_read("a"), None);
+        pace.has_read("a", Duration::from_secs(60));
+        let left = pace.until_read("a").unwrap();
+        assert!(left <= LONGEST, "{left:?}");
+        pace.has_read("a", Duration::ZERO);
+        assert_eq!(pace.until_read("a"), None);
+    }
 
     #[test]
     fn what_was_refused_waits_until_the_object_changes() {

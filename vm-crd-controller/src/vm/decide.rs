@@ -230,7 +230,7 @@ fn remembering(refs: &Refs, old: VirtualMachineStatus) -> VirtualMachineStatus {
     }
 }
 
-/// How long the first status of a machine may wait because it only tells that a start goes well.
+/// How long a status may wait because it only tells that a start or a stop goes well.
 fn quiet_for(
     observed: &Observed<'_>,
     old: &VirtualMachineStatus,
@@ -243,11 +243,10 @@ fn quiet_for(
         .as_ref()
         .and_then(|status| status.phase)
         .unwrap_or(Phase::Pending);
-    if life == Life::Leaving && phase == Phase::Running {
+    // Soon the instance is gone, which is told anyway.
+    if life == Life::Leaving && (phase == Phase::Running || phase.is_final()) {
         let since = instance.metadata.deletion_timestamp.as_ref()?;
-        return QUICK_END
-            .checked_sub(clock::between(since, &observed.now))
-            .filter(|left| !left.is_zero());
+        return clock::left(since, QUICK_END, &observed.now);
     }
     let starting = matches!(phase, Phase::Pending | Phase::Scheduling | Phase::Scheduled);
     if life != Life::Live || !starting || !old.conditions.is_empty() {

@@ -309,8 +309,15 @@ fn a_stop_is_told_unless_the_guest_is_quick() {
     let mut over = running();
     over["phase"] = json!("Succeeded");
     leaving.status = serde_json::from_value(over).unwrap();
+    // Its instance is gone in a moment.
     let over = plan(&machine, Some(&leaving), RunStrategy::Always);
-    assert_eq!(word(&over), Some(PrintableStatus::Stopped));
+    assert_eq!((over.status, over.again), (None, Some(QUICK_END)));
+    let stays = Observed {
+        now: at(3),
+        ..observed(&machine, Some(&leaving))
+    };
+    let stays = decide(&stays, RunStrategy::Always);
+    assert_eq!(word(&stays), Some(PrintableStatus::Stopped));
 }
 
 #[test]

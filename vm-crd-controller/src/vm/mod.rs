@@ -31,31 +31,31 @@ use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
 use crate::instancetype::{Problem, Refs, Types};
+use crate::packed::Packed;
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
-use crate::watch::Guarded;
 use crate::{clock, invalid};
 
 /// Reconciles machines.
 pub struct Machines {
     cluster: Cluster,
     events: Events,
-    instances: Store<Guarded<VirtualMachineInstance>>,
+    instances: Store<Packed<VirtualMachineInstance>>,
     types: Types,
     progress_delay: Duration,
     crashes: Crashes,
 }
 
-impl Reconcile<Guarded<VirtualMachine>> for Machines {
+impl Reconcile<Packed<VirtualMachine>> for Machines {
     fn reconcile(
         self: Arc<Self>,
-        object: Arc<Guarded<VirtualMachine>>,
+        object: Arc<Packed<VirtualMachine>>,
     ) -> BoxFuture<'static, Result<Option<Duration>, ReconcileError>> {
         async move {
-            match &object.0 {
-                Ok(vm) => self.one(vm).await,
+            match object.open() {
+                Ok(vm) => self.one(&vm).await,
                 Err(error) => {
-                    invalid::report(&self.events, &*object, error);
+                    invalid::report(&self.events, &*object, &error);
                     Ok(None)
                 }
             }
@@ -70,7 +70,7 @@ impl Machines {
     pub fn new(
         cluster: Cluster,
         events: Events,
-        instances: Store<Guarded<VirtualMachineInstance>>,
+        instances: Store<Packed<VirtualMachineInstance>>,
         types: Types,
         progress_delay: Duration,
     ) -> Self {
@@ -88,8 +88,10 @@ impl Machines {
         let namespace = vm.namespace().unwrap_or_default();
         let name = ObjectRef::new(&vm.name_any()).within(&namespace);
         let found = self.instances.get(&name);
-        let found = found.as_deref().and_then(|guarded| guarded.0.as_ref().ok());
-        let own = found.filter(|instance| instance::is_of(instance, vm));
+        let found = found.and_then(|packed| packed.open().ok());
+        let own = found
+            .as_ref()
+            .filter(|instance| instance::is_of(instance, vm));
         let written = &self.cluster.own;
         if written.is_stale(vm) || own.is_some_and(|instance| written.is_stale(instance)) {
             // The watch brings what was written; this only makes sure.

@@ -196,9 +196,7 @@ fn ending_for(observed: &Observed<'_>) -> Option<Duration> {
     let until = metadata.deletion_timestamp.as_ref()?;
     let grace = metadata.deletion_grace_period_seconds.unwrap_or(0);
     let since = clock::before(until, u32::try_from(grace).unwrap_or(0));
-    QUICK_END
-        .checked_sub(clock::between(&since, &observed.now))
-        .filter(|left| !left.is_zero())
+    clock::left(&since, QUICK_END, &observed.now)
 }
 
 /// When to look again at what no watch tells of.

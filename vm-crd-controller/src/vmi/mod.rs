@@ -21,7 +21,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use vm_api::contract::TRACE_PARENT_ANNOTATION;
 use vm_api::v1::VirtualMachineInstance;
 
@@ -36,10 +36,10 @@ use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
 use crate::metrics::Metrics;
+use crate::packed::Packed;
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
 use crate::traces::{Exporter, Start};
-use crate::watch::Guarded;
 use crate::{clock, invalid, render};
 
 /// The age from which a pod that does not get on is asked about: kubelet's own retries are past.
@@ -65,7 +65,7 @@ pub struct Instances {
     /// What is counted.
     pub metrics: Metrics,
     /// Pods of machines.
-    pub pods: Store<Pod>,
+    pub pods: Store<Packed<Pod>>,
     /// What machines told.
     pub answers: Answers,
     /// Image of the machine container of machines that boot from a claim.
@@ -76,16 +76,16 @@ pub struct Instances {
     pub traces: Exporter,
 }
 
-impl Reconcile<Guarded<VirtualMachineInstance>> for Instances {
+impl Reconcile<Packed<VirtualMachineInstance>> for Instances {
     fn reconcile(
         self: Arc<Self>,
-        object: Arc<Guarded<VirtualMachineInstance>>,
+        object: Arc<Packed<VirtualMachineInstance>>,
     ) -> BoxFuture<'static, Result<Option<Duration>, ReconcileError>> {
         async move {
-            match &object.0 {
-                Ok(instance) => self.one(instance).await,
+            match object.open() {
+                Ok(instance) => self.one(&instance).await,
                 Err(error) => {
-                    invalid::report(&self.events, &*object, error);
+                    invalid::report(&self.events, &*object, &error);
                     Ok(None)
                 }
             }
@@ -101,9 +101,16 @@ impl Instances {
     ) -> Result<Option<Duration>, ReconcileError> {
         let namespace = instance.namespace().unwrap_or_default();
         let name = ObjectRef::new(&render::pod_name(instance)).within(&namespace);
-        let pod = self.pods.get(&name);
+        let pod = match self.pods.get(&name).map(|packed| packed.open()) {
+            Some(Ok(pod)) => Some(pod),
+            Some(Err(error)) => {
+                warn!(%error, "the pod cannot be read");
+                return Ok(None);
+            }
+            None => None,
+        };
         let written = &self.cluster.own;
-        if written.is_stale(instance) || pod.as_deref().is_some_and(|pod| written.is_stale(pod)) {
+        if written.is_stale(instance) || pod.as_ref().is_some_and(|pod| written.is_stale(pod)) {
             // The watch brings what was written; this only makes sure.
             return Ok(Some(STALE));
         }
@@ -115,35 +122,35 @@ impl Instances {
             }
         }
         let mut obstacle = None;
-        if wants_pod(instance, pod.as_deref()) {
+        if wants_pod(instance, pod.as_ref()) {
             match self.make_pod(instance).await? {
                 Ok(()) => return Ok(Some(self.progress_delay)),
                 Err(found) => obstacle = Some(found),
             }
         }
-        let complaint = match pod.as_deref() {
+        let complaint = match pod.as_ref() {
             Some(pod) => self.complaint_about(pod).await?,
             None => None,
         };
-        let resize_refused = match pod.as_deref() {
+        let resize_refused = match pod.as_ref() {
             Some(pod) => self.resize(instance, pod).await?,
             None => None,
         };
         let uid = instance.uid().unwrap_or_default();
-        self.follow(instance, pod.as_deref(), &uid);
+        self.follow(instance, pod.as_ref(), &uid);
         let told = self.answers.of(&uid);
         let plan = decide(&Observed {
             instance,
-            pod: pod.as_deref(),
+            pod: pod.as_ref(),
             obstacle: obstacle.as_ref(),
             complaint: complaint.as_ref(),
-            emulated: self.is_emulated(pod.as_deref()).await?,
+            emulated: self.is_emulated(pod.as_ref()).await?,
             told: told.as_deref(),
             resize_refused: resize_refused.as_deref(),
             now: clock::now(),
             progress_delay: self.progress_delay,
         });
-        self.carry_out(instance, pod.as_deref(), plan).await
+        self.carry_out(instance, pod.as_ref(), plan).await
     }
 
     /// Makes the pod, or tells what keeps it from being made.

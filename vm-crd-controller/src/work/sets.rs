@@ -8,13 +8,14 @@ use vm_api::pool::VirtualMachinePool;
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceReplicaSet};
 
 use crate::owner::controller;
+use crate::packed::Packed;
 use crate::replicas::Children;
-use crate::watch::{Change, Guarded, Queue, Trigger, look_at_all, watch};
+use crate::watch::{Change, Queue, Trigger, look_at_all, watch};
 
-type Machine = Guarded<VirtualMachine>;
-type Instance = Guarded<VirtualMachineInstance>;
-type ReplicaSet = Guarded<VirtualMachineInstanceReplicaSet>;
-type Pool = Guarded<VirtualMachinePool>;
+type Machine = Packed<VirtualMachine>;
+type Instance = Packed<VirtualMachineInstance>;
+type ReplicaSet = Packed<VirtualMachineInstanceReplicaSet>;
+type Pool = Packed<VirtualMachinePool>;
 
 /// A kind that keeps so many of something: its objects, what is theirs, and who is told.
 #[derive(Clone)]
