@@ -511,14 +511,13 @@ pub(crate) mod tests {
             for port in bundle.declared_ports().unwrap_or_default() {
                 prop_assert!(port.number.get() > 0);
             }
-            let mounts = PodMounts::of(&bundle);
-            if let Ok(mounts) = &mounts {
+            if let Ok(mounts) = PodMounts::of(&bundle) {
                 // A name is one part of a path that leads nowhere else.
                 for name in ["", ".", "..", "../etc", "a/b", "/"] {
                     prop_assert!(mounts.volume(name).is_err(), "{}", name);
                 }
             }
-            if let Ok(wish) = wish::read(&bundle, &mounts.unwrap_or_default(), true) {
+            if let Ok(wish) = wish::read(&bundle, true) {
                 let names = Names::of(&bundle, &wish);
                 let (node, tcg) = (NodeConfig::default(), Accelerator::Tcg);
                 if let Ok(machine) = machine::build(&bundle, &wish, &names, &node, tcg) {

@@ -47,11 +47,7 @@ fn judge(served: &[String]) -> Result<(), IncumbentError> {
     if serves("kubevirts") {
         return Err(IncumbentError::KubeVirt);
     }
-    for ours in [
-        "virtualmachines",
-        "virtualmachineinstances",
-        "virtualmachineinstancereplicasets",
-    ] {
+    for ours in ["virtualmachines", "virtualmachineinstances"] {
         if !serves(ours) {
             return Err(IncumbentError::NotServed(ours));
         }
@@ -69,7 +65,6 @@ mod tests {
         let ours = [
             "virtualmachines",
             "virtualmachineinstances",
-            "virtualmachineinstancereplicasets",
             "virtualmachines/status",
         ];
         assert!(judge(&names(&ours)).is_ok());

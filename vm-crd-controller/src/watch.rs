@@ -10,8 +10,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{Config, Event, watcher};
@@ -37,9 +36,7 @@ impl<K: Resource<DynamicType = ()>> Trigger<K> {
     }
 
     /// Hands in a name.
-    pub fn look_at(&self, mut object: ObjectRef<K>) {
-        // Version and UID, which nobody reads, would be kept for as long as the name waits.
-        object.extra = Default::default();
+    pub fn look_at(&self, object: ObjectRef<K>) {
         // The queue is gone only when the controller ends.
         let _ = self.0.unbounded_send(Ok(object));
     }
@@ -62,7 +59,7 @@ pub fn watch<K>(
     api: Api<K>,
     config: Config,
     mut on_change: impl FnMut(&Store<K>, Change<'_, K>) + Send + 'static,
-) -> (Store<K>, BoxFuture<'static, ()>)
+) -> (Store<K>, impl Future<Output = ()> + Send)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
@@ -83,8 +80,7 @@ where
         }
         futures::future::ready(())
     });
-    // A watch is large, and there are many.
-    (store, task.boxed())
+    (store, task)
 }
 
 /// Forgets what no reconciler reads, so that the stores stay small.

@@ -7,10 +7,8 @@
 
 mod boots;
 mod dead_runs;
-mod disks;
 mod failures;
 mod guest;
 mod helpers;
 mod hostile;
 mod pod;
-mod wishes;

@@ -17,7 +17,6 @@ pub struct Nic {
     model: NicModel,
     mtu: Option<u16>,
     boot_index: Option<NonZeroU32>,
-    acpi_index: Option<u16>,
 }
 
 /// What the guest sees as its network card.
@@ -32,14 +31,7 @@ pub enum NicModel {
     E1000,
     /// Realtek 8139, conventional PCI.
     Rtl8139,
-    /// AMD Am79C970A, conventional PCI.
-    Pcnet,
-    /// NE2000, conventional PCI.
-    Ne2kPci,
 }
-
-/// The greatest index of a device that ACPI tells (QEMU, hw/acpi/pcihp.c).
-pub const MAX_ACPI_INDEX: u16 = 16_383;
 
 /// The most queues of one interface.
 pub const MAX_QUEUES: usize = 64;
@@ -66,7 +58,7 @@ impl Nic {
                 most,
             });
         }
-        let (vhost, mtu, boot_index, acpi_index) = (Vec::new(), None, None, None);
+        let (vhost, mtu, boot_index) = (Vec::new(), None, None);
         Ok(Self {
             name,
             queues,
@@ -75,7 +67,6 @@ impl Nic {
             model,
             mtu,
             boot_index,
-            acpi_index,
         })
     }
 
@@ -113,16 +104,6 @@ impl Nic {
         self
     }
 
-    /// The index by which guests name the interface (`eno<index>`), from 1 to [`MAX_ACPI_INDEX`].
-    /// QEMU wants it unique in the machine.
-    pub fn with_acpi_index(mut self, index: u16) -> Result<Self, MachineError> {
-        if !(1..=MAX_ACPI_INDEX).contains(&index) {
-            return Err(MachineError::AcpiIndex { name: self.name });
-        }
-        self.acpi_index = Some(index);
-        Ok(self)
-    }
-
     /// The interface's name.
     pub fn name(&self) -> &Name {
         &self.name
@@ -146,11 +127,6 @@ impl Nic {
     /// The place in the order of booting.
     pub fn boot_index(&self) -> Option<NonZeroU32> {
         self.boot_index
-    }
-
-    /// The index by which guests name it.
-    pub fn acpi_index(&self) -> Option<u16> {
-        self.acpi_index
     }
 
     pub(crate) fn into_descriptors(self) -> (Vec<OwnedFd>, Vec<OwnedFd>) {

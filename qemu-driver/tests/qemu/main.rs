@@ -17,4 +17,3 @@ mod hugepages;
 mod life;
 mod size;
 mod watchdog;
-mod wishes;

@@ -5,7 +5,6 @@
 
 mod agent;
 mod create;
-mod credentials;
 mod disk_errors;
 mod ending;
 mod exec;
@@ -54,8 +53,6 @@ struct Machine {
     resize: Arc<Resize>,
     /// Serves the guest's DHCP for as long as the machine lives.
     network: Mutex<Option<Arc<MachineNetwork>>>,
-    /// It stays paused when it is started, until the verb `vm:resume`.
-    starts_paused: bool,
 }
 
 impl Machine {
@@ -103,12 +100,6 @@ impl Task for Machine {
             return Ok(self.execs.start(&request.exec_id, context).await?);
         }
         let start = async {
-            if self.starts_paused {
-                tracing::info!("the machine starts paused, as its spec says");
-                return Ok(());
-            }
-            // Before it may print.
-            self.console.await_first_line();
             self.qmp
                 .cont()
                 .await
@@ -140,7 +131,6 @@ impl Task for Machine {
             (Wish::Nothing, _) | (_, Phase::Stopped | Phase::Deleted) => {}
             // A machine that never ran, or does not run, cannot follow its power button.
             (Wish::Plug, _) | (_, Phase::Created) => self.member.send(Signal::KILL)?,
-            _ if !self.guest.has_started() => self.member.send(Signal::KILL)?,
             (_, Phase::Paused) => {
                 self.go_on().await?;
                 self.power_button().await?;

@@ -20,11 +20,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The container whose output it is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Owner<'a> {
+pub(super) struct Owner<'a> {
     /// Its id.
-    pub(crate) id: &'a str,
+    pub(super) id: &'a str,
     /// Containerd's namespace.
-    pub(crate) namespace: &'a str,
+    pub(super) namespace: &'a str,
 }
 
 /// A running logging program.

@@ -41,12 +41,12 @@ fn medium(disk: &MachineDisk<'_>, index: usize) -> Option<FieldError> {
     }
     let claim = matches!(
         disk.source,
-        Some(VolumeSource::PersistentVolumeClaim(_) | VolumeSource::DataVolume(_))
+        VolumeSource::PersistentVolumeClaim(_) | VolumeSource::DataVolume(_)
     );
     if disk.kind == DiskKind::Lun && !claim {
         let message = format!(
             "a LUN needs a claim or a data volume, not {}",
-            disk.source.map_or("nothing", |source| source.name())
+            disk.source.name()
         );
         return Some(FieldError::new(format!("{path}.lun"), message));
     }

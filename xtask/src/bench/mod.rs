@@ -1,6 +1,5 @@
 //! `cargo xtask bench`: what a machine costs beside an ordinary pod and beside QEMU alone, measured in
-//! one run, one after the other, as medians; and what many machines cost the controller, on simulated
-//! nodes. Fails if a promise of `SPECIFICATION.md` is not kept.
+//! one run, one after the other, as medians. Fails if a promise of `SPECIFICATION.md` is not kept.
 
 mod exec;
 mod far_end;
@@ -11,7 +10,6 @@ mod plot;
 mod pods;
 mod raw;
 mod report;
-mod scale;
 mod sizes;
 mod start;
 mod stop;
@@ -31,11 +29,9 @@ use report::Report;
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these parts (default: all but scale)
+    /// Only these parts (default: all of them)
     #[arg(value_enum)]
     parts: Vec<Part>,
-    #[command(flatten)]
-    scale: scale::Args,
     /// How often each thing is measured
     #[arg(long, default_value_t = 7)]
     runs: usize,
@@ -73,8 +69,6 @@ enum Part {
     Throughput,
     /// Many machines at once
     Many,
-    /// The controller with ten thousand machines, without nodes; a control plane of its own
-    Scale,
 }
 
 /// Where all of it runs: the node with the newest containerd.
@@ -84,31 +78,12 @@ const NODE: Node = Node::Two;
 const NAMESPACE: &str = "--namespace=bench";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut report = Report::default();
-    if args.parts.contains(&Part::Scale) {
-        scale::measure(&args.scale, &mut report)?;
-    }
-    if args.parts.is_empty() || args.parts.iter().any(|part| *part != Part::Scale) {
-        on_nodes(args, &mut report)?;
-    }
-    report.print();
-    if let Some(path) = &args.json {
-        report.write(path)?;
-    }
-    if let Some(directory) = &args.plots {
-        plot::write(&report, directory)?;
-    }
-    report.check()
-}
-
-/// What is measured on nodes, on a cluster that comes and goes.
-fn on_nodes(args: &Args, report: &mut Report) -> Result<()> {
     let cluster = &args.cluster;
     if args.keep {
-        return measure(args, report);
+        return measure(args);
     }
     cluster::down(cluster)?;
-    let result = prepare(cluster).and_then(|()| measure(args, report));
+    let result = prepare(cluster).and_then(|()| measure(args));
     result.and(cluster::down(cluster))
 }
 
@@ -123,7 +98,7 @@ fn prepare(cluster: &ClusterName) -> Result<()> {
     footprint::warm_up(cluster)
 }
 
-fn measure(args: &Args, report: &mut Report) -> Result<()> {
+fn measure(args: &Args) -> Result<()> {
     let cluster = &args.cluster;
     clean_up(cluster)?;
     let namespace = serde_json::json!({
@@ -137,29 +112,36 @@ fn measure(args: &Args, report: &mut Report) -> Result<()> {
         "--timeout=60s",
     ];
     command::run(kubectl(cluster).args(account).arg(NAMESPACE))?;
+    let mut report = Report::default();
     let wanted = |part: &&Part| args.parts.is_empty() || args.parts.contains(part);
     for part in Part::value_variants().iter().filter(wanted) {
         match part {
-            Part::Sizes => sizes::measure(cluster, report)?,
-            Part::Start => start::measure(cluster, args.runs, report)?,
+            Part::Sizes => sizes::measure(cluster, &mut report)?,
+            Part::Start => start::measure(cluster, args.runs, &mut report)?,
             Part::Memory => {
                 for number in [1, 10] {
-                    memory::measure(cluster, number, report)?;
+                    memory::measure(cluster, number, &mut report)?;
                 }
             }
-            Part::Stop => stop::measure(cluster, args.runs, report)?,
-            Part::Exec => exec::measure(cluster, args.runs, report)?,
-            Part::Throughput => throughput::measure(cluster, args.runs, report)?,
+            Part::Stop => stop::measure(cluster, args.runs, &mut report)?,
+            Part::Exec => exec::measure(cluster, args.runs, &mut report)?,
+            Part::Throughput => throughput::measure(cluster, args.runs, &mut report)?,
             Part::Many => {
                 for number in &args.many {
-                    many::measure(cluster, *number, report)?;
+                    many::measure(cluster, *number, &mut report)?;
                 }
             }
-            // Not on nodes.
-            Part::Scale => {}
         }
     }
-    clean_up(cluster)
+    clean_up(cluster)?;
+    report.print();
+    if let Some(path) = &args.json {
+        report.write(path)?;
+    }
+    if let Some(directory) = &args.plots {
+        plot::write(&report, directory)?;
+    }
+    report.check()
 }
 
 fn clean_up(cluster: &ClusterName) -> Result<()> {

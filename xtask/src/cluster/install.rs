@@ -86,7 +86,8 @@ fn repository() -> &'static Path {
 /// What a user of this machine would apply: emulation costs memory that KVM does not.
 fn manifests() -> PathBuf {
     let directory = repository().join("runtimeclass");
-    if has_virtualization() {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    if has_virtualization(&cpu) {
         directory
     } else {
         directory.join("overlays/emulation")
@@ -94,12 +95,7 @@ fn manifests() -> PathBuf {
 }
 
 /// Whether the CPU can run guests itself; that /dev/kvm exists does not say so.
-pub(crate) fn has_virtualization() -> bool {
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    says_virtualization(&cpu)
-}
-
-fn says_virtualization(cpuinfo: &str) -> bool {
+fn has_virtualization(cpuinfo: &str) -> bool {
     cpuinfo
         .lines()
         .filter(|line| line.starts_with("flags"))
@@ -172,9 +168,9 @@ mod tests {
 
     #[test]
     fn virtualization_is_a_flag_and_not_part_of_one() {
-        assert!(says_virtualization("flags\t\t: fpu vmx sse"));
-        assert!(says_virtualization("flags\t\t: fpu svm"));
-        assert!(!says_virtualization(
+        assert!(has_virtualization("flags\t\t: fpu vmx sse"));
+        assert!(has_virtualization("flags\t\t: fpu svm"));
+        assert!(!has_virtualization(
             "flags\t\t: fpu svm_lock\nmodel name : vmx"
         ));
     }
