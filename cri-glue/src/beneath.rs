@@ -32,6 +32,15 @@ pub(crate) enum Links {
 #[derive(Debug)]
 pub(crate) struct Regular(OwnedFd);
 
+/// What was found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A regular file.
+    File(Regular),
+    /// A directory.
+    Directory(Directory),
+}
+
 /// Why there is no regular file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegularError {
@@ -141,6 +150,19 @@ impl Directory {
             Links::Followed => OFlags::PATH,
         };
         Regular::check(self.resolve(path, flags, Mode::empty(), links)?)
+    }
+
+    /// Finds the regular file or the directory at `path` beneath the directory.
+    pub(crate) fn find(&self, path: &Path, links: Links) -> io::Result<Found> {
+        let flags = match links {
+            Links::Refused => OFlags::PATH | OFlags::NOFOLLOW,
+            Links::Followed => OFlags::PATH,
+        };
+        let found = File::from(self.resolve(path, flags, Mode::empty(), links)?);
+        if found.metadata()?.is_dir() {
+            return Ok(Found::Directory(Self(found.into())));
+        }
+        Ok(Found::File(Regular::check(found.into())?))
     }
 
     /// Opens the regular file at `path` beneath the directory for `flags`, an access mode.

@@ -511,13 +511,14 @@ pub(crate) mod tests {
             for port in bundle.declared_ports().unwrap_or_default() {
                 prop_assert!(port.number.get() > 0);
             }
-            if let Ok(mounts) = PodMounts::of(&bundle) {
+            let mounts = PodMounts::of(&bundle);
+            if let Ok(mounts) = &mounts {
                 // A name is one part of a path that leads nowhere else.
                 for name in ["", ".", "..", "../etc", "a/b", "/"] {
                     prop_assert!(mounts.volume(name).is_err(), "{}", name);
                 }
             }
-            if let Ok(wish) = wish::read(&bundle, true) {
+            if let Ok(wish) = wish::read(&bundle, &mounts.unwrap_or_default(), true) {
                 let names = Names::of(&bundle, &wish);
                 let (node, tcg) = (NodeConfig::default(), Accelerator::Tcg);
                 if let Ok(machine) = machine::build(&bundle, &wish, &names, &node, tcg) {

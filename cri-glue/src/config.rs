@@ -45,6 +45,11 @@ pub struct Qemu {
     pub uefi_code: PathBuf,
     /// Template of the variables that belong to `uefi_code`, within `root`.
     pub uefi_vars: PathBuf,
+    /// UEFI code for secure boot within `root`.
+    pub uefi_secure_code: PathBuf,
+    /// Template of the variables that belong to `uefi_secure_code`, with the keys that it trusts,
+    /// within `root`.
+    pub uefi_secure_vars: PathBuf,
     /// The program that shares directories with guests, within `root`.
     pub virtiofsd: PathBuf,
     /// The program that is a guest's TPM, within `root`.
@@ -60,6 +65,8 @@ impl Default for Qemu {
             accelerator: AcceleratorChoice::Auto,
             uefi_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
             uefi_vars: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
+            uefi_secure_code: "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd".into(),
+            uefi_secure_vars: "/usr/share/OVMF/OVMF_VARS_4M.ms.fd".into(),
             virtiofsd: "/usr/libexec/virtiofsd".into(),
             swtpm: "/usr/bin/swtpm".into(),
         }
@@ -247,6 +254,8 @@ impl NodeConfig {
             ("qemu.path", &qemu.path),
             ("qemu.uefi-code", &qemu.uefi_code),
             ("qemu.uefi-vars", &qemu.uefi_vars),
+            ("qemu.uefi-secure-code", &qemu.uefi_secure_code),
+            ("qemu.uefi-secure-vars", &qemu.uefi_secure_vars),
             ("qemu.virtiofsd", &qemu.virtiofsd),
             ("qemu.swtpm", &qemu.swtpm),
             ("runtime.state", &self.runtime.state),

@@ -1,14 +1,17 @@
 //! The spec as a `Machine`: everything but its disks and its network, which have descriptors.
 
+mod furnish;
+
 use oci_spec::runtime::LinuxResources;
 use qemu_driver::machine::{
     Accelerator, Cpu, CpuModel, CpuWord, HugePage, Machine, MachineError, MachineType, Memory,
     Name, Uuid, WatchdogAction,
 };
 use vm_api::contract::{DOMAIN_ANNOTATION, FIRMWARE_UUID_ANNOTATION};
-use vm_api::field::FieldError;
-use vm_api::machine::{self, PageSize};
+use vm_api::field::{self, FieldError};
+use vm_api::machine::{self, MachineCpuFeature, PageSize};
 use vm_api::v1::VirtualMachineInstanceSpec;
+use vm_api::validate::CpuFeaturePolicy;
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
@@ -17,6 +20,8 @@ use crate::hugepages::{Hugepages, HugepagesError};
 use crate::overhead;
 use crate::pinning::Cpus;
 use crate::room::{self, Node};
+
+pub use furnish::clock;
 
 /// The name space in which machines that bring no UUID get theirs.
 const UUID_NAMESPACE: Uuid = Uuid::from_u128(0x5b1f_0c9e_7d4a_4f63_9a51_c2e8_30f7_6d14);
@@ -46,10 +51,18 @@ pub enum BuildError {
     Uuid { text: String },
     #[error(transparent)]
     Hugepages(#[from] HugepagesError),
+    #[error("{}", field::join(.0))]
+    Fields(Vec<FieldError>),
     #[error(transparent)]
     Field(#[from] FieldError),
     #[error(transparent)]
     Machine(#[from] MachineError),
+}
+
+impl From<Vec<FieldError>> for BuildError {
+    fn from(errors: Vec<FieldError>) -> Self {
+        Self::Fields(errors)
+    }
 }
 
 /// Names of a machine.
@@ -110,11 +123,7 @@ pub fn build(
         cpu(spec, &resources, bundle, has.processors)?,
         memory,
     );
-    let display = spec.domain.devices.autoattach_graphics_device;
-    let machine = match display.unwrap_or(true) {
-        true => machine.with_display(),
-        false => machine,
-    };
+    let machine = furnish::furnish(machine, spec)?;
     let machine = match machine::watchdog(spec)?.map(watchdog_action) {
         Some(action) => machine.with_watchdog(action),
         None => machine,
@@ -124,16 +133,7 @@ pub fn build(
         Some(PageSize::OneGi) => machine.with_hugepages(HugePage::OneGi)?,
         None => machine,
     };
-    let machine = machine.with_max_memory(has.max_memory(spec, memory.bytes())?);
-    let serial = spec
-        .domain
-        .firmware
-        .as_ref()
-        .and_then(|firmware| firmware.serial.as_deref());
-    Ok(match serial.filter(|serial| !serial.is_empty()) {
-        Some(serial) => machine.with_serial(Name::new("serial number", serial)?),
-        None => machine,
-    })
+    Ok(machine.with_max_memory(has.max_memory(spec, memory.bytes())?))
 }
 
 fn watchdog_action(action: machine::WatchdogAction) -> WatchdogAction {
@@ -184,12 +184,19 @@ fn cpu(
         .and_then(|cpu| cpu.model.as_deref());
     let model = match model.unwrap_or_default() {
         "" | "host-model" | "host-passthrough" => CpuModel::Host,
-        model => CpuModel::Named {
-            model: CpuWord::new(model)?,
-            features: Vec::new(),
-        },
+        model => CpuModel::Named(CpuWord::new(model)?),
     };
     let cpu = Cpu::new(topology.sockets, topology.cores, topology.threads, model)?;
+    let features = machine::cpu_features(spec)?;
+    let switch = |feature: &MachineCpuFeature<'_>| {
+        let on = feature.policy != CpuFeaturePolicy::Disable;
+        Ok((CpuWord::new(feature.name)?, on))
+    };
+    // What is forbidden is not to be had on the node, which is asked about it; QEMU would not tell of
+    // what was switched off.
+    let forbidden = |it: &&MachineCpuFeature<'_>| it.policy == CpuFeaturePolicy::Forbid;
+    let features = features.iter().filter(|it| !forbidden(it)).map(switch);
+    let cpu = cpu.with_features(features.collect::<Result<_, MachineError>>()?);
     let most = machine::max_sockets(spec, topology);
     Ok(cpu.with_max_sockets(room::sockets(topology, most, node))?)
 }

@@ -8,7 +8,8 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
-use vm_api::contract::VOLUMES_DIRECTORY;
+use vm_api::contract::{ACCESS_CREDENTIALS_DIRECTORY, STATE_DIRECTORY, VOLUMES_DIRECTORY};
+use vm_api::machine::MachineCredential;
 
 use crate::bundle::Bundle;
 use crate::host_devices::is_vfio;
@@ -35,6 +36,8 @@ const RUNTIMES_OWN: [&str; 6] = [
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodMounts {
     volumes: BTreeMap<String, Volume>,
+    credentials: BTreeMap<String, Volume>,
+    state: Option<Volume>,
     resolv_conf: Option<PathBuf>,
     termination_log: Option<PathBuf>,
 }
@@ -82,6 +85,16 @@ pub enum MountError {
     )]
     NotReferred(String),
     #[error(
+        "mount {STATE_DIRECTORY}: the machine keeps nothing there; set efi.persistent or \
+         tpm.persistent in its spec, or remove the mount"
+    )]
+    NothingToKeep,
+    #[error(
+        "mount {ACCESS_CREDENTIALS_DIRECTORY}/{0}: the machine's spec has no access credentials of a \
+         Secret {0}; add them to accessCredentials or remove the mount"
+    )]
+    CredentialNotReferred(String),
+    #[error(
         "mount {}: the pod has a user namespace of its own, and the node's container runtime does \
          not map the owners of the mount's files to it; remove hostUsers: false from the pod",
         .0.display()
@@ -128,14 +141,22 @@ impl PodMounts {
                 // What the container may only read is nowhere to write to.
                 sorted.termination_log = Some(source).filter(|_| !is_read_only(mount));
             } else {
-                let name = volume_name(destination)
-                    .ok_or_else(|| MountError::Elsewhere(destination.clone()))?;
                 let volume = Volume::Mount {
                     source,
                     read_only: is_read_only(mount),
                     options: mount.options().clone().unwrap_or_default(),
                     ids,
                 };
+                if destination == Path::new(STATE_DIRECTORY) {
+                    sorted.state = Some(volume);
+                    continue;
+                }
+                if let Some(name) = name_in(ACCESS_CREDENTIALS_DIRECTORY, destination) {
+                    sorted.credentials.insert(name, volume);
+                    continue;
+                }
+                let name = name_in(VOLUMES_DIRECTORY, destination)
+                    .ok_or_else(|| MountError::Elsewhere(destination.clone()))?;
                 sorted.volumes.insert(name, volume);
             }
         }
@@ -169,6 +190,33 @@ impl PodMounts {
             Some(name) => Err(MountError::NotReferred(name.clone())),
             None => Ok(()),
         }
+    }
+
+    /// The Secret `name` with access credentials.
+    pub fn credential(&self, name: &str) -> Option<&Volume> {
+        self.credentials.get(name)
+    }
+
+    /// Refuses Secrets with access credentials that are not among those `referred` to.
+    pub fn check_credentials(&self, referred: &[MachineCredential<'_>]) -> Result<(), MountError> {
+        let is_referred = |name: &String| referred.iter().any(|it| it.secret == name);
+        match self.credentials.keys().find(|name| !is_referred(name)) {
+            Some(name) => Err(MountError::CredentialNotReferred(name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// The claim for what the machine keeps beside its disks.
+    pub fn state(&self) -> Option<&Volume> {
+        self.state.as_ref()
+    }
+
+    /// Refuses such a claim where the machine `keeps` nothing.
+    pub fn check_state(&self, keeps: bool) -> Result<(), MountError> {
+        if self.state.is_some() && !keeps {
+            return Err(MountError::NothingToKeep);
+        }
+        Ok(())
     }
 
     /// The pod's resolver settings, as a file of the node.
@@ -215,11 +263,9 @@ fn is_of_image(source: &Path, id: &str) -> bool {
         && above.next().flatten() == Some(OsStr::new(id))
 }
 
-fn volume_name(destination: &Path) -> Option<String> {
-    let mut parts = destination
-        .strip_prefix(VOLUMES_DIRECTORY)
-        .ok()?
-        .components();
+/// The name of what is mounted directly in `directory`.
+fn name_in(directory: &str, destination: &Path) -> Option<String> {
+    let mut parts = destination.strip_prefix(directory).ok()?.components();
     let Component::Normal(name) = parts.next()? else {
         return None;
     };
@@ -228,7 +274,7 @@ fn volume_name(destination: &Path) -> Option<String> {
 }
 
 fn block_volume(device: &LinuxDevice, bundle: &Bundle) -> Option<(String, Volume)> {
-    let name = volume_name(device.path())?;
+    let name = name_in(VOLUMES_DIRECTORY, device.path())?;
     let (major, minor) = (device.major(), device.minor());
     if device.typ() != LinuxDeviceType::B {
         return None;
@@ -322,6 +368,23 @@ mod tests {
                 .to_string()
                 .contains("/volumes/root")
         );
+    }
+
+    #[test]
+    fn a_claim_for_state_is_the_machines_own() {
+        let spec = with_mounts(&[("/state", "/pods/x/claim", "rw")]);
+        let mounts = PodMounts::of(&bundle(spec)).unwrap();
+        assert!(matches!(
+            mounts.state(),
+            Some(Volume::Mount {
+                read_only: false,
+                ..
+            })
+        ));
+        mounts.check_state(true).unwrap();
+        assert_eq!(mounts.check_state(false), Err(MountError::NothingToKeep));
+        let without = PodMounts::of(&bundle(with_mounts(&[]))).unwrap();
+        without.check_state(false).unwrap();
     }
 
     #[test]

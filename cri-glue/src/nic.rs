@@ -8,7 +8,7 @@ use std::path::Path;
 use qemu_driver::machine::{Accelerator, MAX_QUEUES, MachineError, Name, Nic, NicModel};
 use rustix::fs::OFlags;
 use vm_api::field::FieldError;
-use vm_api::machine::{self, Binding, InterfaceModel, MachineInterface};
+use vm_api::machine::{self, Binding, InterfaceModel, LinkState, MachineInterface};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
 use crate::beneath::Regular;
@@ -36,7 +36,8 @@ pub enum NicError {
     #[error("interface {name}: binding {binding} is not supported: use masquerade or bridge")]
     Binding { name: String, binding: &'static str },
     #[error(
-        "interface {name}: model {model} is not supported: use virtio, e1000e, e1000 or rtl8139"
+        "interface {name}: model {model} is not supported: use virtio, e1000e, e1000, rtl8139, pcnet \
+         or ne2k_pci"
     )]
     Model { name: String, model: &'static str },
     #[error("cannot read the pod's resolver settings {path:?}: {source}")]
@@ -80,6 +81,8 @@ pub struct Attached {
     pub services: Services,
     /// What further changes of the network, and its undoing, need.
     pub undo: NetworkUndo,
+    /// Whether its cable is to be plugged in.
+    pub link_up: bool,
 }
 
 /// Sets up the interfaces that `spec` wishes.
@@ -143,6 +146,9 @@ fn attach_one(
             nic = nic.with_vhost(vhost)?;
         }
     }
+    if let Some(index) = interface.acpi_index {
+        nic = nic.with_acpi_index(index.get())?;
+    }
     if let Some(index) = interface.boot_order {
         nic = nic.with_boot_index(index);
     }
@@ -151,6 +157,7 @@ fn attach_one(
         nic,
         services,
         undo,
+        link_up: interface.link == LinkState::Up,
     })
 }
 
@@ -175,6 +182,8 @@ fn model(interface: &MachineInterface<'_>) -> Result<NicModel, NicError> {
         InterfaceModel::E1000 => Ok(NicModel::E1000),
         InterfaceModel::E1000e => Ok(NicModel::E1000e),
         InterfaceModel::Rtl8139 => Ok(NicModel::Rtl8139),
+        InterfaceModel::Pcnet => Ok(NicModel::Pcnet),
+        InterfaceModel::Ne2kPci => Ok(NicModel::Ne2kPci),
         other => Err(NicError::Model {
             name: interface.name.to_owned(),
             model: other.as_str(),
@@ -221,6 +230,7 @@ fn request(interface: &MachineInterface<'_>, pod: &PodNetwork<'_>) -> Result<Req
         others: pod.others.clone(),
         dns: Dns::default(),
         hostname: pod.names.hostname.clone(),
+        dhcp: interface.dhcp.clone(),
     })
 }
 

@@ -10,17 +10,14 @@
 //!
 //! The last is Linux's swiotlb: 64 MiB for devices that reach no further than 4 GiB, set aside as soon
 //! as the firmware says that there may be memory above. A guest from 2816 MiB on has some there
-//! anyway.
+//! anyway. So machines below 2 GiB have room only if they ask for it by `domain.memory.maxGuest`: 64 MiB
+//! less are 3 % of the memory there, and nothing a little above.
 
 use vm_api::field::FieldError;
-use vm_api::machine::{self, GROWTH, Topology};
+use vm_api::machine::{self, Topology};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
 use qemu_driver::machine::MAX_VCPUS;
-
-/// Bytes of guest memory from which a machine gets room to grow without being asked: 64 MiB less are
-/// 3 % of it there, and nothing a little above. Smaller ones get it by `domain.memory.maxGuest`.
-const MIN_FOR_ROOM: u64 = 2 << 30;
 
 /// What this node has, as far as the kernel tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,11 +44,7 @@ impl Node {
         spec: &VirtualMachineInstanceSpec,
         guest: u64,
     ) -> Result<u64, FieldError> {
-        let most = match machine::max_guest_memory_bytes(spec)? {
-            Some(most) => most,
-            None if guest >= MIN_FOR_ROOM => guest.saturating_mul(GROWTH.into()),
-            None => guest,
-        };
+        let most = machine::room_for_memory(spec, guest)?;
         Ok(most.min(self.memory_bytes.unwrap_or(u64::MAX)).max(guest))
     }
 }

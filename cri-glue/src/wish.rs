@@ -1,12 +1,13 @@
 //! What the pod wishes of its machine: the annotation's spec, over what a plain pod means.
 
 use vm_api::annotation::{self, AnnotationError};
-use vm_api::contract::VMI_SPEC_ANNOTATION;
+use vm_api::contract::{VMI_SPEC_ANNOTATION, VOLUMES_DIRECTORY};
 use vm_api::field::{self, FieldError};
 use vm_api::machine::{self, VolumeSource};
 use vm_api::v1::{ContainerDiskSource, Disk, DiskTarget, VirtualMachineInstanceSpec, Volume};
 
 use crate::bundle::Bundle;
+use crate::mounts::PodMounts;
 
 /// Name of the disk in the image, where the annotation names none.
 const IMAGE_DISK: &str = "boot";
@@ -24,7 +25,8 @@ pub enum WishError {
     Fields(Vec<FieldError>),
     #[error(
         "annotation {VMI_SPEC_ANNOTATION}: volumes {first} and {second} are both containerDisks, \
-         but the machine container has one image: leave one"
+         but the machine container has one image: mount the other's as an image volume at \
+         {VOLUMES_DIRECTORY}/{second}, or leave one"
     )]
     TwoContainerDisks { first: String, second: String },
 }
@@ -42,15 +44,22 @@ impl From<Vec<FieldError>> for WishError {
 }
 
 /// The spec in the annotation of `bundle`. The disk in the image, if it `has_disk`, is the
-/// machine's first even where the spec does not name it.
-pub fn read(bundle: &Bundle, has_disk: bool) -> Result<VirtualMachineInstanceSpec, WishError> {
+/// machine's first even where the spec does not name it. A containerDisk is in the image that the pod
+/// mounts as the volume of its name; the one that is in none is in the container's own.
+pub fn read(
+    bundle: &Bundle,
+    mounts: &PodMounts,
+    has_disk: bool,
+) -> Result<VirtualMachineInstanceSpec, WishError> {
     let mut spec = match bundle.annotation(VMI_SPEC_ANNOTATION) {
         Some(json) => annotation::read(json)?,
         None => VirtualMachineInstanceSpec::default(),
     };
     let mut of_image = Vec::new();
     for (index, volume) in spec.volumes.iter().enumerate() {
-        if let VolumeSource::ContainerDisk(_) = machine::source(volume, index)? {
+        let source = machine::source(volume, index)?;
+        if matches!(source, VolumeSource::ContainerDisk(_)) && mounts.volume(&volume.name).is_err()
+        {
             of_image.push(volume.name.clone());
         }
     }
@@ -100,7 +109,8 @@ mod tests {
         if !json.is_empty() {
             spec["annotations"][VMI_SPEC_ANNOTATION] = json.into();
         }
-        read(&bundle(spec), has_disk)
+        let bundle = bundle(spec);
+        read(&bundle, &PodMounts::of(&bundle).unwrap(), has_disk)
     }
 
     #[test]
@@ -127,6 +137,26 @@ mod tests {
         assert_eq!(names, ["image-boot", "boot"]);
         let named = r#"{"volumes":[{"name":"root","containerDisk":{"image":"x"}}]}"#;
         assert_eq!(wish(named, true).unwrap().volumes.len(), 1);
+    }
+
+    #[test]
+    fn images_that_the_pod_mounts_are_disks_beside_its_own() {
+        let mut spec = spec();
+        let mount = serde_json::json!({
+            "destination": "/volumes/data", "type": "bind", "source": "/x", "options": ["rbind", "ro"],
+        });
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+        let json = r#"{"volumes":[{"name":"data","containerDisk":{"image":"x"}}]}"#;
+        spec["annotations"][VMI_SPEC_ANNOTATION] = json.into();
+        let bundle = bundle(spec);
+        let mounts = PodMounts::of(&bundle).unwrap();
+        let names = |has_disk| {
+            let spec = read(&bundle, &mounts, has_disk).unwrap();
+            let names = spec.volumes.into_iter().map(|volume| volume.name);
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(names(true), ["boot", "data"]);
+        assert_eq!(names(false), ["data"]);
     }
 
     #[test]

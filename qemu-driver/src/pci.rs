@@ -12,17 +12,25 @@
 //! | `06.0` | watchdog, if there is one |
 //! | `07.0` | virtio-mem, where memory can grow |
 //! | `08.0` | vsock, if there is one |
-//! | `09.0`–`0f.0` | reserved: sound, input |
+//! | `09.0` | USB controller, where something is on USB |
+//! | `0a.0`–`0a.7` | inputs on virtio |
+//! | `0b.0` | sound card, if there is one |
+//! | `0c.0` | panic device on PCI, if there is one |
+//! | `0d.0`–`0f.0` | reserved |
 //! | `10.0`–`11.7` | 16 places for interfaces: a root port, or the card itself if it is conventional PCI |
 //! | `12.0`–`15.7` | 32 root ports: virtio disks |
 //! | `16.0`–`16.7` | 8 root ports, always there and empty: hotplug |
 //! | `17.0`–`18.7` | 16 root ports: devices of the node |
 //! | `19.0`–`1a.7` | 16 root ports: shared directories |
+//! | `1b.0`–`1e.0` | free: virtio disks whose address is chosen |
 //! | `1f.x` | LPC, SATA, SMBus (q35) |
 //!
 //! Root ports exist only where a device uses them, from function 0 of each slot upwards, so a guest
 //! numbers the buses of its interfaces without regard to its disks. SATA disks sit on q35's own
-//! controller, `ide.0` to `ide.5` in their order; SCSI disks are targets 0 to 63 in their order.
+//! controller, `ide.0` to `ide.5` in their order; SCSI disks are targets 0 to 63 in their order; USB
+//! disks are at the controller's ports 15 to 8 in their order, from the last one downwards.
+
+use std::ops::RangeInclusive;
 
 /// Places for interfaces.
 pub(crate) const MAX_NICS: usize = 16;
@@ -46,6 +54,22 @@ pub(crate) const SCSI: &str = "05.0";
 pub(crate) const WATCHDOG: &str = "06.0";
 pub(crate) const MEMORY: &str = "07.0";
 pub(crate) const VSOCK: &str = "08.0";
+pub(crate) const USB: &str = "09.0";
+pub(crate) const SOUND: &str = "0b.0";
+pub(crate) const PANIC: &str = "0c.0";
+
+/// Ports of the USB controller of either speed, as libvirt has them.
+pub(crate) const USB_PORTS: usize = 15;
+
+/// Slots of `pcie.0` that are free for devices whose address is chosen.
+pub const FREE_SLOTS: RangeInclusive<usize> = 0x1b..=0x1e;
+
+/// Slot of the inputs on virtio, each of which is a function of it.
+pub(crate) const INPUT_SLOT: &str = "0a";
+/// Inputs on virtio.
+pub(crate) const MAX_INPUTS: usize = 8;
+/// Inputs on USB, which are at the first ports of the controller.
+pub(crate) const MAX_USB_INPUTS: usize = 7;
 
 /// A range of functions on `pcie.0` that holds root ports of one kind.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! What the admission policy lets the controller do, for somebody who has its token.
 
 use serde_json::{Value, json};
-use tests::{Manifest, Output, TestNamespace, image, kubectl_input};
+use tests::{Manifest, Output, TestNamespace, image, kubectl, kubectl_input};
 
 const CONTROLLER: &str = "system:serviceaccount:kubevirt:vm-crd-controller";
 
@@ -65,7 +65,7 @@ fn the_controller_makes_machines_and_nothing_else() {
     let container = "/spec/containers/0";
     let unprivileged = "only unprivileged pods of the kubevirt runtime";
     let one_machine = "only pods with a machine as their one container";
-    let cases: [(String, Value, &str); 17] = [
+    let cases: [(String, Value, &str); 18] = [
         ("/spec/runtimeClassName".into(), Value::Null, unprivileged),
         ("/spec/hostNetwork".into(), true.into(), unprivileged),
         ("/spec/hostPID".into(), true.into(), unprivileged),
@@ -128,7 +128,12 @@ fn the_controller_makes_machines_and_nothing_else() {
         (
             "/spec/volumes".into(),
             json!([{ "name": "node", "hostPath": { "path": "/" } }]),
-            "only claims, Secrets, ConfigMaps and facts about itself",
+            "only in a namespace with the label kubevirt.io/host-disks=allowed",
+        ),
+        (
+            "/spec/volumes".into(),
+            json!([{ "name": "scratch", "emptyDir": {} }]),
+            "only claims, images, Secrets, ConfigMaps and facts about itself",
         ),
         (
             "/metadata/labels".into(),
@@ -142,4 +147,41 @@ fn the_controller_makes_machines_and_nothing_else() {
     for namespace in ["kube-system", "kubevirt"] {
         refused(ask(namespace, &pod()), "cannot run in the namespaces");
     }
+}
+
+#[test]
+fn the_controller_has_directories_of_the_node_where_that_is_allowed() {
+    let namespace = TestNamespace::new("admission-host");
+    let name = namespace.name();
+    let with_path = |path: &str| {
+        let kind = "Directory";
+        let volumes = json!([{ "name": "node", "hostPath": { "path": path, "type": kind } }]);
+        pod()
+            .with("/spec/volumes", volumes)
+            .with("/spec/securityContext/runAsGroup", 107.into())
+    };
+    let words = "only in a namespace with the label kubevirt.io/host-disks=allowed";
+    refused(ask(name, &with_path("/data")), words);
+    let label = "kubevirt.io/host-disks=allowed";
+    kubectl(&["label", "namespace", name, label]).expect_success();
+    ask(name, &with_path("/data")).expect_success();
+    refused(ask(name, &with_path("/")), words);
+    let any = json!([{ "name": "node", "hostPath": { "path": "/data" } }]);
+    refused(
+        ask(name, &with_path("/data").with("/spec/volumes", any)),
+        words,
+    );
+    for (field, value) in [
+        ("runAsUser", 1.into()),
+        ("runAsGroup", 0.into()),
+        ("supplementalGroups", json!([0])),
+    ] {
+        let pod = with_path("/data").with(&format!("/spec/securityContext/{field}"), value);
+        refused(ask(name, &pod), words);
+    }
+    let other = "/spec/containers/0/securityContext/runAsGroup";
+    refused(ask(name, &with_path("/data").with(other, 0.into())), words);
+    let level = "pod-security.kubernetes.io/enforce=baseline";
+    kubectl(&["label", "namespace", name, level]).expect_success();
+    refused(ask(name, &with_path("/data")), "PodSecurity");
 }

@@ -102,12 +102,12 @@ fn a_mount_nobody_refers_to(node: Node) {
 }
 
 fn an_unsupported_volume(node: Node) {
-    let namespace = TestNamespace::new("host-disk");
+    let namespace = TestNamespace::new("container-path");
     let spec = json!({ "volumes": [
-        { "name": "root", "hostDisk": { "path": "/etc/shadow", "type": "Disk" } },
+        { "name": "root", "containerPath": { "path": "/etc/shadow" } },
     ] });
     namespace.expect_refused(
         &annotated(node, &spec.to_string()),
-        &["volumes[0].hostDisk", "not supported"],
+        &["volumes[0].containerPath", "not supported"],
     );
 }

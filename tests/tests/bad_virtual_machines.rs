@@ -46,20 +46,25 @@ fn is_refused_and_recovers(node: Node, wrong: &Manifest, namespace: &TestNamespa
 }
 
 fn a_field_that_is_not_supported(node: Node) {
-    let namespace = TestNamespace::new("sound");
+    let namespace = TestNamespace::new("transitional");
     let wrong = Manifest::virtual_machine("vm", image::BOOT_SECTOR, node).with(
-        "/spec/template/spec/domain/devices/sound",
-        json!({ "name": "card", "model": "ich9" }),
+        "/spec/template/spec/domain/devices/useVirtioTransitional",
+        json!(true),
     );
-    is_refused_and_recovers(node, &wrong, &namespace, "domain.devices.sound");
+    is_refused_and_recovers(
+        node,
+        &wrong,
+        &namespace,
+        "domain.devices.useVirtioTransitional",
+    );
 }
 
 fn a_volume_that_is_not_supported(node: Node) {
-    let namespace = TestNamespace::new("vm-host-disk");
-    let volume = json!({ "name": "root", "hostDisk": { "path": "/etc/shadow", "type": "Disk" } });
+    let namespace = TestNamespace::new("vm-host-path");
+    let volume = json!({ "name": "root", "containerPath": { "path": "/etc" } });
     let wrong = Manifest::virtual_machine("vm", image::BOOT_SECTOR, node)
         .with("/spec/template/spec/volumes/0", volume);
-    is_refused_and_recovers(node, &wrong, &namespace, "volumes[0].hostDisk");
+    is_refused_and_recovers(node, &wrong, &namespace, "volumes[0].containerPath");
 }
 
 /// `vm` with one more disk, from this volume source.

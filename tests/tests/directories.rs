@@ -190,16 +190,4 @@ fn what_cannot_be_shared_is_refused(node: Node) {
     namespace.expect_refused(&unnamed, &["no volume settings", "/volumes/settings"]);
     let missing = sharing(node, &["settings"]).with("/spec/containers/0/volumeMounts", json!([]));
     namespace.expect_refused(&missing, &["\"settings\" is not in the pod"]);
-
-    let vm = Manifest::virtual_machine("vm", image::TINY, node);
-    let disk = json!({ "name": "settings", "configMap": { "name": "settings" } });
-    namespace.apply(&vm.with("/spec/template/spec/volumes/-", disk));
-    eventually(SOON, || {
-        let vm = namespace.get("vm", "vm")?;
-        let conditions = vm["status"]["conditions"].to_string();
-        match conditions.contains("domain.devices.filesystems") {
-            true => Ok(()),
-            false => Err(conditions),
-        }
-    });
 }

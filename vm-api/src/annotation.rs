@@ -3,10 +3,9 @@
 //! A field that is not known is refused by its path, and so is a value of a wrong type: the shim is
 //! the last door, and nothing may pass it that is not understood.
 
-use serde_ignored::Path;
-
 use crate::contract::VMI_SPEC_ANNOTATION;
 use crate::field::{self, FieldError};
+use crate::strict::{self, Strict, StrictError};
 use crate::v1::VirtualMachineInstanceSpec;
 use crate::{support, validate};
 
@@ -53,40 +52,20 @@ pub fn parse(json: &str) -> Result<VirtualMachineInstanceSpec, AnnotationError> 
     if json.len() > MAXIMUM_BYTES {
         return Err(AnnotationError::TooLarge(json.len()));
     }
-    let mut reader = serde_json::Deserializer::from_str(json);
-    let mut track = serde_path_to_error::Track::new();
-    let mut unknown = Vec::new();
-    let tracked = serde_path_to_error::Deserializer::new(&mut reader, &mut track);
-    let spec = serde_ignored::deserialize(tracked, |path| {
-        unknown.push(field::shown(&readable(&path)));
-    });
-    let spec: VirtualMachineInstanceSpec = spec.map_err(|error: serde_json::Error| {
-        if error.is_data() {
-            AnnotationError::Type(FieldError::new(track.path().to_string(), error))
-        } else {
-            AnnotationError::Syntax(error)
-        }
-    })?;
-    reader.end().map_err(AnnotationError::Syntax)?;
+    let Strict { value, unknown } = strict::read(json)?;
     if unknown.is_empty() {
-        Ok(spec)
+        Ok(value)
     } else {
         Err(AnnotationError::UnknownFields(unknown))
     }
 }
 
-/// The path as it is written in messages, such as `domain.devices.disks[0].nmae`.
-fn readable(path: &Path<'_>) -> String {
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", readable(parent)),
-        Path::Map { parent, key } => match readable(parent) {
-            parent if parent.is_empty() => key.clone(),
-            parent => format!("{parent}.{key}"),
-        },
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => readable(parent),
+impl From<StrictError> for AnnotationError {
+    fn from(error: StrictError) -> Self {
+        match error {
+            StrictError::Syntax(error) => Self::Syntax(error),
+            StrictError::Type(error) => Self::Type(error),
+        }
     }
 }
 

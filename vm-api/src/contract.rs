@@ -34,6 +34,26 @@ pub const VOLUME_SIZES_ANNOTATION: &str = "kubevirt.io/volume-sizes";
 /// without it, root.
 pub const GUEST_USER_ANNOTATION: &str = "kubevirt.io/guest-user";
 
+/// Annotation: the span that the machine's start is part of, as W3C's `traceparent`
+/// (w3.org/TR/trace-context). The shim's spans become its children.
+pub const TRACE_PARENT_ANNOTATION: &str = "kubevirt.io/traceparent";
+
+/// Annotation of an instance (`true`): its start is traced, without a span of anybody's to be part of.
+pub const TRACE_ANNOTATION: &str = "kubevirt.io/trace";
+
+/// The ConfigMap beside the controller that says whether machines run, key [`IN_USE_RUNNING`], and
+/// whether any are defined, key [`IN_USE_DEFINED`], by `true` or `false`.
+pub const IN_USE_CONFIG_MAP: &str = "kubevirt-in-use";
+
+/// Key of [`IN_USE_CONFIG_MAP`]: there is an instance.
+pub const IN_USE_RUNNING: &str = "running";
+
+/// Key of [`IN_USE_CONFIG_MAP`]: there is a machine or an instance.
+pub const IN_USE_DEFINED: &str = "defined";
+
+/// Annotation of [`IN_USE_CONFIG_MAP`] (`true`): the product may go from under its machines.
+pub const FORCE_UNINSTALL_ANNOTATION: &str = "kubevirt.io/force-uninstall";
+
 /// Part of a claim's capacity, in thousandths, that its file system keeps for itself: a new
 /// `disk.img` is that much smaller than the claim (KubeVirt's default).
 pub const FILESYSTEM_OVERHEAD_PERMILLE: u64 = 55;
@@ -53,6 +73,24 @@ pub const DISK_DIRECTORY: &str = "/disk";
 /// block device for a claim of volume mode Block.
 pub const VOLUMES_DIRECTORY: &str = "/volumes";
 
+/// Name of the volume of the pod with the image that holds the kernel of `kernelBoot`, where that is
+/// not the machine container's own.
+pub const KERNEL_BOOT_VOLUME: &str = "kernel-boot";
+
+/// Label of a namespace: with [`HOST_DISKS_ALLOWED`], machines of the controller may have files of
+/// their node as disks (`hostDisk`) there.
+pub const HOST_DISKS_LABEL: &str = "kubevirt.io/host-disks";
+
+/// Value of [`HOST_DISKS_LABEL`].
+pub const HOST_DISKS_ALLOWED: &str = "allowed";
+/// Directory at which the machine container has the claim that holds what the machine keeps over its
+/// restarts beside its disks (`efi.persistent`, `tpm.persistent`).
+pub const STATE_DIRECTORY: &str = "/state";
+
+/// Directory beneath which the machine container has the Secrets with keys and passwords for the guest's
+/// users: the Secret `keys` is `/access-credentials/keys`.
+pub const ACCESS_CREDENTIALS_DIRECTORY: &str = "/access-credentials";
+
 /// File in a claim of volume mode Filesystem that is the disk.
 pub const DISK_IMAGE_FILE: &str = "disk.img";
 
@@ -67,9 +105,17 @@ pub const SEED_NETWORK_DATA_FILE: &str = "networkdata";
 /// a container without.
 pub const MACHINE_COMMAND: &str = "vm";
 
+/// The command of the machine container that succeeds if the guest's agent answers.
+pub const AGENT_PING: [&str; 2] = ["vm:agent", "guest-ping"];
+
 /// The path at which the volume `name` appears in the machine container.
 pub fn volume_path(name: &str) -> String {
     format!("{VOLUMES_DIRECTORY}/{name}")
+}
+
+/// The path at which the Secret `name` with access credentials appears in the machine container.
+pub fn access_credentials_path(name: &str) -> String {
+    format!("{ACCESS_CREDENTIALS_DIRECTORY}/{name}")
 }
 
 /// Labels of pods that the controller makes, with KubeVirt's keys.

@@ -9,7 +9,33 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
+use vm_api::instancetype::{
+    VirtualMachineClusterInstancetype, VirtualMachineClusterPreference, VirtualMachineInstancetype,
+    VirtualMachinePreference,
+};
+use vm_api::pool::VirtualMachinePool;
+use vm_api::v1::{VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceReplicaSet};
+
+/// All kinds, each with the one whose rows in `fields.tsv` are its own.
+const KINDS: [(&str, &str); 8] = [
+    ("VirtualMachine", "VirtualMachine"),
+    ("VirtualMachineInstance", "VirtualMachineInstance"),
+    (
+        "VirtualMachineInstanceReplicaSet",
+        "VirtualMachineInstanceReplicaSet",
+    ),
+    ("VirtualMachinePool", "VirtualMachinePool"),
+    ("VirtualMachineInstancetype", "VirtualMachineInstancetype"),
+    (
+        "VirtualMachineClusterInstancetype",
+        "VirtualMachineInstancetype",
+    ),
+    ("VirtualMachinePreference", "VirtualMachinePreference"),
+    (
+        "VirtualMachineClusterPreference",
+        "VirtualMachinePreference",
+    ),
+];
 
 /// Path of a field to its type and whether it is required.
 type Fields = BTreeMap<String, (String, bool)>;
@@ -82,8 +108,8 @@ fn type_name(schema: &Value) -> String {
 
 #[test]
 fn fields_are_those_of_kubevirt() {
-    for kind in ["VirtualMachine", "VirtualMachineInstance"] {
-        let expected = expected(kind);
+    for (kind, rows) in KINDS {
+        let expected = expected(rows);
         let mut found = Fields::new();
         collect(&schema(kind), "", &expected, &mut found);
         for own in [".apiVersion", ".kind"] {
@@ -143,14 +169,16 @@ fn keeps<T: Serialize + DeserializeOwned>(kind: &str) {
     value["apiVersion"] = "kubevirt.io/v1".into();
     value["kind"] = kind.into();
     value["metadata"] = json!({ "name": "a" });
-    let state = if kind == "VirtualMachine" {
-        "printableStatus"
-    } else {
-        "phase"
+    let state = match kind {
+        "VirtualMachine" => Some("printableStatus"),
+        "VirtualMachineInstance" => Some("phase"),
+        _ => None,
     };
-    value["status"][state] = "Running".into();
-    if let Some(transitions) = value["status"].get_mut("phaseTransitionTimestamps") {
-        transitions[0]["phase"] = "Running".into();
+    if let Some(state) = state {
+        value["status"][state] = "Running".into();
+    }
+    if let Some(transition) = value.pointer_mut("/status/phaseTransitionTimestamps/0") {
+        transition["phase"] = "Running".into();
     }
     let read: T = serde_json::from_value(value.clone()).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), value);
@@ -160,4 +188,44 @@ fn keeps<T: Serialize + DeserializeOwned>(kind: &str) {
 fn every_field_is_read_and_written_back() {
     keeps::<VirtualMachine>("VirtualMachine");
     keeps::<VirtualMachineInstance>("VirtualMachineInstance");
+    keeps::<VirtualMachineInstanceReplicaSet>("VirtualMachineInstanceReplicaSet");
+    keeps::<VirtualMachinePool>("VirtualMachinePool");
+    keeps::<VirtualMachineInstancetype>("VirtualMachineInstancetype");
+    keeps::<VirtualMachineClusterInstancetype>("VirtualMachineClusterInstancetype");
+    keeps::<VirtualMachinePreference>("VirtualMachinePreference");
+    keeps::<VirtualMachineClusterPreference>("VirtualMachineClusterPreference");
+}
+
+/// A schema without what is said about its fields: what remains is their names, types and rules.
+fn bare(mut schema: Value) -> Value {
+    if let Some(fields) = schema.as_object_mut() {
+        fields.retain(|name, value| name != "description" || value.is_object());
+    }
+    match schema {
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (name, bare(value)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(bare).collect(),
+        other => other,
+    }
+}
+
+/// A template has every field of what is made from it.
+#[test]
+fn templates_are_those_of_their_kinds() {
+    let spec = |kind: &str, path: &str| {
+        let whole = schema(kind);
+        bare(whole.pointer(path).unwrap().clone())
+    };
+    let instance = spec("VirtualMachineInstance", "/properties/spec");
+    let within = "/properties/spec/properties/template/properties/spec";
+    for kind in ["VirtualMachine", "VirtualMachineInstanceReplicaSet"] {
+        assert_eq!(spec(kind, within), instance, "{kind}");
+    }
+    let within = "/properties/spec/properties/virtualMachineTemplate/properties/spec";
+    assert_eq!(
+        spec("VirtualMachinePool", within),
+        spec("VirtualMachine", "/properties/spec")
+    );
 }

@@ -8,19 +8,22 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use vm_api::contract::labels;
-use vm_api::v1::VirtualMachine;
+use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
 use crate::metrics::Metrics;
 use crate::own::OwnWrites;
+use crate::owner;
+use crate::warnings::{Warning, Warnings};
 
 /// The name in which this controller writes: field manager, reporter of events.
 pub const FIELD_MANAGER: &str = "vm-crd-controller";
@@ -42,6 +45,17 @@ impl<K> Namespaced for K where
 {
 }
 
+/// A kind whose objects are the whole cluster's and can be read.
+pub trait Global:
+    Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + Debug
+{
+}
+
+impl<K> Global for K where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + Debug
+{
+}
+
 /// The way to the API server.
 #[derive(Clone)]
 pub struct Cluster {
@@ -50,6 +64,7 @@ pub struct Cluster {
     /// What was written and no watch has shown yet.
     pub own: OwnWrites,
     accelerators: Arc<Mutex<HashMap<String, Remembered>>>,
+    warnings: Warnings,
 }
 
 /// What a node was labelled with, and when it was asked.
@@ -71,6 +86,7 @@ impl Cluster {
     /// The way to the API server by `client`, counted in `metrics`.
     pub fn new(client: Client, metrics: Metrics) -> Self {
         Self {
+            warnings: Warnings::new(client.clone()),
             client,
             metrics,
             own: OwnWrites::default(),
@@ -110,6 +126,20 @@ impl Cluster {
         }
     }
 
+    /// What the API server would make of `object`, which is not made. One that is there already is as
+    /// good as itself.
+    pub async fn rehearse<K: Namespaced + Serialize>(&self, object: &K) -> kube::Result<K> {
+        let params = PostParams {
+            dry_run: true,
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+        };
+        let namespace = object.namespace().unwrap_or_default();
+        match self.api::<K>(&namespace).create(&params, object).await {
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(object.clone()),
+            result => result,
+        }
+    }
+
     /// Deletes `object`, not a successor of its name; true if it was there.
     pub async fn delete<K: Namespaced>(
         &self,
@@ -133,6 +163,7 @@ impl Cluster {
             Ok(left) => {
                 let left = left.left().and_then(|object| object.resource_version());
                 self.own.replaced(object, left.as_deref());
+                self.own.deleted(object);
                 Ok(true)
             }
             // Gone, or another object of that name by now.
@@ -188,6 +219,43 @@ impl Cluster {
             .await
     }
 
+    /// Lets the container of a running `pod` have other resources.
+    pub async fn resize(
+        &self,
+        pod: &Pod,
+        container: &str,
+        resources: &ResourceRequirements,
+    ) -> kube::Result<()> {
+        self.metrics.count_write("pods/resize", "patch");
+        let patch = json!({
+            "metadata": { "uid": pod.uid() },
+            "spec": { "containers": [{ "name": container, "resources": resources }] },
+        });
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let namespace = pod.namespace().unwrap_or_default();
+        let written = self
+            .api::<Pod>(&namespace)
+            .patch_subresource("resize", &pod.name_any(), &params, &Patch::Strategic(patch))
+            .await?;
+        self.own
+            .replaced(pod, written.resource_version().as_deref());
+        Ok(())
+    }
+
+    /// Merges `patch` into the very version of an instance that was seen.
+    pub async fn patch_instance(
+        &self,
+        instance: &VirtualMachineInstance,
+        mut patch: Value,
+    ) -> kube::Result<()> {
+        patch["metadata"]["uid"] = json!(instance.uid());
+        patch["metadata"]["resourceVersion"] = json!(instance.resource_version());
+        self.merge(instance, patch, resource::INSTANCES).await
+    }
+
     /// Sets the run strategy of the very version of `vm` that was seen.
     pub async fn set_run_strategy(&self, vm: &VirtualMachine, strategy: &str) -> kube::Result<()> {
         let patch = json!({
@@ -195,6 +263,74 @@ impl Cluster {
             "spec": { "runStrategy": strategy, "running": null },
         });
         self.merge(vm, patch, "virtualmachines").await
+    }
+
+    /// Makes `owner` the controller of the very version of `object` that was seen.
+    pub async fn adopt<K: Namespaced, Owner: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        owner: &Owner,
+        resource: &'static str,
+    ) -> kube::Result<()> {
+        let mut owners = object.owner_references().to_vec();
+        owners.push(owner::reference(owner));
+        self.set_owners(object, &owners, resource).await
+    }
+
+    /// Takes the owner with the UID `owner` from the very version of `object` that was seen.
+    pub async fn release<K: Namespaced>(
+        &self,
+        object: &K,
+        owner: &str,
+        resource: &'static str,
+    ) -> kube::Result<()> {
+        let mut owners = object.owner_references().to_vec();
+        owners.retain(|other| other.uid != owner);
+        self.set_owners(object, &owners, resource).await
+    }
+
+    async fn set_owners<K: Namespaced>(
+        &self,
+        object: &K,
+        owners: &[OwnerReference],
+        resource: &'static str,
+    ) -> kube::Result<()> {
+        let patch = json!({ "metadata": { "ownerReferences": owners } });
+        self.change(object, patch, resource).await
+    }
+
+    /// Changes the very version of `object` that was seen by a merge patch.
+    pub async fn change<K: Namespaced>(
+        &self,
+        object: &K,
+        mut patch: Value,
+        resource: &'static str,
+    ) -> kube::Result<()> {
+        patch["metadata"]["uid"] = json!(object.uid());
+        patch["metadata"]["resourceVersion"] = json!(object.resource_version());
+        self.merge(object, patch, resource).await
+    }
+
+    /// Asks for a restart of the instance with the UID `instance`, as the subresource API does.
+    pub async fn request_restart(&self, vm: &VirtualMachine, instance: &str) -> kube::Result<()> {
+        self.metrics.count_write(resource::MACHINE_STATUS, "patch");
+        let patch = json!({
+            "metadata": { "uid": vm.uid(), "resourceVersion": vm.resource_version() },
+            "status": { "stateChangeRequests": [
+                { "action": "Stop", "uid": instance }, { "action": "Start" },
+            ] },
+        });
+        let namespace = vm.namespace().unwrap_or_default();
+        let written = self
+            .api::<VirtualMachine>(&namespace)
+            .patch_status(
+                &vm.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await?;
+        self.own.replaced(vm, written.resource_version().as_deref());
+        Ok(())
     }
 
     async fn merge<K: Namespaced>(
@@ -223,6 +359,20 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads an object, past every store.
+    pub async fn read<K: Namespaced>(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> kube::Result<Option<K>> {
+        self.api::<K>(namespace).get_opt(name).await
+    }
+
+    /// Reads an object of the whole cluster, past every store.
+    pub async fn read_global<K: Global>(&self, name: &str) -> kube::Result<Option<K>> {
+        Api::<K>::all(self.client.clone()).get_opt(name).await
     }
 
     /// Reads a pod, past every store.
@@ -264,30 +414,11 @@ impl Cluster {
     }
 
     /// The newest warning about a pod, as kubelet and others wrote it.
-    pub async fn warning_about(&self, pod: &Pod) -> kube::Result<Option<Event>> {
-        let fields = format!(
-            "involvedObject.uid={},type=Warning",
-            pod.uid().unwrap_or_default()
-        );
+    pub async fn warning_about(&self, pod: &Pod) -> kube::Result<Option<Warning>> {
+        let uid = pod.uid().unwrap_or_default();
         let namespace = pod.namespace().unwrap_or_default();
-        let list = self
-            .api::<Event>(&namespace)
-            .list(&ListParams::default().fields(&fields))
-            .await?;
-        Ok(list.items.into_iter().max_by_key(last_seen))
+        self.warnings.about(&namespace, &uid).await
     }
-}
-
-/// When an event was last observed, however its writer says so.
-fn last_seen(event: &Event) -> Option<k8s_openapi::jiff::Timestamp> {
-    let series = event
-        .series
-        .as_ref()
-        .and_then(|series| series.last_observed_time.as_ref());
-    series
-        .map(|time| time.0)
-        .or_else(|| event.last_timestamp.as_ref().map(|time| time.0))
-        .or_else(|| event.event_time.as_ref().map(|time| time.0))
 }
 
 /// Names of resources in metrics.
@@ -300,8 +431,16 @@ pub mod resource {
     pub const INSTANCES: &str = "virtualmachineinstances";
     /// Their status.
     pub const INSTANCE_STATUS: &str = "virtualmachineinstances/status";
+    /// The status of replica sets.
+    pub const REPLICA_SET_STATUS: &str = "virtualmachineinstancereplicasets/status";
+    /// The status of pools.
+    pub const POOL_STATUS: &str = "virtualmachinepools/status";
+    /// Claims.
+    pub const CLAIMS: &str = "persistentvolumeclaims";
     /// Pods.
     pub const PODS: &str = "pods";
+    /// What machines were made with.
+    pub const CONTROLLER_REVISIONS: &str = "controllerrevisions";
 }
 
 /// Reference to an instance or machine, for events.

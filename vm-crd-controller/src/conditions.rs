@@ -16,6 +16,14 @@ pub mod kind {
     pub const POD_SCHEDULED: &str = "PodScheduled";
     /// The machine can move to another node.
     pub const LIVE_MIGRATABLE: &str = "LiveMigratable";
+    /// Its disks can move to other storage while it runs.
+    pub const STORAGE_LIVE_MIGRATABLE: &str = "StorageLiveMigratable";
+    /// The guest's agent answers.
+    pub const AGENT_CONNECTED: &str = "AgentConnected";
+    /// The guest is getting other processors.
+    pub const HOT_VCPU_CHANGE: &str = "HotVCPUChange";
+    /// The guest is getting another amount of memory.
+    pub const HOT_MEMORY_CHANGE: &str = "HotMemoryChange";
     /// The guest's processors are emulated in software.
     pub const SOFTWARE_EMULATION: &str = "SoftwareEmulation";
     /// The guest is paused.
@@ -24,6 +32,10 @@ pub mod kind {
     pub const FAILURE: &str = "Failure";
     /// The template differs from what runs.
     pub const RESTART_REQUIRED: &str = "RestartRequired";
+    /// There are not as many as there should be.
+    pub const REPLICA_FAILURE: &str = "ReplicaFailure";
+    /// Their number is left alone.
+    pub const REPLICA_PAUSED: &str = "ReplicaPaused";
 }
 
 /// Reasons of conditions and events.
@@ -42,12 +54,24 @@ pub mod reason {
     pub const INSTANCE_CONDITION_MISSING: &str = "VMIConditionMissing";
     /// The scheduler found no node.
     pub const UNSCHEDULABLE: &str = "Unschedulable";
+    /// The guest is paused because somebody wanted it.
+    pub const PAUSED_BY_USER: &str = "PausedByUser";
     /// A claim is missing.
     pub const PVC_NOT_FOUND: &str = "FailedPvcNotFound";
+    /// The machine cannot move.
+    pub const NOT_MIGRATABLE: &str = "NotMigratable";
+    /// The guest stands still because its storage fails.
+    pub const PAUSED_IO_ERROR: &str = "PausedIOError";
+    /// The guest is paused: KubeVirt's word, which stands for its readiness gate.
+    pub const READINESS_GATES_NOT_READY: &str = "ReadinessGatesNotReady";
     /// A field is not supported.
     pub const UNSUPPORTED_FIELD: &str = "UnsupportedField";
     /// A value is wrong.
     pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// An instance type is not there, or not readable.
+    pub const FAILED_FIND_INSTANCETYPE: &str = "FailedFindInstancetype";
+    /// A preference is not there, or not readable.
+    pub const FAILED_FIND_PREFERENCE: &str = "FailedFindPreference";
     /// Something could not be created.
     pub const FAILED_CREATE: &str = "FailedCreate";
     /// Something could not be deleted.

@@ -1,8 +1,8 @@
 //! Events about machines and instances, written beside the work and never in its way.
 //!
 //! A note goes into a bounded queue that one task empties. The same note about the same object
-//! within [`SERIES`] becomes a series of one event instead of many events. A note that finds the
-//! queue full is dropped and counted.
+//! within [`SERIES`] becomes a series of one event instead of many events, as far as it is among the
+//! last that were written. A note that finds the queue full is dropped and counted.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -27,6 +27,10 @@ const QUEUE: usize = 1024;
 
 /// Time within which the same note counts as a repetition. The API server keeps events for an hour.
 const SERIES: Duration = Duration::from_secs(600);
+
+/// Events that are remembered at least, to know a repetition; as many as client-go remembers are
+/// remembered at most.
+const GENERATION: usize = 2048;
 
 /// Bytes of a message that the API server takes.
 const MESSAGE_LIMIT: usize = 1024;
@@ -81,7 +85,7 @@ impl Events {
         let mut writer = Writer {
             client,
             identity: identity.to_owned(),
-            known: HashMap::new(),
+            known: Recent::default(),
         };
         let counters = metrics.clone();
         let task = tokio::spawn(async move {
@@ -126,7 +130,7 @@ impl Events {
 struct Writer {
     client: Client,
     identity: String,
-    known: HashMap<(String, Note), Known>,
+    known: Recent,
 }
 
 impl std::hash::Hash for Note {
@@ -137,10 +141,37 @@ impl std::hash::Hash for Note {
 }
 
 /// An event that was written.
+#[derive(Clone)]
 struct Known {
     name: String,
     count: i32,
     last: Instant,
+}
+
+/// UID of an object, and what was said about it.
+type Key = (String, Note);
+
+/// Events that were written lately: at least the last [`GENERATION`], at most twice as many, however
+/// many objects there are.
+#[derive(Default)]
+struct Recent {
+    young: HashMap<Key, Known>,
+    old: HashMap<Key, Known>,
+}
+
+impl Recent {
+    /// The event that said this within [`SERIES`] before `now`.
+    fn get(&self, key: &Key, now: Instant) -> Option<&Known> {
+        let known = self.young.get(key).or_else(|| self.old.get(key))?;
+        (now.saturating_duration_since(known.last) < SERIES).then_some(known)
+    }
+
+    fn insert(&mut self, key: Key, known: Known) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, known);
+    }
 }
 
 impl Writer {
@@ -150,12 +181,10 @@ impl Writer {
         note: &Note,
     ) -> kube::Result<&'static str> {
         let now = Instant::now();
-        self.known
-            .retain(|_, known| now.duration_since(known.last) < SERIES);
         let namespace = regarding.namespace.as_deref().unwrap_or("default");
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let key = (regarding.uid.clone().unwrap_or_default(), note.clone());
-        if let Some(known) = self.known.get_mut(&key) {
+        if let Some(known) = self.known.get(&key, now).cloned() {
             let series = EventSeries {
                 count: known.count + 1,
                 last_observed_time: MicroTime(Timestamp::now()),
@@ -166,8 +195,12 @@ impl Writer {
                 .await
             {
                 Ok(_) => {
-                    known.count += 1;
-                    known.last = now;
+                    let again = Known {
+                        count: known.count + 1,
+                        last: now,
+                        ..known
+                    };
+                    self.known.insert(key, again);
                     return Ok("repeated");
                 }
                 // Events expire: then it is a new one.
@@ -237,6 +270,27 @@ mod tests {
         assert_eq!(shorten("short"), "short");
         let odd = format!("a{message}");
         assert_eq!(shorten(&odd).len(), 1023);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_the_last_is_known() {
+        let now = Instant::now();
+        let mut recent = Recent::default();
+        let key = |number: usize| (number.to_string(), Note::normal("Created", ""));
+        for number in 0..5 * GENERATION {
+            let known = Known {
+                name: number.to_string(),
+                count: 1,
+                last: now,
+            };
+            recent.insert(key(number), known);
+        }
+        assert!(recent.young.len() + recent.old.len() <= 2 * GENERATION);
+        let last = key(5 * GENERATION - 1);
+        assert!(recent.get(&last, now).is_some());
+        assert!(recent.get(&key(4 * GENERATION), now).is_some());
+        assert!(recent.get(&key(0), now).is_none(), "it was long ago");
+        assert!(recent.get(&last, now + SERIES).is_none(), "it is over");
     }
 
     #[test]

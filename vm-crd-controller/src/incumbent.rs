@@ -47,7 +47,11 @@ fn judge(served: &[String]) -> Result<(), IncumbentError> {
     if serves("kubevirts") {
         return Err(IncumbentError::KubeVirt);
     }
-    for ours in ["virtualmachines", "virtualmachineinstances"] {
+    for ours in [
+        "virtualmachines",
+        "virtualmachineinstances",
+        "virtualmachineinstancereplicasets",
+    ] {
         if !serves(ours) {
             return Err(IncumbentError::NotServed(ours));
         }
@@ -65,6 +69,7 @@ mod tests {
         let ours = [
             "virtualmachines",
             "virtualmachineinstances",
+            "virtualmachineinstancereplicasets",
             "virtualmachines/status",
         ];
         assert!(judge(&names(&ours)).is_ok());

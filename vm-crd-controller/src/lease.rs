@@ -2,7 +2,8 @@
 //!
 //! Relies on the API server refusing a write that is based on an old version of the Lease. A leader
 //! that falls silent is replaced only after its lease's duration has passed on the observer's own
-//! clock, so clocks need not agree. A leader that cannot renew gives up before that.
+//! clock, so clocks need not agree. A leader that cannot renew gives up before that, and its [`Fence`]
+//! closes by itself even if the whole process stood still meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,15 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tracing::{debug, info, warn};
 
+use crate::fence::Fence;
+
 /// A candidate for leadership.
 pub struct Candidate {
     leases: Api<Lease>,
     name: String,
     identity: String,
     duration: Duration,
+    fence: Fence,
     seen: Option<Seen>,
 }
 
@@ -40,19 +44,21 @@ enum Move {
 
 impl Candidate {
     /// A candidate named `identity` for the Lease `namespace`/`name`, which others may take over
-    /// when it was silent for `duration`.
+    /// when it was silent for `duration`; `fence` is open while it leads.
     pub fn new(
         client: Client,
         namespace: &str,
         name: &str,
         identity: &str,
         duration: Duration,
+        fence: Fence,
     ) -> Self {
         Self {
             leases: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: identity.to_owned(),
             duration,
+            fence,
             seen: None,
         }
     }
@@ -87,6 +93,11 @@ impl Candidate {
 
     /// Keeps renewing; returns when leadership is lost.
     pub async fn hold(&mut self) {
+        self.renew().await;
+        self.fence.close();
+    }
+
+    async fn renew(&mut self) {
         // Before anyone else may take the lease, even if its clock started with our last renewal.
         let limit = self.patience();
         let mut renewed = Instant::now();
@@ -111,6 +122,7 @@ impl Candidate {
 
     /// Lets another replica lead at once.
     pub async fn release(&mut self) {
+        self.fence.close();
         let Some(Seen { mut lease, .. }) = self.seen.take() else {
             return;
         };
@@ -163,6 +175,8 @@ impl Candidate {
             lease: written,
             since: now,
         });
+        // Others count from a later moment, when they see what was written.
+        self.fence.open_until(now + self.patience());
         Ok(true)
     }
 

@@ -4,9 +4,10 @@
 use std::hash::Hasher;
 
 use kube::ResourceExt;
+use vm_api::Quantity;
 use vm_api::defaults;
 use vm_api::machine::{self as reading, MacAddress};
-use vm_api::v1::{CpuTopology, Firmware, VirtualMachineInstance, VirtualMachineInstanceSpec};
+use vm_api::v1::{Firmware, VirtualMachineInstance, VirtualMachineInstanceSpec};
 
 /// First byte of the MAC addresses that are made here: locally administered, one station.
 const MAC_PREFIX: u8 = 0x02;
@@ -41,6 +42,24 @@ pub fn settle(spec: &mut VirtualMachineInstanceSpec, uuid: &str, namespace: &str
     }
 }
 
+/// Writes out how far the machine can grow while it runs, where its spec leaves that open.
+pub fn give_room(spec: &mut VirtualMachineInstanceSpec) {
+    if let Ok(topology) = reading::topology(spec, None) {
+        let sockets = reading::max_sockets(spec, topology);
+        let cpu = spec.domain.cpu.get_or_insert_default();
+        cpu.max_sockets.get_or_insert(sockets);
+    }
+    let in_hugepages = !matches!(reading::hugepages(spec), Ok(None));
+    let (Ok(guest), false) = (reading::guest_memory_bytes(spec, None), in_hugepages) else {
+        return;
+    };
+    let most = reading::room_for_memory(spec, guest).unwrap_or(guest);
+    if let Some(memory) = spec.domain.memory.as_mut().filter(|_| most > guest) {
+        let most = Quantity::from_bytes(most);
+        memory.max_guest.get_or_insert(most);
+    }
+}
+
 fn derived_mac(parts: &[&str]) -> MacAddress {
     let [a, b, c, d, e, ..] = digest(parts).to_be_bytes();
     MacAddress([MAC_PREFIX, a, b, c, d, e])
@@ -56,16 +75,6 @@ pub fn interfaces(instance: &VirtualMachineInstance) -> Vec<(String, String)> {
         .into_iter()
         .map(|interface| (interface.name, interface.mac_address.unwrap_or_default()))
         .collect()
-}
-
-/// The arrangement of the virtual processors, for the status.
-pub fn topology(spec: &VirtualMachineInstanceSpec) -> Option<CpuTopology> {
-    let topology = reading::topology(spec, None).ok()?;
-    Some(CpuTopology {
-        sockets: Some(topology.sockets),
-        cores: Some(topology.cores),
-        threads: Some(topology.threads),
-    })
 }
 
 #[cfg(test)]

@@ -16,7 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Own writes; a clone knows the same.
 #[derive(Clone, Default)]
-pub struct OwnWrites(Arc<Mutex<HashMap<String, Entry>>>);
+pub struct OwnWrites(Arc<Mutex<Entries>>);
+
+#[derive(Default)]
+struct Entries {
+    by_key: HashMap<String, Entry>,
+    /// When expired entries were last taken out: once in a while, not at each write.
+    swept: Option<Instant>,
+}
 
 struct Entry {
     /// The version that was replaced; none for an object that was made.
@@ -38,12 +45,20 @@ impl OwnWrites {
         self.note(name(object), None);
     }
 
+    /// `object` was asked to go.
+    pub fn deleted<K: Resource<DynamicType = ()>>(&self, object: &K) {
+        self.note(going(object), None);
+    }
+
+    /// Whether `object` was asked to go a moment ago.
+    pub fn is_going<K: Resource<DynamicType = ()>>(&self, object: &K) -> bool {
+        self.ask(&going(object), |_| true)
+    }
+
     /// A watch shows `object`.
     pub fn appeared<K: Resource<DynamicType = ()>>(&self, object: &K) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&name(object));
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.by_key.remove(&name(object));
     }
 
     /// Whether this very version of `object` is known to be replaced.
@@ -59,26 +74,29 @@ impl OwnWrites {
 
     fn note(&self, key: String, replaced: Option<String>) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, entry| entry.when.elapsed() < PATIENCE);
-        entries.insert(
-            key,
-            Entry {
-                replaced,
-                when: Instant::now(),
-            },
-        );
+        let when = Instant::now();
+        let due = |at| when.saturating_duration_since(at) >= PATIENCE;
+        if entries.swept.is_none_or(due) {
+            entries.by_key.retain(|_, entry| !due(entry.when));
+            entries.swept = Some(when);
+        }
+        entries.by_key.insert(key, Entry { replaced, when });
     }
 
     fn ask(&self, key: &str, holds: impl Fn(&Entry) -> bool) -> bool {
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries
-            .get(key)
-            .is_some_and(|entry| entry.when.elapsed() < PATIENCE && holds(entry))
+        let entry = entries.by_key.get(key);
+        entry.is_some_and(|entry| entry.when.elapsed() < PATIENCE && holds(entry))
     }
 }
 
 fn uid<K: Resource<DynamicType = ()>>(object: &K) -> String {
     object.uid().unwrap_or_default()
+}
+
+/// Neither a UID nor a name.
+fn going<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    format!("going {}", uid(object))
 }
 
 /// Unique among all kinds, and no UID.
@@ -107,6 +125,14 @@ mod tests {
         own.replaced(&pod("1"), Some("2"));
         assert!(own.is_stale(&pod("1")));
         assert!(!own.is_stale(&pod("2")));
+    }
+
+    #[test]
+    fn what_was_deleted_goes_whatever_its_version() {
+        let own = OwnWrites::default();
+        assert!(!own.is_going(&pod("1")));
+        own.deleted(&pod("1"));
+        assert!(own.is_going(&pod("1")) && own.is_going(&pod("2")));
     }
 
     #[test]

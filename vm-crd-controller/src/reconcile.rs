@@ -71,22 +71,22 @@ pub trait Reconcile<K>: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Option<Duration>, ReconcileError>>;
 }
 
-/// Works on what `queue` names until it ends or `stop` turns true; then finishes what it began.
-pub async fn run<K>(
+/// Works on what `queue` names until it ends or the last of `more` turns true; then finishes what it
+/// began. `more`: how many objects at the same time, where to count, when to stop.
+pub fn run<K>(
     reconciler: Arc<dyn Reconcile<K>>,
     store: Store<K>,
     queue: Queue<K>,
-    concurrency: u16,
-    metrics: Metrics,
-    mut stop: watch::Receiver<bool>,
-) where
+    (concurrency, metrics, mut stop): (u16, Metrics, watch::Receiver<bool>),
+) -> BoxFuture<'static, ()>
+where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
     let kind: &'static str = Box::leak(K::kind(&()).into_owned().into_boxed_str());
     let failures = Arc::new(Failures::default());
     let context = Arc::new(Context {
         reconciler,
-        failures,
+        failures: Arc::clone(&failures),
         metrics,
         kind,
     });
@@ -96,13 +96,20 @@ pub async fn run<K>(
     });
     let config = Config::default().concurrency(concurrency);
     applier(reconcile_one, error_policy, context, store, queue, config)
-        .for_each(|result: Result<_, Error<ReconcileError, Infallible>>| {
-            if let Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) = result {
-                warn!(kind, %error, "the work queue broke");
-            }
-            futures::future::ready(())
-        })
-        .await;
+        .for_each(
+            move |result: Result<_, Error<ReconcileError, Infallible>>| {
+                match result {
+                    // It is gone: nobody asks for it again.
+                    Err(Error::ObjectNotFound(object)) => failures.forget(&object.to_string()),
+                    Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => {
+                        warn!(kind, %error, "the work queue broke");
+                    }
+                    Ok(_) | Err(Error::ReconcilerFailed(..)) => {}
+                }
+                futures::future::ready(())
+            },
+        )
+        .boxed()
 }
 
 struct Context<K> {
@@ -207,6 +214,13 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_is_known_by_the_same_key_when_it_is_gone() {
+        let vm = vm_api::v1::VirtualMachine::new("tl", Default::default());
+        let found = key(&vm);
+        assert_eq!(ObjectRef::from_obj(&vm).erase().to_string(), found);
+    }
 
     #[test]
     fn pauses_double_until_they_are_long_and_start_over_after_success() {

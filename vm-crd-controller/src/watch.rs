@@ -10,7 +10,8 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{Config, Event, watcher};
@@ -36,7 +37,9 @@ impl<K: Resource<DynamicType = ()>> Trigger<K> {
     }
 
     /// Hands in a name.
-    pub fn look_at(&self, object: ObjectRef<K>) {
+    pub fn look_at(&self, mut object: ObjectRef<K>) {
+        // Version and UID, which nobody reads, would be kept for as long as the name waits.
+        object.extra = Default::default();
         // The queue is gone only when the controller ends.
         let _ = self.0.unbounded_send(Ok(object));
     }
@@ -59,7 +62,7 @@ pub fn watch<K>(
     api: Api<K>,
     config: Config,
     mut on_change: impl FnMut(&Store<K>, Change<'_, K>) + Send + 'static,
-) -> (Store<K>, impl Future<Output = ()> + Send)
+) -> (Store<K>, BoxFuture<'static, ()>)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
@@ -80,7 +83,8 @@ where
         }
         futures::future::ready(())
     });
-    (store, task)
+    // A watch is large, and there are many.
+    (store, task.boxed())
 }
 
 /// Forgets what no reconciler reads, so that the stores stay small.

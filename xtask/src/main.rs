@@ -2,6 +2,7 @@
 
 mod bench;
 mod cache;
+mod chart;
 mod cluster;
 mod command;
 mod demo;
@@ -47,6 +48,8 @@ enum Command {
     Guest(guest::Args),
     /// Build the product's own images as OCI archives
     Image(image::Args),
+    /// Write the Helm chart's templates from the plain manifests
+    Chart(chart::Args),
 }
 
 fn main() -> ExitCode {
@@ -71,5 +74,18 @@ fn run(command: Command) -> Result<()> {
         Command::Cluster(args) => cluster::run(args),
         Command::Guest(args) => guest::run(args),
         Command::Image(args) => image::run(args),
+        Command::Chart(args) => chart::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use qemu_driver::machine::{Cache, DiskFile, DiskImage, Io};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, makedev, minor, mknodat, openat};
 use rustix::io::Errno;
-use vm_api::machine::MachineDisk;
+use vm_api::machine::{DiskKind, MachineDisk};
 
 use super::{DiskError, Opened, Sources};
 use crate::record::Step;
@@ -32,6 +32,13 @@ pub(super) fn open(
         // For a block device: nobody else has it open exclusively or mounted (open(2)).
         flags |= OFlags::EXCL;
     }
+    if disk.kind == DiskKind::Lun && !is_scsi(number) {
+        return Err(DiskError::NotScsi {
+            name: disk.name.to_owned(),
+            major: number.0,
+            minor: number.1,
+        });
+    }
     let device = open_device(disk.name, number, flags, sources).map_err(|error| {
         let name = disk.name.to_owned();
         match Errno::from_io_error(&error) {
@@ -49,6 +56,14 @@ pub(super) fn open(
         cache: Cache::None,
         io: Io::Native,
     })
+}
+
+/// Whether the kernel knows the device as one that takes SCSI commands: a whole one, or several ways to
+/// one (multipath).
+fn is_scsi((major, minor): (u32, u32)) -> bool {
+    let device = Path::new("/sys/dev/block").join(format!("{major}:{minor}"));
+    let kind = std::fs::read_to_string(device.join("dm/uuid")).unwrap_or_default();
+    device.join("device/scsi_level").exists() || kind.starts_with("mpath-")
 }
 
 /// Opens the device by a node of our own, which is there for that moment only.
@@ -72,4 +87,24 @@ fn open_device(
         return Err(io::Error::other("another device answered"));
     }
     Ok(opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every block device of this machine, and one that there is not.
+    #[test]
+    fn only_what_takes_scsi_commands_is_a_scsi_device() {
+        assert!(!is_scsi((0, 0)));
+        for entry in std::fs::read_dir("/sys/block").into_iter().flatten() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let numbers = std::fs::read_to_string(format!("/sys/block/{name}/dev")).unwrap();
+            let (major, minor) = numbers.trim().split_once(':').unwrap();
+            let number = (major.parse().unwrap(), minor.parse().unwrap());
+            // Multipath is an administrator's choice, and no machine of the tests has it.
+            let named_so = ["sd", "sr"].iter().any(|kind| name.starts_with(kind));
+            assert_eq!(is_scsi(number), named_so, "{name}");
+        }
+    }
 }

@@ -1,4 +1,6 @@
 //! The disk that a container image brings along: read-only, below an overlay of the machine's own.
+//!
+//! The image is the machine container's own, or an image volume of the pod.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,27 +13,23 @@ use vm_api::machine::{DiskKind, MachineDisk};
 
 use super::{DiskError, Opened, Sources};
 use crate::beneath::{Directory, Links, RegularError, kind_word};
+use crate::identity::Identity;
+use crate::mounts::Volume;
 
 /// Opens the disk at `path` in the image, or else the only file of [`DISK_DIRECTORY`].
-///
-/// It is read with the node's own rights: the image is the pod's as a whole, whoever of its users
-/// owns the file.
 pub(super) fn open(
     disk: &MachineDisk<'_>,
     path: Option<&str>,
     sources: &mut Sources<'_>,
 ) -> Result<Opened, DiskError> {
     let name = disk.name;
-    let root = Directory::open(sources.rootfs).map_err(|source| DiskError::OpenImage {
-        name: name.to_owned(),
-        path: "/".into(),
-        source,
-    })?;
-    let path = match path.filter(|path| !path.is_empty()) {
-        Some(path) => PathBuf::from(path),
-        None => only_file(name, &root)?,
+    let path = path.filter(|path| !path.is_empty()).map(Path::new);
+    let base = match sources.mounts.volume(name) {
+        Ok(volume) => in_volume(name, volume, path, sources.identity)?,
+        // The image is the pod's as a whole, whoever of its users owns the file: it is read with the
+        // node's own rights.
+        Err(_) => find(name, &open_root(name, sources.rootfs)?, path)?,
     };
-    let base = open_file(name, &root, &path)?;
     let info = image::inspect(&base).map_err(DiskError::image(name))?;
     let base = DiskFile::new(base)?;
     if disk.read_only || disk.kind == DiskKind::Cdrom {
@@ -45,6 +43,54 @@ pub(super) fn open(
         base_format: info.format,
         overlay: DiskFile::new(overlay)?,
     }))
+}
+
+/// Opens the disk in an image volume, with the rights of the pod's user: a pod that is written by hand
+/// can have anything mounted there.
+fn in_volume(
+    name: &str,
+    volume: &Volume,
+    path: Option<&Path>,
+    identity: &Identity,
+) -> Result<File, DiskError> {
+    let Volume::Mount {
+        source, read_only, ..
+    } = volume
+    else {
+        return Err(DiskError::NotADirectory {
+            name: name.to_owned(),
+        });
+    };
+    if !read_only {
+        return Err(DiskError::WritableImage {
+            name: name.to_owned(),
+        });
+    }
+    // The way to the mount is the node's own.
+    let root = open_root(name, source)?;
+    let found = identity.run(|| find(name, &root, path));
+    found.unwrap_or_else(|source| {
+        Err(DiskError::OpenImage {
+            name: name.to_owned(),
+            path: "/".into(),
+            source,
+        })
+    })
+}
+
+fn open_root(name: &str, root: &Path) -> Result<Directory, DiskError> {
+    Directory::open(root).map_err(|source| DiskError::OpenImage {
+        name: name.to_owned(),
+        path: "/".into(),
+        source,
+    })
+}
+
+fn find(name: &str, root: &Directory, path: Option<&Path>) -> Result<File, DiskError> {
+    match path {
+        Some(path) => open_file(name, root, path),
+        None => open_file(name, root, &only_file(name, root)?),
+    }
 }
 
 /// The path of the only entry of [`DISK_DIRECTORY`].

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use qemu_driver::image::ImageError;
 use qemu_driver::machine::MachineError;
 use vm_api::contract::{DISK_DIRECTORY, DISK_IMAGE_FILE, VOLUME_SIZES_ANNOTATION};
+use vm_api::field::FieldError;
 
+use super::raw_file::Place;
 use crate::mounts::MountError;
 use crate::seed::SeedError;
 
@@ -45,17 +47,28 @@ pub enum DiskError {
     },
     #[error("disk {name}: {source}")]
     Image { name: String, source: ImageError },
-    #[error("volume {name}: its claim cannot be opened by user {uid} of the pod: {source}")]
-    OpenClaim {
+    #[error("volume {name}: its {place} cannot be opened by user {uid} of the pod: {source}")]
+    OpenDirectory {
         name: String,
+        place: Place,
         uid: u32,
         source: io::Error,
     },
-    #[error("volume {name}: {file} in its claim is {kind}, not a regular file")]
-    ClaimNotAFile {
+    #[error("volume {name}: {file:?} in its {place} is {kind}, not a regular file")]
+    NotARegularFile {
         name: String,
-        file: &'static str,
+        place: Place,
+        file: String,
         kind: &'static str,
+    },
+    #[error(
+        "volume {name}: there is no {file:?} in its {place}: put the disk there, or have it made \
+         (type DiskOrCreate)"
+    )]
+    NoFile {
+        name: String,
+        place: Place,
+        file: String,
     },
     #[error("volume {name}: what the pod mounts there is not a directory with {DISK_IMAGE_FILE}")]
     NotADirectory { name: String },
@@ -64,8 +77,12 @@ pub enum DiskError {
          empty the claim to have one made"
     )]
     ClaimNotEmpty { name: String, found: String },
-    #[error("volume {name}: its claim has no {DISK_IMAGE_FILE} and is mounted read-only")]
-    EmptyReadOnly { name: String },
+    #[error("volume {name}: there is no {file:?} in its {place}, which is mounted read-only")]
+    EmptyReadOnly {
+        name: String,
+        place: Place,
+        file: String,
+    },
     #[error(
         "volume {name}: its claim is empty and shares its file system, so that its size is not \
          known: give it in the annotation {VOLUME_SIZES_ANNOTATION}, such as \
@@ -99,8 +116,50 @@ pub enum DiskError {
     },
     #[error("volume {name}: capacity: {message}")]
     Capacity { name: String, message: String },
-    #[error("disk {name}: bus usb is not supported: use virtio, sata or scsi")]
-    Bus { name: String },
+    #[error("volume {name}: cannot make its disk in memory: {source}")]
+    Memory { name: String, source: io::Error },
+    #[error("volume {name}: what the pod has there is no directory of files")]
+    NoSettings { name: String },
+    #[error("volume {name}: cannot read {path:?} in it: {source}")]
+    Settings {
+        name: String,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "volume {name}: what the pod mounts there is too much for a disk of settings: at most {file} \
+         MiB in each file and {all} MiB in all, {entries} files, {depth} directories deep"
+    )]
+    TooMuch {
+        name: String,
+        file: u64,
+        all: u64,
+        entries: usize,
+        depth: usize,
+    },
+    #[error(
+        "volume {name}: it has no key autounattend.xml or unattend.xml: under these names the set-up of \
+         Windows looks for its answers"
+    )]
+    NoAnswers { name: String },
+    #[error(
+        "volume {name}: the pod mounts it writable, but an image is only read: mount it as an image \
+         volume, or read-only"
+    )]
+    WritableImage { name: String },
+    #[error(
+        "volume {name}: its device {major}:{minor} is no SCSI device, which a LUN passes commands to: \
+         make it a disk"
+    )]
+    NotScsi {
+        name: String,
+        major: u32,
+        minor: u32,
+    },
+    #[error("volume {name}: cannot find out its block size: {source}")]
+    BlockSize { name: String, source: io::Error },
+    #[error(transparent)]
+    Field(#[from] FieldError),
     #[error("disk {name}: io io_uring is not supported: use native or threads")]
     IoUring { name: String },
     #[error(transparent)]

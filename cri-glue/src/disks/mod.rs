@@ -5,24 +5,30 @@
 //! where the pod's limit of ephemeral storage counts it.
 
 mod block_device;
+mod block_size;
 mod claim;
 mod container_disk;
+mod describe;
+mod ephemeral;
 mod error;
+mod generated;
+mod host_disk;
+mod memory;
+mod raw_file;
 mod scratch;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use qemu_driver::image;
-use qemu_driver::machine::{
-    Cache, Disk, DiskBus, DiskDevice, DiskFile, DiskImage, Format, Io, Name,
-};
-use vm_api::machine::{self, DiskKind, MachineDisk, VolumeSource};
+use qemu_driver::machine::{Cache, Disk, DiskFile, DiskImage, Format, Io};
+use vm_api::machine::{self, MachineDisk, VolumeSource};
 
 use crate::identity::Identity;
 use crate::mounts::{PodMounts, Volume};
 use crate::record::Record;
-use crate::seed::{self, Identification};
+use crate::seed::Identification;
 
 pub use error::DiskError;
 pub(crate) use scratch::Scratch;
@@ -67,22 +73,30 @@ impl Opened {
 
 /// Opens the volume of `disk` and makes it a disk of the machine.
 pub fn open(disk: &MachineDisk<'_>, sources: &mut Sources<'_>) -> Result<Disk, DiskError> {
-    let name = disk.name;
     let opened = match disk.source {
-        VolumeSource::ContainerDisk(source) => {
-            container_disk::open(disk, source.path.as_deref(), sources)?
+        Some(source) => open_source(disk, source, sources)?,
+        None => Opened::cached(DiskImage::Empty),
+    };
+    describe::describe(disk, opened)
+}
+
+fn open_source(
+    disk: &MachineDisk<'_>,
+    source: VolumeSource<'_>,
+    sources: &mut Sources<'_>,
+) -> Result<Opened, DiskError> {
+    let name = disk.name;
+    match source {
+        VolumeSource::ContainerDisk(image) => {
+            container_disk::open(disk, image.path.as_deref(), sources)
         }
         VolumeSource::PersistentVolumeClaim(_) | VolumeSource::DataVolume(_) => {
-            match sources.mounts.volume(name)? {
-                Volume::Mount {
-                    source, read_only, ..
-                } => claim::open(disk, source, *read_only, sources)?,
-                Volume::Device {
-                    major,
-                    minor,
-                    read_only,
-                } => block_device::open(disk, (*major, *minor), *read_only, sources)?,
-            }
+            of_claim(disk, sources)
+        }
+        VolumeSource::Ephemeral(_) => ephemeral::open(disk, sources),
+        VolumeSource::HostDisk(wish) => {
+            let wish = machine::host_disk(wish, &format!("volume {name}"))?;
+            host_disk::open(disk, wish, sources)
         }
         VolumeSource::EmptyDisk(source) => {
             let capacity = source
@@ -95,79 +109,31 @@ pub fn open(disk: &MachineDisk<'_>, sources: &mut Sources<'_>) -> Result<Disk, D
             let file = sources.scratch(name, "raw")?;
             let size = capacity.next_multiple_of(image::SECTOR);
             image::create_raw(&file, size).map_err(DiskError::image(name))?;
-            Opened::cached(raw(file.into())?)
+            Ok(Opened::cached(raw(file.into())?))
         }
-        VolumeSource::CloudInitNoCloud(source) => {
-            let seed = seed::make(
-                name,
-                source,
-                &sources.identification,
-                sources.mounts,
-                sources.identity,
-            )?;
-            Opened::cached(raw(seed.into())?)
-        }
-        other => {
-            return Err(DiskError::Unsupported {
-                name: name.to_owned(),
-                source_name: other.name(),
-            });
-        }
-    };
-    describe(disk, opened)
+        source if source.is_generated() => generated::open(disk, source, sources),
+        other => Err(DiskError::Unsupported {
+            name: name.to_owned(),
+            source_name: other.name(),
+        }),
+    }
+}
+
+/// Opens the disk of a claim, of whichever volume mode it is.
+fn of_claim(disk: &MachineDisk<'_>, sources: &mut Sources<'_>) -> Result<Opened, DiskError> {
+    match sources.mounts.volume(disk.name)? {
+        Volume::Mount {
+            source, read_only, ..
+        } => claim::open(disk, source, *read_only, sources),
+        Volume::Device {
+            major,
+            minor,
+            read_only,
+        } => block_device::open(disk, (*major, *minor), *read_only, sources),
+    }
 }
 
 fn raw(file: std::os::fd::OwnedFd) -> Result<DiskImage, DiskError> {
     let (file, format) = (DiskFile::new(file)?, Format::Raw);
     Ok(DiskImage::File { file, format })
-}
-
-/// Adds to the images what the spec says about the disk.
-fn describe(disk: &MachineDisk<'_>, opened: Opened) -> Result<Disk, DiskError> {
-    let device = match disk.kind {
-        DiskKind::Disk => DiskDevice::Disk,
-        DiskKind::Cdrom => DiskDevice::Cdrom,
-        DiskKind::Lun => DiskDevice::Lun,
-    };
-    let bus = match disk.bus {
-        machine::DiskBus::Virtio => DiskBus::Virtio,
-        machine::DiskBus::Sata => DiskBus::Sata,
-        machine::DiskBus::Scsi => DiskBus::Scsi,
-        machine::DiskBus::Usb => {
-            return Err(DiskError::Bus {
-                name: disk.name.to_owned(),
-            });
-        }
-    };
-    let cache = match disk.cache {
-        None => opened.cache,
-        Some(machine::Cache::None) => Cache::None,
-        Some(machine::Cache::WriteThrough) => Cache::WriteThrough,
-        Some(machine::Cache::WriteBack) => Cache::WriteBack,
-    };
-    let io = match disk.io {
-        None if cache == opened.cache => opened.io,
-        None | Some(machine::Io::Threads) => Io::Threads,
-        Some(machine::Io::Native) => Io::Native,
-        Some(machine::Io::IoUring) => {
-            return Err(DiskError::IoUring {
-                name: disk.name.to_owned(),
-            });
-        }
-    };
-    let mut made = Disk::new(Name::new("disk", disk.name)?, device, bus, opened.image)?
-        .with_cache(cache, io)?;
-    if disk.read_only && !made.read_only() {
-        made = made.with_read_only()?;
-    }
-    if disk.shareable {
-        made = made.with_shareable()?;
-    }
-    if let Some(index) = disk.boot_order {
-        made = made.with_boot_index(index);
-    }
-    match disk.serial {
-        Some(serial) => Ok(made.with_serial(serial)?),
-        None => Ok(made),
-    }
 }

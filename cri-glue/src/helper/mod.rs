@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::beneath::check_file;
 
 pub use tpm::{STATE as TPM_STATE, swtpm};
+pub(crate) use virtiofs::bind_options;
 pub use virtiofs::{ShareError, Shared, files_of_each, share};
 
 /// A program to be run beside QEMU.

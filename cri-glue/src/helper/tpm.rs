@@ -1,16 +1,16 @@
 //! swtpm: the machine's TPM. Its state lives as long as the machine's process, in memory: a reboot
-//! keeps it, a new start begins with an empty TPM.
+//! keeps it, a new start begins with an empty TPM. Or it lives in a claim, for as long as that does.
 
 use std::os::unix::net::UnixStream;
 
 use super::{Helper, HelperError, Program};
 use crate::config::NodeConfig;
 
-/// Where the jail has room for the TPM's state.
+/// Where the jail has room for the TPM's state, if it is kept in memory.
 pub const STATE: &str = "/tpm";
 
-/// The TPM, and its control channel for QEMU.
-pub fn swtpm(node: &NodeConfig) -> Result<(Helper, UnixStream), HelperError> {
+/// The TPM with its state in `directory` of the jail, and its control channel for QEMU.
+pub fn swtpm(node: &NodeConfig, directory: &str) -> Result<(Helper, UnixStream), HelperError> {
     let program = Program {
         root: &node.qemu.root,
         path: &node.qemu.swtpm,
@@ -29,7 +29,7 @@ pub fn swtpm(node: &NodeConfig) -> Result<(Helper, UnixStream), HelperError> {
         "socket",
         "--tpm2",
         "--tpmstate",
-        &format!("dir={STATE},mode=0600"),
+        &format!("dir={directory},mode=0600"),
         "--ctrl",
         "type=unixio,clientfd=3",
         "--terminate",

@@ -151,7 +151,7 @@ pub fn files_of_each(directories: usize) -> u64 {
 }
 
 /// The pod's own options of the mount, less what nobody needs who only passes bytes on.
-fn bind_options(pods: &[String], read_only: bool) -> Vec<String> {
+pub(crate) fn bind_options(pods: &[String], read_only: bool) -> Vec<String> {
     let kept = |option: &&String| {
         matches!(
             option.as_str(),

@@ -4,22 +4,26 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use qemu_driver::machine::MachineError;
+use qemu_driver::machine::{MachineError, Name};
 use qemu_driver::qmp::QmpError;
 use vm_api::contract::{DISK_DIRECTORY, VMI_SPEC_ANNOTATION, VOLUME_SIZES_ANNOTATION};
 use vm_api::field::FieldError;
 
+use super::processors::ProcessorsError;
 use crate::config::AcceleratorChoice;
+use crate::credentials::CredentialError;
 use crate::disks::DiskError;
 use crate::helper::{HelperError, ShareError};
 use crate::host_devices::HostDeviceError;
 use crate::jail::JailError;
+use crate::kernel::KernelError;
 use crate::machine::BuildError;
 use crate::mounts::MountError;
 use crate::nic::NicError;
 use crate::overhead::DoesNotFit;
 use crate::pinning::PinningError;
 use crate::runtime::RuntimeError;
+use crate::state::StateError;
 use crate::uid::UidError;
 use crate::user_namespace::NotMapped;
 use crate::vsock::VsockError;
@@ -78,8 +82,12 @@ pub enum LaunchError {
         bytes: u64,
         bound: Duration,
     },
+    #[error("cannot take the link of interface {name} down: {error}")]
+    Link { name: Name, error: QmpError },
     #[error("{name} does not serve the machine: {}", said.join("; "))]
     Helper { name: String, said: Vec<String> },
+    #[error("QEMU did not open the tray of a drive: {0}")]
+    Tray(QmpError),
     #[error("cannot write the record {}: {source}", path.display())]
     Record { path: PathBuf, source: io::Error },
     #[error("cannot look into the container's root {}: {source}", rootfs.display())]
@@ -119,6 +127,12 @@ pub enum LaunchError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
     NoHelper(#[from] HelperError),
     #[error(transparent)]
     Share(#[from] ShareError),
@@ -128,6 +142,8 @@ pub enum LaunchError {
     Vsock(#[from] VsockError),
     #[error(transparent)]
     HostDevice(#[from] HostDeviceError),
+    #[error(transparent)]
+    Processors(#[from] ProcessorsError),
     #[error(transparent)]
     Pinning(#[from] PinningError),
     #[error(transparent)]

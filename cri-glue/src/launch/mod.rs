@@ -7,8 +7,10 @@
 //! what is wrong, and that nothing is left then.
 
 mod error;
+mod firmware;
 mod helpers;
 mod prepare;
+mod processors;
 mod size;
 mod worker;
 
@@ -29,6 +31,7 @@ use tracing::Instrument;
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::config::NodeConfig;
+use crate::credentials::AgentCredentials;
 use crate::diagnostics::Diagnostics;
 use crate::network::{self, NetworkError, NetworkUndo, Port, Services};
 use crate::overhead::Overhead;
@@ -41,6 +44,7 @@ use crate::termination::TerminationLog;
 pub use error::LaunchError;
 pub use helpers::RunningHelper;
 use prepare::{Container, Prepared, prepare};
+pub use processors::ProcessorsError;
 pub use size::Size;
 pub use worker::Worker;
 
@@ -105,6 +109,12 @@ pub struct Launched {
     pub vsock_cid: Option<u32>,
     /// How its threads are bound to processors, and to which, if they are.
     pub pinning: Option<(Pinning, Cpus)>,
+    /// Whether it stays paused when it is started.
+    pub starts_paused: bool,
+    /// Whether what it prints on its console is its container's output.
+    pub console_is_logged: bool,
+    /// Keys and passwords that its agent is to set, if there are any.
+    pub credentials: Option<AgentCredentials>,
 }
 
 /// The networks of a running machine.
@@ -211,6 +221,12 @@ async fn launch(
         size,
         vsock_cid,
         pinning,
+        open_trays,
+        starts_paused,
+        console_is_logged,
+        credentials,
+        processors,
+        unplugged,
     } = prepared;
     let mut diagnostics = Diagnostics::read("qemu", output).map_err(LaunchError::Pipe)?;
     let cgroups_path = request.bundle.cgroups_path();
@@ -243,6 +259,15 @@ async fn launch(
             return Err(failed.unwrap_or_else(|| size.not_ready(error, said)));
         }
     };
+    for drive in &open_trays {
+        qmp.open_tray(drive).await.map_err(LaunchError::Tray)?;
+    }
+    processors.check(&qmp).await?;
+    for name in unplugged {
+        qmp.set_link(&name, false)
+            .await
+            .map_err(|error| LaunchError::Link { name, error })?;
+    }
     let helpers = started.helpers.iter().map(|helper| helper.pid).collect();
     let pinning = pinning.map(|(pinning, cpus)| (pinning.with_helpers(helpers), cpus));
     if let (Some((pinning, cpus)), Some(pid)) = (&pinning, started.qemu) {
@@ -264,6 +289,9 @@ async fn launch(
         helpers: std::mem::take(&mut started.helpers),
         vsock_cid,
         pinning,
+        starts_paused,
+        console_is_logged,
+        credentials,
     })
 }
 

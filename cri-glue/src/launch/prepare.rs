@@ -9,26 +9,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use qemu_driver::accelerator::{Detected, detect};
-use qemu_driver::machine::{Accelerator, DiskFile, Firmware, Machine, Uefi};
+use qemu_driver::machine::{Accelerator, Machine, Name};
 use qemu_driver::{Channels, CommandLine};
 use rustix::thread::CapabilitySet;
 use vm_api::Quantity;
-use vm_api::contract::{DISK_DIRECTORY, VOLUME_SIZES_ANNOTATION};
+use vm_api::contract::{DISK_DIRECTORY, KERNEL_BOOT_VOLUME, VOLUME_SIZES_ANNOTATION};
 use vm_api::field::shown;
-use vm_api::machine::{self, Beside, Bootloader, MachineDisk, VolumeSource};
+use vm_api::machine::{self, Beside, DiskBus, MachineDisk, VolumeSource};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
+use super::firmware::firmware;
+use super::processors::Processors;
 use super::{LaunchError, Request, Size};
 use crate::beneath::{Directory, check_file};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::config::{AcceleratorChoice, NodeConfig};
-use crate::disks::{self, Scratch, Sources};
+use crate::credentials::{self, AgentCredentials};
+use crate::disks::{self, Sources};
 use crate::helper::{self, Helper};
 use crate::host_devices::HostDevices;
 use crate::identity::Identity;
 use crate::jail::{self, Jail};
-use crate::machine::{Names, build};
+use crate::machine::{Names, build, clock};
 use crate::mounts::PodMounts;
 use crate::network::{NetworkUndo, Services};
 use crate::nic::{self, PodNetwork};
@@ -36,12 +39,10 @@ use crate::overhead::{Overhead, PodLimits};
 use crate::pinning::{Cpus, Pinning};
 use crate::record::{Record, Step, Stop};
 use crate::runtime::{Descriptors, Runtime};
-use crate::seed::Identification;
+use crate::seed::{Identification, TaggedDisk};
+use crate::state::StateClaim;
 use crate::termination::TerminationLog;
-use crate::{uid, vsock, wish};
-
-/// The most bytes of a template of UEFI variables.
-const MAX_UEFI_VARS_BYTES: u64 = 16 << 20;
+use crate::{kernel, uid, vsock, wish};
 
 /// All that a machine needs to be started.
 pub(super) struct Prepared {
@@ -56,6 +57,14 @@ pub(super) struct Prepared {
     pub(super) size: Size,
     pub(super) vsock_cid: Option<u32>,
     pub(super) pinning: Option<(Pinning, Cpus)>,
+    /// The drives whose trays are to be opened.
+    pub(super) open_trays: Vec<Name>,
+    pub(super) starts_paused: bool,
+    pub(super) console_is_logged: bool,
+    pub(super) credentials: Option<AgentCredentials>,
+    pub(super) processors: Processors,
+    /// Interfaces whose cable is not plugged in.
+    pub(super) unplugged: Vec<Name>,
 }
 
 /// QEMU's container, to be created.
@@ -77,19 +86,35 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     check_qemu(node)?;
     uid::check(node, bundle.identity().uid)?;
     let mounts = PodMounts::of(bundle)?;
-    let spec = wish::read(bundle, has_disk(&request.rootfs)?)?;
+    let spec = wish::read(bundle, &mounts, has_disk(&request.rootfs)?)?;
     let names = Names::of(bundle, &spec);
     let wished_disks = machine::disks(&spec)?;
-    if wished_disks.is_empty() && !boots_from_network(&spec) {
+    let kernel_boot = machine::kernel_boot(&spec)?;
+    if wished_disks.is_empty() && kernel_boot.is_none() && !boots_from_network(&spec) {
         return Err(LaunchError::NoDisk);
     }
     let directories = machine::filesystems(&spec)?;
-    let mounted = wished_disks.iter().filter(|disk| takes_mount(disk.source));
+    let mounted = wished_disks.iter();
+    let mounted = mounted.filter(|disk| disk.source.is_some_and(takes_mount));
     let mounted = mounted.map(|disk| disk.name);
-    mounts.check_referred(mounted.chain(directories.iter().map(|directory| directory.name)))?;
+    let kernels = kernel_boot.iter().map(|_| KERNEL_BOOT_VOLUME);
+    let shared = directories.iter().map(|directory| directory.name);
+    mounts.check_referred(mounted.chain(shared).chain(kernels))?;
     let capacities = capacities(bundle)?;
     let accelerator = accelerator(node.qemu.accelerator)?;
     let mut machine = build(bundle, &spec, &names, node, accelerator)?;
+    let io_threads = machine::io_threads(&spec, &wished_disks, machine.cpu().vcpus())?;
+    machine = machine.with_io_threads(io_threads.count);
+    let wished_credentials = machine::credentials(&spec)?;
+    mounts.check_credentials(&wished_credentials)?;
+    mounts.check_state(machine::keeps_state(&spec)?)?;
+    let of_kvm = machine::of_kvm(&spec);
+    if accelerator == Accelerator::Tcg && !of_kvm.is_empty() {
+        tracing::warn!(
+            fields = of_kvm.join(", "),
+            "the guest is emulated, and has this not"
+        );
+    }
     let pinning = Pinning::of(&spec, bundle)?;
     if let Some((pinning, cpus)) = &pinning {
         pinning.check(cpus, machine.cpu().vcpus())?;
@@ -122,6 +147,8 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         Some(namespace) => namespace.on_node(&user)?,
         None => user.clone(),
     };
+    let seed_keys = credentials::seed_keys(&wished_credentials, &mounts, &identity)?;
+    let agent_credentials = AgentCredentials::of(&wished_credentials, &mounts, &identity)?;
     let mut sources = Sources {
         rootfs: &request.rootfs,
         container: bundle.id(),
@@ -132,16 +159,44 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         identification: Identification {
             instance_id: &names.cluster,
             hostname: &names.hostname,
+            uuid: machine.uuid().to_string(),
+            tagged: tagged(&wished_disks),
+            keys: &seed_keys,
         },
         record: &mut record,
     };
+    let queues =
+        (spec.domain.devices.block_multi_queue == Some(true)).then(|| machine.cpu().vcpus());
     tracing::info_span!("open-disks").in_scope(|| {
-        for disk in with_boot_order(wished_disks, &spec) {
-            machine.add_disk(disks::open(&disk, &mut sources)?)?;
+        let disks = with_boot_order(wished_disks, &spec);
+        for (wished, thread) in disks.into_iter().zip(io_threads.of_disks) {
+            let mut disk = disks::open(&wished, &mut sources)?;
+            if let Some(thread) = thread {
+                disk = disk.with_io_thread(thread)?;
+            }
+            if let (Some(queues), DiskBus::Virtio) = (queues, wished.bus) {
+                disk = disk.with_queues(queues)?;
+            }
+            machine.add_disk(disk)?;
         }
         Ok::<_, LaunchError>(())
     })?;
-    let firmware = firmware(&spec, request, &owner, &mut record)?;
+    if let Some(boot) = kernel_boot {
+        let sources = kernel::Sources {
+            rootfs: &request.rootfs,
+            mounts: &mounts,
+            identity: &identity,
+            qemu: &owner,
+        };
+        machine = machine.with_kernel(kernel::open(&boot, &sources)?);
+    }
+    let open_trays = machine.disks().iter().filter(|disk| disk.tray_open());
+    let open_trays = open_trays.map(|disk| disk.name().clone()).collect();
+    let state = match machine::keeps_state(&spec)? {
+        true => Some(StateClaim::of(mounts.state(), &identity, bundle.id())?),
+        false => None,
+    };
+    let firmware = firmware(&spec, request, &owner, state.as_ref(), &mut record)?;
     let mut machine = machine.with_firmware(firmware);
     let mut helpers = Vec::new();
     let mut binds = Vec::new();
@@ -153,14 +208,27 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         binds.push(shared.bind);
     }
     let tpm = machine::tpm(&spec);
+    let mut tpm_in_memory = tpm;
     if tpm {
-        let (swtpm, control) = helper::swtpm(node)?;
+        let mut directory = helper::TPM_STATE.to_owned();
+        if let Some(state) = state.as_ref().filter(|_| machine::tpm_persists(&spec)) {
+            let (bind, place) = state.tpm()?;
+            (tpm_in_memory, directory) = (false, place);
+            binds.push(bind);
+        }
+        let (swtpm, control) = helper::swtpm(node, &directory)?;
         machine = machine.with_tpm(control);
         helpers.push(swtpm);
     }
-    let networks = tracing::info_span!("attach-networks")
-        .in_scope(|| attach_networks(&spec, request, &mounts, &names, &mut machine, &mut record))?;
+    let mut unplugged = Vec::new();
+    let networks = tracing::info_span!("attach-networks").in_scope(|| {
+        let pod = (request, &mounts, &names);
+        attach_networks(&spec, pod, &mut machine, &mut unplugged, &mut record)
+    })?;
     let size = Size::of(&machine);
+    let processors = Processors::of(&spec, machine.cpu().model(), accelerator)?;
+    // Late, since from here on it goes with the node's.
+    let machine = machine.with_clock(clock(&spec)?);
     let (command_line, channels) = CommandLine::new(machine).map_err(LaunchError::Sockets)?;
 
     let jail = bundle.dir().join(jail::DIRECTORY);
@@ -183,7 +251,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         resources,
         binds: &binds,
         helpers: &helpers,
-        tpm,
+        tpm: tpm_in_memory,
         host_devices: &host_devices,
         memory_bytes: size.max_memory_bytes,
     };
@@ -225,7 +293,25 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         size,
         vsock_cid,
         pinning,
+        open_trays,
+        starts_paused: machine::starts_paused(&spec),
+        console_is_logged: spec.domain.devices.log_serial_console != Some(false),
+        credentials: agent_credentials,
+        processors,
+        unplugged,
     })
+}
+
+/// The disks that have a tag, for the guest's config drive.
+fn tagged<'a>(disks: &[MachineDisk<'a>]) -> Vec<TaggedDisk<'a>> {
+    let tagged = disks.iter().filter_map(|disk| {
+        Some(TaggedDisk {
+            tag: disk.tag?,
+            bus: disk.bus,
+            serial: disk.serial?,
+        })
+    });
+    tagged.collect()
 }
 
 fn boots_from_network(spec: &VirtualMachineInstanceSpec) -> bool {
@@ -251,14 +337,14 @@ fn has_disk(rootfs: &Path) -> Result<bool, LaunchError> {
     Ok(kind.is_some())
 }
 
-/// Whether a volume is a mount or a device of the pod.
+/// Whether a volume is a mount or a device of the pod, or may be one.
 fn takes_mount(source: VolumeSource<'_>) -> bool {
     match source {
-        VolumeSource::PersistentVolumeClaim(_) | VolumeSource::DataVolume(_) => true,
-        VolumeSource::CloudInitNoCloud(seed) => {
+        VolumeSource::CloudInitNoCloud(seed) | VolumeSource::CloudInitConfigDrive(seed) => {
             seed.secret_ref.is_some() || seed.network_data_secret_ref.is_some()
         }
-        _ => false,
+        VolumeSource::EmptyDisk(_) => false,
+        _ => true,
     }
 }
 
@@ -348,7 +434,7 @@ fn qemu_user(
 }
 
 /// The disks with an order of booting: where the spec gives nothing one, disks are tried in their
-/// order, seeds excepted.
+/// order, but for seeds, settings and empty drives.
 fn with_boot_order<'a>(
     mut disks: Vec<MachineDisk<'a>>,
     spec: &VirtualMachineInstanceSpec,
@@ -359,9 +445,7 @@ fn with_boot_order<'a>(
             .iter()
             .any(|interface| interface.boot_order.is_some());
     if !given {
-        let bootable = disks
-            .iter_mut()
-            .filter(|disk| !matches!(disk.source, VolumeSource::CloudInitNoCloud(_)));
+        let bootable = disks.iter_mut().filter(|disk| disk.may_boot());
         for (disk, place) in bootable.zip(1..) {
             disk.boot_order = NonZeroU32::new(place);
         }
@@ -369,59 +453,11 @@ fn with_boot_order<'a>(
     disks
 }
 
-fn firmware(
-    spec: &VirtualMachineInstanceSpec,
-    request: &Request,
-    owner: &Identity,
-    record: &mut Record,
-) -> Result<Firmware, LaunchError> {
-    if machine::bootloader(spec)? == Bootloader::Bios {
-        return Ok(Firmware::Bios);
-    }
-    let qemu = &request.node.qemu;
-    let missing = |path: &PathBuf, key| {
-        let (root, path) = (qemu.root.clone(), path.clone());
-        move |source| LaunchError::NoFirmware {
-            root,
-            path,
-            key,
-            source,
-        }
-    };
-    let root = Directory::open(&qemu.root).map_err(missing(&qemu.uefi_code, "qemu.root"))?;
-    root.read_in_root(&qemu.uefi_code)
-        .map_err(missing(&qemu.uefi_code, "qemu.uefi-code"))?;
-    let template = root
-        .read_in_root(&qemu.uefi_vars)
-        .map_err(missing(&qemu.uefi_vars, "qemu.uefi-vars"))?;
-    let scratch = Scratch {
-        rootfs: &request.rootfs,
-        container: request.bundle.id(),
-        owner,
-    };
-    let mut vars = scratch
-        .make("uefi", "vars", record)
-        .map_err(|source| LaunchError::Rootfs {
-            rootfs: request.rootfs.clone(),
-            source,
-        })?;
-    io::copy(
-        &mut io::Read::take(template, MAX_UEFI_VARS_BYTES),
-        &mut vars,
-    )
-    .map_err(missing(&qemu.uefi_vars, "qemu.uefi-vars"))?;
-    Ok(Firmware::Uefi(Uefi::new(
-        &qemu.uefi_code,
-        DiskFile::new(vars)?,
-    )?))
-}
-
 fn attach_networks(
     spec: &VirtualMachineInstanceSpec,
-    request: &Request,
-    mounts: &PodMounts,
-    names: &Names,
+    (request, mounts, names): (&Request, &PodMounts, &Names),
     machine: &mut Machine,
+    unplugged: &mut Vec<Name>,
     record: &mut Record,
 ) -> Result<Vec<(Services, NetworkUndo)>, LaunchError> {
     let pod = PodNetwork {
@@ -439,6 +475,9 @@ fn attach_networks(
     };
     let mut networks = vec![];
     for attached in nic::attach(spec, &pod, record)? {
+        if !attached.link_up {
+            unplugged.push(attached.nic.name().clone());
+        }
         machine.add_nic(attached.nic)?;
         networks.push((attached.services, attached.undo));
     }

@@ -28,6 +28,8 @@ pub struct Size {
     /// Whether the memory is locked for devices of the node: what the guest's balloon takes is not
     /// returned then, and only what was added can be taken away.
     pub locked: bool,
+    /// Whether the guest has a balloon, by which it returns memory.
+    pub balloon: bool,
 }
 
 impl Size {
@@ -39,6 +41,7 @@ impl Size {
             max_memory_bytes: machine.max_memory_bytes(),
             hugepages: machine.has_hugepages(),
             locked: machine.locks_memory(),
+            balloon: machine.has_balloon(),
         }
     }
 
@@ -89,6 +92,7 @@ mod tests {
             max_memory_bytes: 128 << 30,
             hugepages,
             locked,
+            balloon: true,
         }
     }
 

@@ -167,6 +167,7 @@ impl<'a> Plan<'a> {
             mtu: self.site.mtu,
             dns: self.site.request.dns.clone(),
             hostname: self.site.request.hostname.clone(),
+            more: self.site.request.dhcp.clone(),
         }
     }
 }

@@ -140,6 +140,7 @@ impl<'a> Plan<'a> {
                 mtu: self.site.mtu,
                 dns: dns.clone(),
                 hostname: self.site.request.hostname.clone(),
+                more: self.site.request.dhcp.clone(),
             };
             services.dhcp = Some(DhcpServer::open(&self.site.tap, lease)?);
         }

@@ -5,6 +5,8 @@ use std::{fmt, num::NonZeroU16, path::PathBuf, str::FromStr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use vm_api::machine::MachineDhcp;
+
 use super::{Dns, MacAddress, NetworkError};
 
 /// The pod's interface in every containerd cluster: its CRI plugin numbers interfaces from `eth0`.
@@ -40,6 +42,8 @@ pub struct Request {
     pub dns: Dns,
     /// The pod's hostname, to be handed on to the guest; empty if the guest shall choose.
     pub hostname: String,
+    /// What the guest is told by DHCP beside all that.
+    pub dhcp: MachineDhcp,
 }
 
 /// How a machine is bound to its pod's interface.

@@ -1,22 +1,23 @@
-//! The seed: what cloud-init in the guest reads at its first start, by its source NoCloud.
+//! The seed: what cloud-init in the guest reads at its first start, by its source NoCloud or
+//! ConfigDrive.
 //!
-//! User and network data come inline or from a Secret that the pod mounts; the seed is a small
-//! disk that only ever exists in memory.
+//! User and network data come inline or from a Secret that the pod mounts; the seed is a tree of files,
+//! of which a small disk is made that only ever exists in memory.
 
-mod image;
+mod config_drive;
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use rustix::fs::OFlags;
 use vm_api::contract::{SEED_NETWORK_DATA_FILE, SEED_USER_DATA_FILE};
 use vm_api::field::FieldError;
-use vm_api::machine::{Datum, cloud_init};
+use vm_api::machine::{Datum, DiskBus, cloud_init};
 use vm_api::v1::CloudInitSource;
 
 use crate::beneath::{Directory, Links};
 use crate::identity::Identity;
+use crate::iso::Tree;
 use crate::mounts::{MountError, PodMounts, Volume};
 
 /// The most bytes of user data or of network data: what a Secret can hold.
@@ -29,6 +30,42 @@ pub struct Identification<'a> {
     pub instance_id: &'a str,
     /// Host name.
     pub hostname: &'a str,
+    /// The firmware's UUID.
+    pub uuid: String,
+    /// The disks that have a tag.
+    pub tagged: Vec<TaggedDisk<'a>>,
+    /// Public keys by which its first user can be entered by SSH.
+    pub keys: &'a [String],
+}
+
+/// A disk that the guest finds by its tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaggedDisk<'a> {
+    /// Its tag.
+    pub tag: &'a str,
+    /// The bus that it is on.
+    pub bus: DiskBus,
+    /// Its serial number.
+    pub serial: &'a str,
+}
+
+/// Where cloud-init looks for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// By its source NoCloud.
+    NoCloud,
+    /// By its source ConfigDrive, as OpenStack has it.
+    ConfigDrive,
+}
+
+impl Form {
+    /// The label by which cloud-init finds such a seed.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoCloud => "cidata",
+            Self::ConfigDrive => "config-2",
+        }
+    }
 }
 
 /// Why there is no seed.
@@ -60,18 +97,17 @@ pub enum SeedError {
     Mount(#[from] MountError),
     #[error("volume {volume}: a block device is no Secret")]
     NotASecret { volume: String },
-    #[error("volume {volume}: cannot make the seed: {source}")]
-    Make { volume: String, source: io::Error },
 }
 
-/// Makes the seed of `volume`: a read-only image in memory.
-pub fn make(
+/// The files of the seed of `volume`.
+pub(crate) fn make(
     volume: &str,
     source: &CloudInitSource,
+    form: Form,
     identification: &Identification<'_>,
     mounts: &PodMounts,
     identity: &Identity,
-) -> Result<File, SeedError> {
+) -> Result<Tree, SeedError> {
     let path = format!("volume {volume}");
     let (user_data, network_data) = cloud_init(source, &path)?;
     let seed = Seed {
@@ -81,20 +117,33 @@ pub fn make(
     };
     let user_data = seed.read(user_data, &USER_DATA)?;
     let network_data = seed.read(network_data, &NETWORK_DATA)?;
-    let meta_data = serde_json::json!({
+    let mut tree = Tree::default();
+    match form {
+        Form::NoCloud => no_cloud(&mut tree, user_data, network_data, identification),
+        Form::ConfigDrive => config_drive::add(&mut tree, user_data, network_data, identification),
+    }
+    Ok(tree)
+}
+
+fn no_cloud(
+    tree: &mut Tree,
+    user_data: Option<Vec<u8>>,
+    network_data: Option<Vec<u8>>,
+    identification: &Identification<'_>,
+) {
+    let mut meta_data = serde_json::json!({
         "instance-id": identification.instance_id,
         "local-hostname": identification.hostname,
     });
+    if !identification.keys.is_empty() {
+        meta_data["public-keys"] = identification.keys.into();
+    }
     // cloud-init takes a directory for a seed only if both of the first two are there.
-    let mut files = vec![
-        ("user-data", user_data.unwrap_or_default()),
-        ("meta-data", meta_data.to_string().into_bytes()),
-    ];
-    files.extend(network_data.map(|data| ("network-config", data)));
-    image::make(&files).map_err(|source| SeedError::Make {
-        volume: volume.to_owned(),
-        source,
-    })
+    tree.add("user-data", user_data.unwrap_or_default());
+    tree.add("meta-data", meta_data.to_string().into_bytes());
+    if let Some(data) = network_data {
+        tree.add("network-config", data);
+    }
 }
 
 /// One of the two data that a seed carries.
@@ -173,6 +222,7 @@ fn read_bounded(directory: &Directory, name: &str) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::os::unix::fs::symlink;
 
     use rustix::thread::CapabilitySet;
@@ -180,6 +230,7 @@ mod tests {
 
     use super::*;
     use crate::bundle::tests::{bundle, spec};
+    use crate::iso;
 
     const ROOT: Identity = Identity {
         uid: 0,
@@ -188,33 +239,41 @@ mod tests {
         capabilities: CapabilitySet::empty(),
     };
 
-    fn seed(source: serde_json::Value, secret: &Path) -> Result<File, SeedError> {
+    fn make_seed(source: serde_json::Value, form: Form, secret: &Path) -> Result<Tree, SeedError> {
         let mut spec = spec();
         spec["mounts"].as_array_mut().unwrap().push(json!({
             "destination": "/volumes/seed", "type": "bind", "source": secret, "options": ["ro"]
         }));
         let mounts = PodMounts::of(&bundle(spec)).unwrap();
         let source = serde_json::from_value(source).unwrap();
-        let identification = Identification {
-            instance_id: "a.default",
-            hostname: "a",
-        };
-        make("seed", &source, &identification, &mounts, &ROOT)
+        make("seed", &source, form, &identification(), &mounts, &ROOT)
     }
 
-    /// The files of a seed, as a FAT reader sees them.
-    fn files(seed: File) -> Vec<(String, String)> {
-        let fs = fatfs::FileSystem::new(seed, fatfs::FsOptions::new()).unwrap();
-        assert_eq!(fs.volume_label(), "cidata");
-        let root = fs.root_dir();
-        root.iter()
-            .map(|entry| {
-                let entry = entry.unwrap();
-                let mut text = String::new();
-                entry.to_file().read_to_string(&mut text).unwrap();
-                (entry.file_name(), text)
-            })
-            .collect()
+    fn identification() -> Identification<'static> {
+        Identification {
+            instance_id: "a.default",
+            hostname: "a",
+            uuid: "5d307ca9-b3ef-428c-8861-06e72d69f223".into(),
+            tagged: vec![TaggedDisk {
+                tag: "fast",
+                bus: DiskBus::Scsi,
+                serial: "S1",
+            }],
+            keys: &[],
+        }
+    }
+
+    fn seed(source: serde_json::Value, secret: &Path) -> Result<Tree, SeedError> {
+        make_seed(source, Form::NoCloud, secret)
+    }
+
+    /// The files of a seed, as the reader of its disk sees them.
+    fn files(seed: &Tree) -> BTreeMap<String, String> {
+        let (label, files) = iso::tests::read(&iso::image(seed, "cidata"));
+        assert_eq!(label, "cidata");
+        let text = |content| String::from_utf8(content).unwrap();
+        let files = files.into_iter();
+        files.map(|(path, content)| (path, text(content))).collect()
     }
 
     #[test]
@@ -227,25 +286,62 @@ mod tests {
         symlink("..2026", at("..data")).unwrap();
         symlink("..data/userdata", at("userdata")).unwrap();
         let source = json!({"secretRef": {"name": "s"}, "networkDataBase64": "dmVyc2lvbjogMg=="});
-        let files = files(seed(source, secret.path()).unwrap());
+        let files = files(&seed(source, secret.path()).unwrap());
         let meta = r#"{"instance-id":"a.default","local-hostname":"a"}"#;
         let expected = [
-            ("user-data", "#cloud-config\n"),
-            ("meta-data", meta),
-            ("network-config", "version: 2"),
+            ("/user-data", "#cloud-config\n"),
+            ("/meta-data", meta),
+            ("/network-config", "version: 2"),
         ];
-        assert_eq!(
-            files,
-            expected.map(|(name, text)| (name.to_owned(), text.to_owned()))
-        );
+        let expected = expected.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        assert_eq!(files, BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn a_config_drive_is_as_openstack_has_it() {
+        let source = json!({"userData": "#cloud-config\n", "networkData": "{}"});
+        let files = files(&make_seed(source, Form::ConfigDrive, Path::new("/")).unwrap());
+        assert_eq!(files["/openstack/latest/user_data"], "#cloud-config\n");
+        assert_eq!(files["/openstack/latest/network_data.json"], "{}");
+        let meta = &files["/openstack/latest/meta_data.json"];
+        let meta: serde_json::Value = serde_json::from_str(meta).unwrap();
+        let expected = json!({
+            "uuid": "5d307ca9-b3ef-428c-8861-06e72d69f223",
+            "instance_id": "a.default", "hostname": "a", "local_hostname": "a",
+            "devices": [{ "type": "disk", "bus": "scsi", "serial": "S1", "tags": ["fast"] }],
+        });
+        assert_eq!(meta, expected);
+        let source = json!({"networkData": "{}"});
+        let files = self::files(&make_seed(source, Form::ConfigDrive, Path::new("/")).unwrap());
+        assert!(!files.contains_key("/openstack/latest/user_data"));
     }
 
     #[test]
     fn user_data_are_always_there() {
         let source = json!({"networkData": "version: 2"});
-        let files = files(seed(source, Path::new("/")).unwrap());
-        assert_eq!(files[0], ("user-data".to_owned(), String::new()));
+        let files = files(&seed(source, Path::new("/")).unwrap());
+        assert_eq!(files["/user-data"], "");
         assert_eq!(files.len(), 3);
+    }
+
+    #[test]
+    fn keys_are_in_the_meta_data() {
+        let keys = ["ssh-rsa A me".to_owned(), "ssh-rsa B".to_owned()];
+        let meta = |form, file: &str| {
+            let source = serde_json::from_value(json!({"userData": "x"})).unwrap();
+            let identification = Identification {
+                keys: &keys,
+                ..identification()
+            };
+            let mounts = PodMounts::of(&bundle(spec())).unwrap();
+            let seed = make("seed", &source, form, &identification, &mounts, &ROOT).unwrap();
+            serde_json::from_str::<serde_json::Value>(&files(&seed)[file]).unwrap()
+        };
+        let no_cloud = meta(Form::NoCloud, "/meta-data");
+        assert_eq!(no_cloud["public-keys"], json!(keys));
+        let config_drive = meta(Form::ConfigDrive, "/openstack/latest/meta_data.json");
+        let expected = json!({"key-0": keys[0], "key-1": keys[1]});
+        assert_eq!(config_drive["public_keys"], expected);
     }
 
     #[test]
@@ -268,8 +364,8 @@ mod tests {
     fn large_data_fit() {
         let data = "x".repeat(1 << 20);
         let source = json!({"userData": data, "networkData": data});
-        let files = files(seed(source, Path::new("/")).unwrap());
-        assert_eq!(files[0].1.len(), 1 << 20);
-        assert_eq!(files[2].1.len(), 1 << 20);
+        let files = files(&seed(source, Path::new("/")).unwrap());
+        assert_eq!(files["/user-data"].len(), 1 << 20);
+        assert_eq!(files["/network-config"].len(), 1 << 20);
     }
 }

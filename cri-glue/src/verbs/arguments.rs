@@ -22,7 +22,21 @@ pub enum Verb {
     Shutdown {
         format: Format,
     },
-    Screenshot,
+    /// By its agent, or else by Ctrl-Alt-Del.
+    Reboot {
+        format: Format,
+    },
+    Freeze {
+        format: Format,
+        /// Seconds after which the file systems are thawed again.
+        thaw_after: Option<u32>,
+    },
+    Thaw {
+        format: Format,
+    },
+    Screenshot {
+        wake: bool,
+    },
     /// The number tells one viewer from others; the caller gives it.
     Vnc {
         number: u64,
@@ -35,6 +49,10 @@ pub enum Verb {
     Connect {
         protocol: Protocol,
         port: u16,
+        /// Datagrams stand behind their lengths.
+        framed: bool,
+        /// The connection is told of on standard error.
+        announce: bool,
     },
 }
 
@@ -130,9 +148,41 @@ struct Shutdown {
     output: Format,
 }
 
+/// Asks the guest to start anew: by its agent, or by Ctrl-Alt-Del where there is none.
+#[derive(FromArgs)]
+struct Reboot {
+    /// how to answer: text or json
+    #[argh(option, short = 'o', default = "Format::Text")]
+    output: Format,
+}
+
+/// Has the guest's agent write out its file systems and hold them still, for a snapshot.
+#[derive(FromArgs)]
+struct Freeze {
+    /// seconds after which they go on by themselves
+    #[argh(option)]
+    thaw_after: Option<u32>,
+
+    /// how to answer: text or json
+    #[argh(option, short = 'o', default = "Format::Text")]
+    output: Format,
+}
+
+/// Lets file systems that vm:freeze holds go on.
+#[derive(FromArgs)]
+struct Thaw {
+    /// how to answer: text or json
+    #[argh(option, short = 'o', default = "Format::Text")]
+    output: Format,
+}
+
 /// Writes what the display shows to standard output, as a PNG.
 #[derive(FromArgs)]
-struct Screenshot {}
+struct Screenshot {
+    /// move the pointer first, so that a screen which went dark is lit
+    #[argh(switch)]
+    wake: bool,
+}
 
 /// Connects standard input and output with the display: a VNC (RFB) stream without password. Use
 /// kubectl exec -i.
@@ -166,15 +216,26 @@ struct Connect {
     /// the port's number
     #[argh(positional)]
     port: u16,
+
+    /// each datagram, both ways, stands behind its length: two bytes, the higher one first (RFC 4571)
+    #[argh(switch)]
+    framed: bool,
+
+    /// say "connected" on standard error once the guest has taken the connection
+    #[argh(switch)]
+    announce: bool,
 }
 
 /// The verbs with what they do, as the list of them shows it.
-const VERBS: [(&str, &str); 10] = [
+const VERBS: [(&str, &str); 13] = [
     ("status", "shows what the machine is doing"),
     ("pause", "stops the guest's processors"),
     ("resume", "lets a paused guest run again"),
     ("reset", "presses the reset button"),
     ("shutdown", "asks the guest to power itself off"),
+    ("reboot", "asks the guest to start anew"),
+    ("freeze", "holds the guest's file systems still"),
+    ("thaw", "lets them go on"),
     ("screenshot", "writes the display as a PNG"),
     ("vnc", "connects with the display (RFB)"),
     ("console", "connects with the serial console"),
@@ -195,15 +256,24 @@ pub fn parse(name: &str, words: &[String]) -> Result<Verb, Help> {
         "shutdown" => {
             read(name, words).map(|Shutdown { output }| Verb::Shutdown { format: output })
         }
-        "screenshot" => read(name, words).map(|Screenshot {}| Verb::Screenshot),
+        "reboot" => read(name, words).map(|Reboot { output }| Verb::Reboot { format: output }),
+        "freeze" => read(name, words).map(|Freeze { thaw_after, output }| Verb::Freeze {
+            format: output,
+            thaw_after,
+        }),
+        "thaw" => read(name, words).map(|Thaw { output }| Verb::Thaw { format: output }),
+        "screenshot" => read(name, words).map(|Screenshot { wake }| Verb::Screenshot { wake }),
         "vnc" => read(name, words).map(|Vnc {}| Verb::Vnc { number: 0 }),
         "console" => read(name, words).map(|Console {}| Verb::Console),
         "agent" => {
             read(name, words).map(|Agent { command, arguments }| Verb::Agent { command, arguments })
         }
-        "connect" => {
-            read(name, words).map(|Connect { protocol, port }| Verb::Connect { protocol, port })
-        }
+        "connect" => read(name, words).map(|wanted: Connect| Verb::Connect {
+            protocol: wanted.protocol,
+            port: wanted.port,
+            framed: wanted.framed,
+            announce: wanted.announce,
+        }),
         "" | "help" | "--help" => Err(Help::Wanted(list())),
         other => Err(Help::Usage(format!(
             "there is no verb vm:{other}\n\n{}",
@@ -246,9 +316,26 @@ mod tests {
         let json = Format::Json;
         assert_eq!(of("status -o json"), Ok(Verb::Status { format: json }));
         assert_eq!(of("pause --output json"), Ok(Verb::Pause { format: json }));
-        let port = |protocol, port| Ok(Verb::Connect { protocol, port });
-        assert_eq!(of("connect tcp 22"), port(Protocol::Tcp, 22));
-        assert_eq!(of("connect udp 53"), port(Protocol::Udp, 53));
+        let port = |protocol, port, framed, announce| {
+            Ok(Verb::Connect {
+                protocol,
+                port,
+                framed,
+                announce,
+            })
+        };
+        assert_eq!(of("connect tcp 22"), port(Protocol::Tcp, 22, false, false));
+        assert_eq!(of("connect udp 53"), port(Protocol::Udp, 53, false, false));
+        assert_eq!(
+            of("connect --announce --framed udp 53"),
+            port(Protocol::Udp, 53, true, true)
+        );
+        let freeze = Verb::Freeze {
+            format: Format::Text,
+            thaw_after: Some(300),
+        };
+        assert_eq!(of("freeze --thaw-after 300"), Ok(freeze));
+        assert_eq!(of("screenshot --wake"), Ok(Verb::Screenshot { wake: true }));
         let agent = Verb::Agent {
             command: "guest-info".into(),
             arguments: None,
@@ -282,6 +369,7 @@ mod tests {
             ("connect tcp", "port"),
             ("connect sctp 1", "tcp or udp"),
             ("connect tcp 65536", "65536"),
+            ("freeze --thaw-after -1", "-1"),
             ("pause now", "now"),
         ] {
             let Err(Help::Usage(text)) = of(line) else {
@@ -337,7 +425,7 @@ mod tests {
         ) {
             let known = VERBS.iter().any(|(name, _)| *name == verb);
             match parse(&verb, &words) {
-                Ok(Verb::Connect { protocol, port }) => {
+                Ok(Verb::Connect { protocol, port, .. }) => {
                     prop_assert_eq!(verb, "connect");
                     prop_assert!(words.iter().any(|word| word.parse() == Ok(port)));
                     prop_assert!(words.iter().any(|word| word.parse() == Ok(protocol)));

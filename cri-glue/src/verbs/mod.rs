@@ -9,16 +9,21 @@ mod connect;
 mod status;
 
 use std::path::Path;
+use std::time::Duration;
 
 use qemu_driver::Qmp;
-use qemu_driver::agent::{Agent, AgentError};
+use qemu_driver::agent::{Agent, AgentError, GuestShutdownMode};
 use qemu_driver::qmp::{Picture, QmpError, RunState};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
+use tokio::time::sleep;
 
 pub use arguments::{Format, Help, Protocol, Verb, parse};
 pub use connect::{ConnectError, Connection};
-pub use status::Status;
+pub use status::{Credentials, Status};
+
+/// Time that a guest needs to light its screen.
+const LIGHT: Duration = Duration::from_millis(500);
 
 /// What a verb is done on.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +36,8 @@ pub struct Target<'a> {
     pub network_namespace: &'a Path,
     /// The guest's address on the node's vsock, if it has one.
     pub vsock_cid: Option<u32>,
+    /// Whether the guest has its access credentials, if it is to have any.
+    pub credentials: Option<&'a Credentials>,
 }
 
 /// What a verb gives.
@@ -48,6 +55,15 @@ pub enum Outcome {
     Console,
     /// The power button is to be pressed, by the caller, and then this to be said.
     PowerButton(Vec<u8>),
+    /// The guest's file systems are to be frozen, or thawed, by the caller, and then this to be said.
+    Freeze {
+        /// Frozen, not thawed.
+        frozen: bool,
+        /// Seconds after which they are thawed again.
+        thaw_after: Option<u32>,
+        /// What is to be said.
+        said: Vec<u8>,
+    },
 }
 
 /// Why a verb was not done.
@@ -68,6 +84,8 @@ pub enum VerbError {
         "the machine has no display: leave domain.devices.autoattachGraphicsDevice at its default"
     )]
     NoDisplay,
+    #[error("the machine is paused: let it run again by the command vm:resume")]
+    Paused,
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error(transparent)]
@@ -108,11 +126,35 @@ impl Verb {
                     other => Ok(other),
                 }
             }
-            Self::Screenshot => qmp
-                .screenshot()
-                .await
-                .map(Outcome::Picture)
-                .map_err(no_display),
+            Self::Reboot { format } => {
+                let state = qmp.state().await?;
+                if state == RunState::paused {
+                    return Err(VerbError::Paused);
+                }
+                reboot(qmp, agent).await?;
+                done(format, "asked to reboot", state)
+            }
+            Self::Freeze { format, thaw_after } => {
+                agent.ok_or(VerbError::NoAgent)?;
+                frozen(
+                    true,
+                    thaw_after,
+                    done(format, "frozen", qmp.state().await?)?,
+                )
+            }
+            Self::Thaw { format } => {
+                agent.ok_or(VerbError::NoAgent)?;
+                frozen(false, None, done(format, "thawed", qmp.state().await?)?)
+            }
+            Self::Screenshot { wake } => {
+                if wake {
+                    wake_screen(qmp).await;
+                }
+                qmp.screenshot()
+                    .await
+                    .map(Outcome::Picture)
+                    .map_err(no_display)
+            }
             Self::Vnc { number } => {
                 let (ours, qemus) =
                     std::os::unix::net::UnixStream::pair().map_err(VerbError::Stream)?;
@@ -140,7 +182,7 @@ impl Verb {
                 let answer = agent.any(&command, arguments).await?;
                 Ok(Outcome::Bytes(line(answer.get())))
             }
-            Self::Connect { protocol, port } => {
+            Self::Connect { protocol, port, .. } => {
                 let connection = connect::open(target.network_namespace, protocol, port).await?;
                 Ok(Outcome::Connection(connection))
             }
@@ -148,13 +190,51 @@ impl Verb {
     }
 }
 
+/// Asks the guest to start anew. An agent that does not do it is no reason to leave it.
+async fn reboot(qmp: &Qmp, agent: Option<&Agent>) -> Result<(), QmpError> {
+    if let Some(agent) = agent {
+        match agent.shutdown(GuestShutdownMode::Reboot).await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::debug!(%error, "the agent does not reboot its guest"),
+        }
+    }
+    qmp.ctrl_alt_delete().await
+}
+
+/// Moves the pointer. A machine without one has no screen that goes dark for want of it.
+async fn wake_screen(qmp: &Qmp) {
+    match qmp.nudge_pointer().await {
+        Ok(()) => sleep(LIGHT).await,
+        Err(error) => tracing::debug!(%error, "the pointer was not moved"),
+    }
+}
+
+fn frozen(frozen: bool, thaw_after: Option<u32>, said: Outcome) -> Result<Outcome, VerbError> {
+    match said {
+        Outcome::Bytes(said) => Ok(Outcome::Freeze {
+            frozen,
+            thaw_after,
+            said,
+        }),
+        other => Ok(other),
+    }
+}
+
 /// What a verb that changes the machine says.
 fn done(format: Format, what: &str, state: RunState) -> Result<Outcome, VerbError> {
-    let state = json!(state);
+    let state = json!(shown(state));
     Ok(Outcome::Bytes(match format {
         Format::Json => json_line(&json!({"done": what, "state": state})),
         Format::Text => format!("{what}; the machine is {}\n", word(&state)).into_bytes(),
     }))
+}
+
+/// QEMU's word for what the machine does; one that was started paused is paused like any other.
+fn shown(state: RunState) -> RunState {
+    match state {
+        RunState::prelaunch => RunState::paused,
+        state => state,
+    }
 }
 
 /// A JSON string without its quotes.

@@ -7,7 +7,7 @@ use qemu_driver::qmp::{DiskStats, RunState};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Target, VerbError, word};
+use super::{Target, VerbError, shown, word};
 
 /// What a machine is doing, as `vm:status` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,8 +30,45 @@ pub struct Status {
     pub vsock_cid: Option<u32>,
     /// What the disks have done.
     pub disks: Vec<Disk>,
+    /// Whether the guest has its access credentials, if it is to have any by its agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_credentials: Option<Credentials>,
     /// What the guest's agent tells.
     pub guest_agent: GuestAgent,
+}
+
+/// Whether a guest has the access credentials that its agent is to set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// It has all of them.
+    pub synchronized: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl Credentials {
+    /// There was nobody yet who could set them.
+    pub fn waiting() -> Self {
+        Self::failed("the guest's agent is not there yet".to_owned())
+    }
+
+    /// They are set.
+    pub fn synchronized() -> Self {
+        Self {
+            synchronized: true,
+            message: None,
+        }
+    }
+
+    /// Some are not set.
+    pub fn failed(message: String) -> Self {
+        Self {
+            synchronized: false,
+            message: Some(message),
+        }
+    }
 }
 
 /// What a disk has done, in bytes and requests.
@@ -74,7 +111,7 @@ impl Status {
             stats,
         };
         Ok(Self {
-            state: qmp.state().await?,
+            state: shown(qmp.state().await?),
             accelerator: if qmp.kvm().await? { "kvm" } else { "tcg" },
             qemu_version: qmp.version().to_string(),
             machine_type: qmp.machine_type().await?.as_str().to_owned(),
@@ -82,6 +119,7 @@ impl Status {
             memory_bytes: memory,
             vsock_cid: target.vsock_cid,
             disks: disks.into_iter().map(disk).collect(),
+            access_credentials: target.credentials.cloned(),
             guest_agent: GuestAgent::of(target).await,
         })
     }
@@ -146,6 +184,10 @@ impl fmt::Display for Status {
                 stats.read_bytes >> 10,
                 stats.written_bytes >> 10
             )?;
+        }
+        if let Some(credentials) = &self.access_credentials {
+            let words = credentials.message.as_deref().unwrap_or("synchronized");
+            writeln!(f, "Credentials:  {words}")?;
         }
         let agent = &self.guest_agent;
         let version = agent.version.as_deref().unwrap_or("not there");

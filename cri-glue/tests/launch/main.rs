@@ -7,8 +7,10 @@
 
 mod boots;
 mod dead_runs;
+mod disks;
 mod failures;
 mod guest;
 mod helpers;
 mod hostile;
 mod pod;
+mod wishes;

@@ -13,6 +13,7 @@ mod network;
 #[cfg(test)]
 pub(crate) mod port;
 mod size;
+mod users;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -100,6 +101,19 @@ impl Agent {
     /// The guest's network interfaces.
     pub async fn interfaces(&self) -> Result<Vec<Interface>, AgentError> {
         self.execute(&network::Query {}).await.map(network::checked)
+    }
+
+    /// Has the guest write out its file systems and hold them still; how many. A guest that has none of
+    /// which it could do so answers none.
+    pub async fn freeze(&self) -> Result<u32, AgentError> {
+        let frozen = self.execute(&qga::guest_fsfreeze_freeze {}).await?;
+        Ok(u32::try_from(frozen).unwrap_or_default())
+    }
+
+    /// Lets the guest's file systems go on; how many were held.
+    pub async fn thaw(&self) -> Result<u32, AgentError> {
+        let thawed = self.execute(&qga::guest_fsfreeze_thaw {}).await?;
+        Ok(u32::try_from(thawed).unwrap_or_default())
     }
 
     /// Asks the guest to end. Success means that it was asked: what follows is the guest's matter.

@@ -4,7 +4,9 @@
 use serde_json::json;
 
 use super::{Builder, helpers};
-use crate::machine::{Accelerator, Cpu, CpuModel, DiskBus, Firmware, Machine};
+use crate::machine::{
+    Accelerator, Clock, ClockBase, Cpu, CpuModel, DiskBus, Features, Firmware, Kernel, Machine,
+};
 
 /// What QEMU may no longer do once it has its descriptors: no new programs, no other user, no
 /// change of priorities, no system calls that only old programs make.
@@ -39,11 +41,51 @@ pub(super) fn describe(build: &mut Builder, machine: &Machine) {
     }
     build.json("-object", &ram);
     build.option("-uuid", uuid.to_string());
-    if let Some(serial) = &machine.serial {
-        build.option("-smbios", format!("type=1,serial={serial}"));
-    }
-    build.option("-rtc", "base=utc,driftfix=slew");
+    identity(build, machine);
+    clock(build, &machine.clock, machine.accelerator);
     build.option("-boot", "strict=on");
+}
+
+/// What the firmware's tables tell.
+fn identity(build: &mut Builder, machine: &Machine) {
+    if let Some(serial) = &machine.serial {
+        build.option("-smbios", format!("type=1,serial={}", serial.escaped()));
+    }
+    let chassis = &machine.chassis;
+    let told = [
+        ("manufacturer", &chassis.manufacturer),
+        ("version", &chassis.version),
+        ("serial", &chassis.serial),
+        ("asset", &chassis.asset),
+        ("sku", &chassis.sku),
+    ];
+    let told = told
+        .into_iter()
+        .filter_map(|(key, text)| Some(format!(",{key}={}", text.as_ref()?.escaped())));
+    let told: String = told.collect();
+    if !told.is_empty() {
+        build.option("-smbios", format!("type=3{told}"));
+    }
+}
+
+fn clock(build: &mut Builder, clock: &Clock, accelerator: Accelerator) {
+    let mut rtc = match clock.base {
+        ClockBase::Utc => "base=utc".to_owned(),
+        // As QEMU reads it: without a fraction of a second.
+        ClockBase::At(time) => format!("base={}", time.strftime("%Y-%m-%dT%H:%M:%S")),
+    };
+    if clock.follows_guest {
+        rtc.push_str(",clock=vm");
+    }
+    rtc.push_str(if clock.catches_up {
+        ",driftfix=slew"
+    } else {
+        ",driftfix=none"
+    });
+    build.option("-rtc", rtc);
+    if clock.pit_forgets && accelerator == Accelerator::Kvm {
+        build.option("-global", "kvm-pit.lost_tick_policy=discard");
+    }
 }
 
 fn behaviour(build: &mut Builder, machine: &Machine) {
@@ -69,13 +111,24 @@ fn board(build: &mut Builder, machine: &Machine) {
     };
     // Memory that the kernel merges tells a guest what others have (KSM).
     // System Management Mode costs a second address space and is there only to guard variables.
-    let smm = uefi.is_some_and(|uefi| uefi.secure_boot());
+    let secure_boot = uefi.is_some_and(|uefi| uefi.secure_boot());
+    let smm = secure_boot || machine.features.smm;
     let mut board = format!(
         "{},memory-backend=ram,usb=off,vmport=off,dump-guest-core=off,mem-merge=off,smm={},sata={}",
         machine.machine_type.as_str(),
         on_off(smm),
         on_off(sata),
     );
+    let absent = [
+        (machine.features.acpi, ",acpi=off"),
+        (machine.clock.hpet, ",hpet=off"),
+        (machine.clock.pit, ",pit=off"),
+        // What SeaBIOS takes for a board that nobody looks at; the display is not affected.
+        (!machine.firmware_on_serial, ",graphics=off"),
+    ];
+    for (_, option) in absent.iter().filter(|(there, _)| !there) {
+        board.push_str(option);
+    }
     if uefi.is_some() {
         board.push_str(",pflash0=uefi-code,pflash1=uefi-vars");
     }
@@ -83,7 +136,7 @@ fn board(build: &mut Builder, machine: &Machine) {
     // A sleeping guest would be a machine that nothing in a cluster knows how to wake.
     build.option("-global", "ICH9-LPC.disable_s3=1");
     build.option("-global", "ICH9-LPC.disable_s4=1");
-    if smm {
+    if secure_boot {
         build.option("-global", "driver=cfi.pflash01,property=secure,value=on");
     }
 }
@@ -102,15 +155,48 @@ fn accelerator(build: &mut Builder, machine: &Machine) {
             "max"
         }
     };
-    let cpu = match machine.cpu.model() {
+    let mut cpu = match machine.cpu.model() {
         CpuModel::Host => host.to_owned(),
-        CpuModel::Named { model, features } => features
-            .iter()
-            .fold(model.as_str().to_owned(), |cpu, (feature, on)| {
-                format!("{cpu},{}={}", feature.as_str(), on_off(*on))
-            }),
+        CpuModel::Named(model) => model.as_str().to_owned(),
     };
+    for (feature, on) in machine.cpu.features() {
+        cpu += &format!(",{}={}", feature.as_str(), on_off(*on));
+    }
+    if machine.accelerator == Accelerator::Kvm {
+        cpu += &paravirtual(&machine.features);
+    }
     build.option("-cpu", cpu);
+}
+
+/// What KVM tells the guest of itself, and of Hyper-V.
+fn paravirtual(features: &Features) -> String {
+    let mut cpu = String::new();
+    if features.kvm_hidden {
+        cpu.push_str(",kvm=off");
+    }
+    for (feature, on) in [
+        ("kvmclock", features.kvm_clock),
+        ("kvm-pv-unhalt", features.kvm_spinlocks),
+        ("kvm-pv-eoi", features.kvm_end_of_interrupt),
+    ] {
+        if let Some(on) = on {
+            cpu += &format!(",{feature}={}", on_off(on));
+        }
+    }
+    let hyperv = &features.hyperv;
+    if hyperv.all {
+        cpu.push_str(",hv-passthrough=on");
+    }
+    for enlightenment in &hyperv.enlightenments {
+        cpu += &format!(",{}=on", enlightenment.as_str());
+    }
+    if let Some(attempts) = hyperv.spinlocks {
+        cpu += &format!(",hv-spinlocks={attempts}");
+    }
+    if let Some(vendor) = &hyperv.vendor {
+        cpu += &format!(",hv-vendor-id={}", vendor.as_str());
+    }
+    cpu
 }
 
 fn topology(cpu: &Cpu) -> String {
@@ -145,4 +231,19 @@ pub(super) fn firmware(build: &mut Builder, firmware: Firmware) {
         "file": {"driver": "file", "filename": path},
     });
     build.json("-blockdev", &vars);
+}
+
+/// The kernel that the firmware starts. QEMU reads it by names alone, and takes no set of descriptors
+/// (`/dev/fdset`) for one: it opens anew what it has.
+pub(super) fn kernel(build: &mut Builder, kernel: Kernel) {
+    let (kernel, initrd, arguments) = kernel.into_parts();
+    for (flag, file) in [("-kernel", Some(kernel)), ("-initrd", initrd)] {
+        if let Some(file) = file {
+            let number = build.descriptors.pass(file);
+            build.option(flag, format!("/proc/self/fd/{number}"));
+        }
+    }
+    if !arguments.is_empty() {
+        build.option("-append", arguments);
+    }
 }

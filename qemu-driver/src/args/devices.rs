@@ -1,4 +1,4 @@
-//! The devices that every machine has.
+//! The devices that every machine has unless it is told otherwise.
 
 use serde_json::{Value, json};
 
@@ -17,17 +17,19 @@ const AGENT_PORT: &str = "org.qemu.guest_agent.0";
 /// QEMU's id of the device through which memory grows.
 pub(crate) const MEMORY_DEVICE: &str = "memory";
 
-/// Console, monitor and agent.
-pub(super) fn channels(build: &mut Builder, ends: QemuEnds) {
+/// Monitor, agent, and the console if there is one: its socket ends at once where there is none.
+pub(super) fn channels(build: &mut Builder, ends: QemuEnds, has_console: bool) {
     let qmp = build.descriptors.pass(ends.qmp);
     build.option("-chardev", format!("socket,id=qmp,fd={qmp}"));
     // Not `-mon`, which QEMU 11.1 calls deprecated.
     build.option("-qmp", "chardev:qmp");
-    let console = build.descriptors.pass(ends.console);
-    build.option("-chardev", format!("socket,id=serial0,fd={console}"));
-    build.device(&json!({
-        "driver": "isa-serial", "id": "serial0", "chardev": "serial0", "index": 0,
-    }));
+    if has_console {
+        let console = build.descriptors.pass(ends.console);
+        build.option("-chardev", format!("socket,id=serial0,fd={console}"));
+        build.device(&json!({
+            "driver": "isa-serial", "id": "serial0", "chardev": "serial0", "index": 0,
+        }));
+    }
     let agent = build.descriptors.pass(ends.agent);
     build.option("-chardev", format!("socket,id=agent,fd={agent}"));
     build.device(&json!({
@@ -40,28 +42,32 @@ pub(super) fn channels(build: &mut Builder, ends: QemuEnds) {
     }));
 }
 
-/// Randomness, a balloon, and the panic device. The balloon returns freed memory, unless that is in
-/// huge pages: one that is returned could be taken before the guest needs it again, which would end
-/// QEMU.
-pub(super) fn always(build: &mut Builder, hugepages: bool) {
+/// Random numbers of the node.
+pub(super) fn randomness(build: &mut Builder) {
     build.json("-object", &json!({"qom-type": "rng-builtin", "id": "rng"}));
     build.device(&json!({
         "driver": "virtio-rng-pci", "id": "rng", "bus": "pcie.0", "addr": pci::RNG,
         "disable-legacy": "on", "rng": "rng",
     }));
+}
+
+/// The balloon. It returns freed memory, unless that is in huge pages: one that is returned could be
+/// taken before the guest needs it again, which would end QEMU.
+pub(super) fn balloon(build: &mut Builder, hugepages: bool) {
     build.device(&json!({
         "driver": "virtio-balloon-pci", "id": "balloon", "bus": "pcie.0", "addr": pci::BALLOON,
         "disable-legacy": "on", "free-page-reporting": !hugepages,
     }));
-    build.device(&json!({"driver": "pvpanic", "id": "panic"}));
 }
 
-/// The display. Viewers are brought to it by the monitor: nothing listens.
-pub(super) fn display(build: &mut Builder) {
-    build.option("-vnc", "none");
-    build.device(&json!({
-        "driver": "VGA", "id": "display", "bus": "pcie.0", "addr": pci::DISPLAY,
-    }));
+/// The devices by which the guest reports its panic.
+pub(super) fn panic(build: &mut Builder, on_pci: bool) {
+    build.device(&json!({"driver": "pvpanic", "id": "panic"}));
+    if on_pci {
+        build.device(&json!({
+            "driver": "pvpanic-pci", "id": "panic-pci", "bus": "pcie.0", "addr": pci::PANIC,
+        }));
+    }
 }
 
 /// The watchdog, which does nothing until the guest starts it.

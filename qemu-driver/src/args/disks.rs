@@ -8,6 +8,29 @@ use crate::machine::{
 };
 use crate::pci::{self, DISKS};
 
+/// QEMU's id of the I/O thread `index`.
+fn io_thread(index: usize) -> String {
+    format!("io-{index}")
+}
+
+/// The threads that do the input and output of disks.
+pub(super) fn io_threads(build: &mut Builder, count: usize) {
+    for index in 0..count {
+        build.json(
+            "-object",
+            &json!({"qom-type": "iothread", "id": io_thread(index)}),
+        );
+    }
+}
+
+/// The controller that all USB disks sit on.
+pub(super) fn usb_controller(build: &mut Builder) {
+    build.device(&json!({
+        "driver": "qemu-xhci", "id": "usb", "bus": "pcie.0", "addr": pci::USB,
+        "p2": pci::USB_PORTS, "p3": pci::USB_PORTS,
+    }));
+}
+
 /// The virtio-scsi controller that all SCSI disks sit on.
 pub(super) fn scsi_controller(build: &mut Builder) {
     build.device(&json!({
@@ -17,10 +40,14 @@ pub(super) fn scsi_controller(build: &mut Builder) {
 }
 
 pub(super) fn describe(build: &mut Builder, disks: Vec<Disk>) {
-    let (mut virtio, mut sata, mut scsi) = (0.., 0.., 0..);
+    let (mut virtio, mut sata, mut scsi, mut usb) = (0.., 0.., 0.., 0..);
     for disk in disks {
         let mut device = device(&disk);
         match disk.bus() {
+            DiskBus::Virtio if disk.slot().is_some() => {
+                device["bus"] = "pcie.0".into();
+                device["addr"] = disk.slot().map(|slot| format!("{slot:02x}.0")).into();
+            }
             DiskBus::Virtio => {
                 let place = DISKS.place(next(&mut virtio));
                 build.device(&root_port(&place));
@@ -35,9 +62,20 @@ pub(super) fn describe(build: &mut Builder, disks: Vec<Disk>) {
                 device["scsi-id"] = next(&mut scsi).into();
                 device["lun"] = 0.into();
             }
+            DiskBus::Usb => {
+                let bridge = format!("usb-{}", disk.name());
+                build.device(&json!({
+                    "driver": "usb-bot", "id": bridge, "bus": "usb.0",
+                    "port": (pci::USB_PORTS - next(&mut usb)).to_string(),
+                }));
+                device["bus"] = format!("{bridge}.0").into();
+                device["scsi-id"] = 0.into();
+                device["lun"] = 0.into();
+            }
         }
-        let blockdev = blockdev(build, disk);
-        build.json("-blockdev", &blockdev);
+        if let Some(blockdev) = blockdev(build, disk) {
+            build.json("-blockdev", &blockdev);
+        }
         build.device(&device);
     }
 }
@@ -54,15 +92,17 @@ fn device(disk: &Disk) -> Value {
         (DiskBus::Virtio, _) => "virtio-blk-pci",
         (DiskBus::Sata, DiskDevice::Cdrom) => "ide-cd",
         (DiskBus::Sata, _) => "ide-hd",
-        (DiskBus::Scsi, DiskDevice::Disk) => "scsi-hd",
-        (DiskBus::Scsi, DiskDevice::Cdrom) => "scsi-cd",
-        (DiskBus::Scsi, DiskDevice::Lun) => "scsi-block",
+        (DiskBus::Scsi | DiskBus::Usb, DiskDevice::Disk) => "scsi-hd",
+        (DiskBus::Scsi | DiskBus::Usb, DiskDevice::Cdrom) => "scsi-cd",
+        (DiskBus::Scsi | DiskBus::Usb, DiskDevice::Lun) => "scsi-block",
     };
     let mut device = json!({
         "driver": driver,
         "id": format!("disk-{}", disk.name()),
-        "drive": disk_node(disk.name()),
     });
+    if !disk.is_empty() {
+        device["drive"] = disk_node(disk.name()).into();
+    }
     if disk.device() != DiskDevice::Cdrom {
         // A guest that cannot reach its disk waits for it rather than to break its file systems.
         // One that writes to a read-only disk is told so.
@@ -76,6 +116,25 @@ fn device(disk: &Disk) -> Value {
             Cache::WriteBack | Cache::None => "on".into(),
         };
     }
+    if let Some(policy) = disk.error_policy() {
+        let (write, read) = policy.words();
+        // QEMU takes no other answer for writes that never come.
+        device["werror"] = if disk.read_only() { "report" } else { write }.into();
+        device["rerror"] = read.into();
+    }
+    if let Some(sizes) = disk.block_sizes() {
+        device["logical_block_size"] = sizes.logical().into();
+        device["physical_block_size"] = sizes.physical().into();
+        if let Some(bytes) = sizes.discard_granularity() {
+            device["discard_granularity"] = bytes.into();
+        }
+    }
+    if let Some(thread) = disk.io_thread() {
+        device["iothread"] = io_thread(thread).into();
+    }
+    if let Some(queues) = disk.queues() {
+        device["num-queues"] = queues.into();
+    }
     if let Some(index) = disk.boot_index() {
         device["bootindex"] = index.get().into();
     }
@@ -85,8 +144,8 @@ fn device(disk: &Disk) -> Value {
     device
 }
 
-/// The node that the device reads and writes, with all that is below it.
-fn blockdev(build: &mut Builder, disk: Disk) -> Value {
+/// The node that the device reads and writes, with all that is below it; an empty drive has none.
+fn blockdev(build: &mut Builder, disk: Disk) -> Option<Value> {
     let node = disk_node(disk.name());
     let (read_only, cache, io) = (disk.read_only(), disk.cache(), disk.io());
     let direct = json!({"direct": cache == Cache::None, "no-flush": false});
@@ -111,6 +170,7 @@ fn blockdev(build: &mut Builder, disk: Disk) -> Value {
         })
     };
     let mut top = match disk.into_image() {
+        DiskImage::Empty => return None,
         DiskImage::File {
             file: image,
             format: image_format,
@@ -132,7 +192,12 @@ fn blockdev(build: &mut Builder, disk: Disk) -> Value {
             base_format,
             overlay,
         } => {
-            let base = file("file", base, true);
+            let driver = if base.is_block_device() {
+                "host_device"
+            } else {
+                "file"
+            };
+            let base = file(driver, base, true);
             let mut base = format(base_format, true, base);
             if base_format == Format::Qcow2 {
                 base["backing"] = Value::Null;
@@ -144,5 +209,5 @@ fn blockdev(build: &mut Builder, disk: Disk) -> Value {
         }
     };
     top["node-name"] = node.into();
-    top
+    Some(top)
 }

@@ -18,6 +18,10 @@ struct Words {
     cpu: String,
     machine_type: String,
     firmware: String,
+    feature: String,
+    vendor: String,
+    manufacturer: String,
+    input: String,
 }
 
 impl Words {
@@ -33,6 +37,10 @@ impl Words {
             cpu: "qemu64".into(),
             machine_type: "pc-q35-7.2".into(),
             firmware: "/code.fd".into(),
+            feature: "avx2".into(),
+            vendor: "KVM".into(),
+            manufacturer: "Somebody".into(),
+            input: "tablet".into(),
         }
     }
 }
@@ -48,9 +56,27 @@ fn machine(words: &Words) -> Machine {
         name.unwrap_or_else(|_| Name::new("thing", harmless).unwrap())
     };
     let model = CpuWord::new(words.cpu.as_str());
-    let model = CpuModel::Named {
-        model: model.unwrap_or_else(|_| CpuWord::new(harmless.cpu.as_str()).unwrap()),
-        features: Vec::new(),
+    let model = model.unwrap_or_else(|_| CpuWord::new(harmless.cpu.as_str()).unwrap());
+    let feature = CpuWord::new(words.feature.as_str());
+    let feature = feature.unwrap_or_else(|_| CpuWord::new(harmless.feature.as_str()).unwrap());
+    let cpu = Cpu::new(1, 1, 1, CpuModel::Named(model)).unwrap();
+    let cpu = cpu.with_features(vec![(feature, true)]);
+    let text = |word: &str, harmless: &str| {
+        let text = FirmwareText::new("text", word);
+        text.unwrap_or_else(|_| FirmwareText::new("text", harmless).unwrap())
+    };
+    let vendor = Vendor::new(words.vendor.as_str());
+    let vendor = vendor.unwrap_or_else(|_| Vendor::new(harmless.vendor.as_str()).unwrap());
+    let features = Features {
+        hyperv: Hyperv {
+            vendor: Some(vendor),
+            ..Hyperv::default()
+        },
+        ..Features::default()
+    };
+    let chassis = Chassis {
+        manufacturer: Some(text(&words.manufacturer, &harmless.manufacturer)),
+        ..Chassis::default()
     };
     let machine_type = MachineType::new(words.machine_type.as_str());
     let uefi = Uefi::new(&words.firmware, file());
@@ -59,11 +85,13 @@ fn machine(words: &Words) -> Machine {
         name(&words.name, &harmless.name),
         Uuid::from_u128(1),
         machine_type.unwrap_or_else(|_| MachineType::new(harmless.machine_type).unwrap()),
-        Accelerator::Tcg,
-        Cpu::new(1, 1, 1, model).unwrap(),
+        Accelerator::Kvm,
+        cpu,
         Memory::new(64 << 20).unwrap(),
     )
-    .with_serial(name(&words.serial, &harmless.serial))
+    .with_serial(text(&words.serial, &harmless.serial))
+    .with_chassis(chassis)
+    .with_features(features)
     .with_firmware(Firmware::Uefi(uefi));
     let disk = |serial: &str| {
         let image = DiskImage::File {
@@ -82,6 +110,12 @@ fn machine(words: &Words) -> Machine {
     machine
         .add_nic(Nic::new(nic, tap, mac, NicModel::Virtio).unwrap())
         .unwrap();
+    let input = Input {
+        name: name(&words.input, &harmless.input),
+        kind: InputKind::Tablet,
+        bus: InputBus::Usb,
+    };
+    machine.add_input(input).unwrap();
     let socket = || std::os::unix::net::UnixStream::pair().unwrap().0;
     let tag = Filesystem::new(name(&words.tag, &harmless.tag), socket());
     let tag = tag
@@ -102,9 +136,16 @@ fn skeleton(words: &Words) -> Vec<String> {
     args.map(|arg| match serde_json::from_str::<Value>(arg) {
         Ok(value @ Value::Object(_)) => keys(&value),
         _ => {
+            // A comma that is written twice belongs to the value.
+            let arg = arg.replace(",,", "");
             let options = arg.split(',');
             let names = options.map(|option| option.split_once('=').map_or("", |(name, _)| name));
-            names.collect::<Vec<_>>().join(",")
+            let mut names: Vec<_> = names.collect();
+            // The processor's feature is a name from outside.
+            if names.last() == Some(&"hv-vendor-id") {
+                names[1] = "feature";
+            }
+            names.join(",")
         }
     })
     .collect()
@@ -162,7 +203,7 @@ fn word() -> impl Strategy<Value = String> {
 }
 
 fn words() -> impl Strategy<Value = Words> {
-    prop::array::uniform10(word()).prop_map(|all| {
+    prop::array::uniform14(word()).prop_map(|all| {
         let [
             name,
             disk,
@@ -174,6 +215,10 @@ fn words() -> impl Strategy<Value = Words> {
             cpu,
             machine_type,
             firmware,
+            feature,
+            vendor,
+            manufacturer,
+            input,
         ] = all;
         Words {
             name,
@@ -186,6 +231,10 @@ fn words() -> impl Strategy<Value = Words> {
             cpu,
             machine_type,
             firmware,
+            feature,
+            vendor,
+            manufacturer,
+            input,
         }
     })
 }

@@ -26,6 +26,9 @@ pub(super) fn describe(build: &mut Builder, nics: Vec<Nic>) {
             // Without a place in the boot order the card needs no boot program.
             None => device["romfile"] = "".into(),
         }
+        if let Some(index) = nic.acpi_index() {
+            device["acpi-index"] = index.into();
+        }
         if let Some(mtu) = nic.mtu() {
             device["host_mtu"] = mtu.into();
         }
@@ -70,6 +73,8 @@ fn driver(model: NicModel) -> &'static str {
         NicModel::E1000e => "e1000e",
         NicModel::E1000 => "e1000",
         NicModel::Rtl8139 => "rtl8139",
+        NicModel::Pcnet => "pcnet",
+        NicModel::Ne2kPci => "ne2k_pci",
     }
 }
 
@@ -77,6 +82,6 @@ fn driver(model: NicModel) -> &'static str {
 fn is_express(model: NicModel) -> bool {
     match model {
         NicModel::Virtio | NicModel::E1000e => true,
-        NicModel::E1000 | NicModel::Rtl8139 => false,
+        NicModel::E1000 | NicModel::Rtl8139 | NicModel::Pcnet | NicModel::Ne2kPci => false,
     }
 }

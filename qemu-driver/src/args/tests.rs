@@ -1,7 +1,7 @@
 //! The arguments of several machines, as QEMU gets them.
 
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::*;
 use crate::machine::*;
@@ -177,6 +177,113 @@ fn disks_of_every_kind() {
     insta::assert_snapshot!(rendered(machine));
 }
 
+/// The lines that say something of disks.
+fn of_disks(machine: Machine) -> String {
+    let rendered = rendered(machine);
+    let words = ["disk-", "usb", "iothread", "\"scsi\"", "port-disk"];
+    let lines = rendered
+        .lines()
+        .filter(|line| words.iter().any(|word| line.contains(word)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn options_of_disks() {
+    use {DiskBus::*, DiskDevice::*};
+    let cpu = Cpu::new(2, 1, 1, CpuModel::Host).unwrap();
+    let mut machine = machine(Accelerator::Kvm, cpu).with_io_threads(2);
+    let disk = |disk: &str, device, bus, image| {
+        crate::machine::Disk::new(name(disk), device, bus, image).unwrap()
+    };
+    let base = DiskFile::new(std::fs::File::open("/proc/self/exe").unwrap()).unwrap();
+    let overlay = DiskImage::Overlay {
+        base: DiskFile::block_device_for_test(base.as_fd().try_clone_to_owned().unwrap().into()),
+        base_format: Format::Raw,
+        overlay: writable(),
+    };
+    let sizes = BlockSizes::new(4096, 8192, Some(0)).unwrap();
+    for disk in [
+        disk("stick", Disk, Usb, file())
+            .with_serial("x".repeat(36))
+            .unwrap(),
+        disk("usb-cd", Cdrom, Usb, DiskImage::Empty),
+        disk("cd", Cdrom, Sata, DiskImage::Empty)
+            .with_open_tray()
+            .unwrap(),
+        disk("alone", Disk, Virtio, file())
+            .with_io_thread(1)
+            .unwrap()
+            .with_queues(2)
+            .unwrap(),
+        disk("placed", Disk, Virtio, file())
+            .with_slot(0x1b)
+            .unwrap()
+            .with_io_thread(0)
+            .unwrap(),
+        disk("report", Disk, Scsi, file()).with_error_policy(ErrorPolicy::Report),
+        disk("ignore", Disk, Scsi, file()).with_error_policy(ErrorPolicy::Ignore),
+        disk("enospace", Disk, Scsi, overlay).with_error_policy(ErrorPolicy::Enospace),
+        disk("large", Disk, Virtio, file())
+            .with_block_sizes(sizes)
+            .unwrap(),
+    ] {
+        machine.add_disk(disk).unwrap();
+    }
+    insta::assert_snapshot!(of_disks(machine));
+}
+
+#[test]
+fn options_that_a_disk_cannot_have_are_refused() {
+    use {DiskBus::*, DiskDevice::*};
+    let disk = |device, bus| {
+        let image = match device {
+            Cdrom => DiskImage::Empty,
+            _ => file(),
+        };
+        crate::machine::Disk::new(name("d"), device, bus, image).unwrap()
+    };
+    let sizes = BlockSizes::new(4096, 4096, None).unwrap();
+    assert!(crate::machine::Disk::new(name("d"), Disk, Usb, DiskImage::Empty).is_err());
+    assert!(disk(Disk, Sata).with_block_sizes(sizes).is_err());
+    assert!(disk(Cdrom, Scsi).with_block_sizes(sizes).is_err());
+    assert!(disk(Disk, Scsi).with_io_thread(0).is_err());
+    assert!(disk(Disk, Usb).with_queues(1).is_err());
+    assert!(disk(Disk, Sata).with_slot(0x1b).is_err());
+    assert!(disk(Disk, Virtio).with_slot(0x1f).is_err());
+    assert!(disk(Disk, Usb).with_open_tray().is_err());
+    let mut machine = machine(Accelerator::Tcg, one_cpu()).with_io_threads(1);
+    let threaded = |thread| disk(Disk, Virtio).with_io_thread(thread).unwrap();
+    assert!(machine.add_disk(threaded(1)).is_err());
+    machine
+        .add_disk(threaded(0).with_slot(0x1c).unwrap())
+        .unwrap();
+    let other = crate::machine::Disk::new(name("e"), Disk, Virtio, file()).unwrap();
+    let error = machine.add_disk(other.with_slot(0x1c).unwrap());
+    assert!(error.unwrap_err().to_string().contains("another disk's"));
+    for index in 0..=MAX_USB_DISKS {
+        let name = name(&format!("usb{index}"));
+        let disk = crate::machine::Disk::new(name, Disk, Usb, file()).unwrap();
+        assert_eq!(machine.add_disk(disk).is_ok(), index < MAX_USB_DISKS);
+    }
+}
+
+#[test]
+fn a_kernel_is_passed_open_and_its_words_are_one() {
+    let open = || std::fs::File::open("/proc/self/exe").unwrap();
+    let words = "root=/dev/vda,x -S \"a\" format=raw";
+    let kernel = Kernel::new(open(), Some(open()), words).unwrap();
+    let machine = machine(Accelerator::Tcg, one_cpu()).with_kernel(kernel);
+    let (line, _channels) = CommandLine::new(machine).unwrap();
+    let args: Vec<_> = line.args.iter().map(|arg| arg.to_str().unwrap()).collect();
+    let after = |flag: &str| args[args.iter().position(|arg| *arg == flag).unwrap() + 1];
+    assert_eq!(after("-append"), words);
+    assert_eq!(after("-kernel"), "/proc/self/fd/3");
+    assert_eq!(after("-initrd"), "/proc/self/fd/4");
+    assert!(Kernel::new(open(), None, "a\nb").is_err());
+    let directory = std::fs::File::open("/").unwrap();
+    assert!(Kernel::new(directory, None, "").is_err());
+}
+
 #[test]
 fn interfaces_of_every_kind() {
     let mut machine = machine(Accelerator::Kvm, one_cpu());
@@ -210,15 +317,12 @@ fn interfaces_of_every_kind() {
 fn uefi_with_secure_boot() {
     let word = |word| CpuWord::new(word).unwrap();
     let features = vec![(word("vmx"), false), (word("avx2"), true)];
-    let model = CpuModel::Named {
-        model: word("Skylake-Client-v4"),
-        features,
-    };
-    let cpu = Cpu::new(1, 2, 2, model).unwrap();
+    let model = CpuModel::Named(word("Skylake-Client-v4"));
+    let cpu = Cpu::new(1, 2, 2, model).unwrap().with_features(features);
     let uefi = Uefi::new("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", writable()).unwrap();
     let machine = machine(Accelerator::Kvm, cpu)
         .with_firmware(Firmware::Uefi(uefi.with_secure_boot()))
-        .with_serial(name("S3R1AL"));
+        .with_serial(FirmwareText::new("serial", "S3R1AL").unwrap());
     insta::assert_snapshot!(rendered(machine));
 }
 

@@ -13,6 +13,7 @@ pub struct Cpu {
     threads: u32,
     max_sockets: u32,
     model: CpuModel,
+    features: Vec<(CpuWord, bool)>,
 }
 
 impl Cpu {
@@ -30,6 +31,7 @@ impl Cpu {
             threads,
             max_sockets: sockets,
             model,
+            features: Vec::new(),
         };
         cpu.checked()
     }
@@ -38,6 +40,12 @@ impl Cpu {
     pub fn with_max_sockets(mut self, max_sockets: u32) -> Result<Self, MachineError> {
         self.max_sockets = max_sockets;
         self.checked()
+    }
+
+    /// Switches features of the model on or off, in this order.
+    pub fn with_features(mut self, features: Vec<(CpuWord, bool)>) -> Self {
+        self.features = features;
+        self
     }
 
     fn checked(self) -> Result<Self, MachineError> {
@@ -86,6 +94,11 @@ impl Cpu {
     pub fn model(&self) -> &CpuModel {
         &self.model
     }
+
+    /// Features that are switched on or off.
+    pub fn features(&self) -> &[(CpuWord, bool)] {
+        &self.features
+    }
 }
 
 /// What the guest's processors are.
@@ -95,13 +108,8 @@ pub enum CpuModel {
     /// that QEMU can emulate with TCG.
     #[default]
     Host,
-    /// One of QEMU's named models (`Skylake-Server`, `qemu64`), with features switched on or off.
-    Named {
-        /// The model's name.
-        model: CpuWord,
-        /// Features and whether the guest has them.
-        features: Vec<(CpuWord, bool)>,
-    },
+    /// One of QEMU's named models (`Skylake-Server`, `qemu64`).
+    Named(CpuWord),
 }
 
 /// The name of a CPU model or feature: 1 to 63 characters of `[A-Za-z0-9._-]`.

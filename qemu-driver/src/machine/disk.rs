@@ -2,22 +2,31 @@
 
 use std::num::NonZeroU32;
 
+use super::disk_options::{BlockSizes, ErrorPolicy};
 use super::{DiskFile, MachineError, Name, name::is_word_byte};
+use crate::pci;
 
 /// A disk of the machine. Its QEMU device id is `disk-<name>`.
 #[derive(Debug)]
 pub struct Disk {
-    name: Name,
-    device: DiskDevice,
-    bus: DiskBus,
-    image: DiskImage,
-    read_only: bool,
+    pub(super) name: Name,
+    pub(super) device: DiskDevice,
+    pub(super) bus: DiskBus,
+    pub(super) image: DiskImage,
+    pub(super) read_only: bool,
     /// See [`Disk::with_boot_index`].
-    boot_index: Option<NonZeroU32>,
-    serial: Option<String>,
-    cache: Cache,
-    io: Io,
-    shareable: bool,
+    pub(super) boot_index: Option<NonZeroU32>,
+    pub(super) serial: Option<String>,
+    pub(super) cache: Cache,
+    pub(super) io: Io,
+    pub(super) shareable: bool,
+    pub(super) error_policy: Option<ErrorPolicy>,
+    pub(super) block_sizes: Option<BlockSizes>,
+    /// See [`Disk::with_io_thread`].
+    pub(super) io_thread: Option<usize>,
+    pub(super) queues: Option<u32>,
+    pub(super) slot: Option<usize>,
+    pub(super) tray_open: bool,
 }
 
 /// What kind of device the guest sees.
@@ -25,7 +34,7 @@ pub struct Disk {
 pub enum DiskDevice {
     /// A disk.
     Disk,
-    /// A CD-ROM drive with its medium; read-only. On SATA or SCSI.
+    /// A CD-ROM drive, with its medium or empty; read-only. On SATA, SCSI or USB.
     Cdrom,
     /// A SCSI device of the node whose commands pass through to the guest. On SCSI, and its image
     /// is a block device.
@@ -41,10 +50,15 @@ pub enum DiskBus {
     Sata,
     /// virtio-scsi: one controller for all disks.
     Scsi,
+    /// USB mass storage: at most [`MAX_USB_DISKS`].
+    Usb,
 }
 
 /// Ports of q35's AHCI controller.
 pub const MAX_SATA_DISKS: usize = 6;
+
+/// Ports of the USB controller that are for disks.
+pub const MAX_USB_DISKS: usize = 8;
 
 /// The format of an image. Decided by the caller (see [`image`](crate::image)), never by QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +79,8 @@ pub enum DiskImage {
         /// Its format.
         format: Format,
     },
-    /// A read-only base below a qcow2 overlay that takes the guest's writes. The overlay's header
-    /// names no backing file: the base is given to QEMU explicitly.
+    /// A read-only base, a file or a block device, below a qcow2 overlay that takes the guest's
+    /// writes. The overlay's header names no backing file: the base is given to QEMU explicitly.
     Overlay {
         /// The base, opened read-only.
         base: DiskFile,
@@ -77,11 +91,14 @@ pub enum DiskImage {
     },
     /// A block device of the node.
     BlockDevice(DiskFile),
+    /// No medium, in a CD-ROM drive.
+    Empty,
 }
 
 impl DiskImage {
     fn files(&self) -> [Option<&DiskFile>; 2] {
         match self {
+            Self::Empty => [None, None],
             Self::File { file, .. } | Self::BlockDevice(file) => [Some(file), None],
             Self::Overlay { base, overlay, .. } => [Some(base), Some(overlay)],
         }
@@ -91,6 +108,7 @@ impl DiskImage {
         match self {
             Self::File { file, .. } | Self::BlockDevice(file) => file.is_writable(),
             Self::Overlay { .. } => true,
+            Self::Empty => false,
         }
     }
 }
@@ -133,11 +151,14 @@ impl Disk {
         };
         match (&device, &bus, &image) {
             (DiskDevice::Cdrom, DiskBus::Virtio, _) => {
-                return refuse("a CD-ROM is on bus sata or scsi, not virtio");
+                return refuse("a CD-ROM is on bus sata, scsi or usb, not virtio");
             }
             (DiskDevice::Lun, DiskBus::Scsi, DiskImage::BlockDevice(_)) => {}
             (DiskDevice::Lun, _, _) => {
                 return refuse("a LUN is on bus scsi and backed by a block device");
+            }
+            (DiskDevice::Disk, _, DiskImage::Empty) => {
+                return refuse("only a CD-ROM drive can be empty");
             }
             _ => {}
         }
@@ -171,6 +192,12 @@ impl Disk {
             cache: Cache::default(),
             io: Io::default(),
             shareable: false,
+            error_policy: None,
+            block_sizes: None,
+            io_thread: None,
+            queues: None,
+            slot: None,
+            tray_open: false,
         })
     }
 
@@ -194,12 +221,12 @@ impl Disk {
     }
 
     /// The serial number that the guest reads: `[A-Za-z0-9._+-]`, at most 20 characters on virtio
-    /// and SATA, 36 on SCSI (what the protocols carry; QEMU would cut it silently).
+    /// and SATA, 36 on SCSI and USB (what the protocols carry; QEMU would cut it silently).
     pub fn with_serial(mut self, serial: impl Into<String>) -> Result<Self, MachineError> {
         let serial = serial.into();
         let most = match self.bus {
             DiskBus::Virtio | DiskBus::Sata => 20,
-            DiskBus::Scsi => 36,
+            DiskBus::Scsi | DiskBus::Usb => 36,
         };
         let alphabet = serial.bytes().all(|b| is_word_byte(b) || b == b'+');
         if serial.is_empty() || serial.len() > most || !alphabet {
@@ -271,49 +298,79 @@ impl Disk {
         }
     }
 
-    /// The disk's name.
-    pub fn name(&self) -> &Name {
-        &self.name
+    /// What an error of the storage does. Without it, the guest is stopped; of a read-only disk, it is
+    /// told of a failed write.
+    pub fn with_error_policy(mut self, policy: ErrorPolicy) -> Self {
+        self.error_policy = Some(policy);
+        self
     }
 
-    /// What the guest sees.
-    pub fn device(&self) -> DiskDevice {
-        self.device
+    /// The block sizes that the guest sees. A SATA disk has logical blocks of 512 bytes.
+    pub fn with_block_sizes(mut self, sizes: BlockSizes) -> Result<Self, MachineError> {
+        let why = match (self.device, self.bus) {
+            (DiskDevice::Disk, DiskBus::Sata) if sizes.logical() != 512 => {
+                "a SATA disk has logical blocks of 512 bytes"
+            }
+            (DiskDevice::Disk, _) => {
+                self.block_sizes = Some(sizes);
+                return Ok(self);
+            }
+            _ => "a CD-ROM and a LUN have block sizes of their own",
+        };
+        Err(MachineError::Disk {
+            name: self.name,
+            why,
+        })
     }
 
-    /// How the guest reaches it.
-    pub fn bus(&self) -> DiskBus {
-        self.bus
+    /// The machine's I/O thread that serves the disk, from 0, instead of QEMU's main loop. Only on
+    /// virtio.
+    pub fn with_io_thread(mut self, thread: usize) -> Result<Self, MachineError> {
+        self.check_virtio("only a virtio disk can have an I/O thread")?;
+        self.io_thread = Some(thread);
+        Ok(self)
     }
 
-    /// Whether the guest can only read.
-    pub fn read_only(&self) -> bool {
-        self.read_only
+    /// How many queues the guest finds; without it, QEMU makes one for each vCPU that the machine
+    /// starts with. Only on virtio.
+    pub fn with_queues(mut self, queues: u32) -> Result<Self, MachineError> {
+        self.check_virtio("only a virtio disk has several queues")?;
+        self.queues = Some(queues);
+        Ok(self)
     }
 
-    /// The place in the order of booting.
-    pub fn boot_index(&self) -> Option<NonZeroU32> {
-        self.boot_index
+    /// The disk's own slot on the guest's first PCI bus: one of those that nothing else is in, see
+    /// [`FREE_SLOTS`](crate::machine::FREE_SLOTS). Only on virtio.
+    pub fn with_slot(mut self, slot: usize) -> Result<Self, MachineError> {
+        self.check_virtio("only a virtio disk has an address on the PCI bus")?;
+        if !pci::FREE_SLOTS.contains(&slot) {
+            return Err(MachineError::Disk {
+                name: self.name,
+                why: "that address on the PCI bus is not free",
+            });
+        }
+        self.slot = Some(slot);
+        Ok(self)
     }
 
-    /// The serial number that the guest reads.
-    pub fn serial(&self) -> Option<&str> {
-        self.serial.as_deref()
+    /// The drive's tray is to be opened before the guest starts ([`Qmp::open_tray`](crate::Qmp::open_tray)).
+    pub fn with_open_tray(mut self) -> Result<Self, MachineError> {
+        if self.device != DiskDevice::Cdrom {
+            return Err(MachineError::Disk {
+                name: self.name,
+                why: "only a CD-ROM drive has a tray",
+            });
+        }
+        self.tray_open = true;
+        Ok(self)
     }
 
-    /// How the host caches.
-    pub fn cache(&self) -> Cache {
-        self.cache
-    }
-
-    /// How QEMU transfers.
-    pub fn io(&self) -> Io {
-        self.io
-    }
-
-    /// Whether other machines may write to the image.
-    pub fn shareable(&self) -> bool {
-        self.shareable
+    fn check_virtio(&self, why: &'static str) -> Result<(), MachineError> {
+        if self.bus == DiskBus::Virtio {
+            return Ok(());
+        }
+        let name = self.name.clone();
+        Err(MachineError::Disk { name, why })
     }
 
     pub(crate) fn into_image(self) -> DiskImage {
@@ -323,4 +380,4 @@ impl Disk {
 
 /// ATA has no notion of a write-protected disk.
 const READ_ONLY_SATA: &str =
-    "a SATA disk cannot be read-only: choose bus virtio or scsi, or make it a CD-ROM";
+    "a SATA disk cannot be read-only: choose bus virtio, scsi or usb, or make it a CD-ROM";

@@ -4,7 +4,7 @@ use std::fs::FileType;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use super::{MAX_VCPUS, MacAddress, Memory, Name};
+use super::{FirmwareText, MAX_VCPUS, MacAddress, Memory, Name, Vendor};
 
 /// Why a description is not a machine.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,21 @@ pub enum MachineError {
         threads: u32,
         max_sockets: u32,
     },
+
+    #[error("the name of the hypervisor {0:?}: use 1 to {most} letters, digits, '.', '_', '-' or spaces", most = Vendor::MAX)]
+    Vendor(String),
+
+    #[error("{of} {text:?}: use 1 to {most} printable characters of ASCII", most = FirmwareText::MAX)]
+    FirmwareText { of: &'static str, text: String },
+
+    #[error("input {name}: a machine has at most {most} inputs on that bus")]
+    TooManyInputs { name: Name, most: usize },
+
+    #[error(
+        "interface {name}: an ACPI index is between 1 and {}",
+        super::MAX_ACPI_INDEX
+    )]
+    AcpiIndex { name: Name },
 
     #[error("CPU model or feature {0:?}: use 1 to 63 letters, digits, '.', '_' or '-'")]
     CpuWord(String),
@@ -65,6 +80,15 @@ pub enum MachineError {
         serial: String,
         most: usize,
     },
+
+    #[error(
+        "block sizes of {logical} and {physical} bytes: use powers of two from 512 bytes to 2 MiB, the \
+         logical one not above the physical one, and discard multiples of it"
+    )]
+    BlockSizes { logical: u32, physical: u32 },
+
+    #[error("the kernel's command line has control characters: leave them out")]
+    KernelArguments,
 
     #[error("disk {name}: the machine has {most} disks on that bus already; use another bus")]
     TooManyDisks { name: Name, most: usize },

@@ -14,6 +14,14 @@ pub struct PciAddress {
     function: u8,
 }
 
+impl PciAddress {
+    /// The slot, if it is a whole device on the first bus.
+    pub fn slot_on_first_bus(self) -> Option<usize> {
+        let first = self.domain == 0 && self.bus == 0 && self.function == 0;
+        first.then(|| usize::from(self.slot))
+    }
+}
+
 impl FromStr for PciAddress {
     type Err = MachineError;
 

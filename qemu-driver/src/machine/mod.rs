@@ -5,39 +5,54 @@
 //! them (unique names, boot order, slots) as they are added: a `Machine` that exists can be turned
 //! into arguments without further questions. Device state follows from it alone.
 
+mod clock;
 mod cpu;
 mod disk;
+mod disk_options;
 mod error;
+mod features;
 mod file;
 mod filesystem;
 mod firmware;
 mod host_device;
 mod hugepage;
+mod identity;
+mod kernel;
 mod name;
 mod nic;
+mod peripheral;
 mod vsock;
 mod watchdog;
 
 use std::num::NonZeroU32;
 use std::os::unix::net::UnixStream;
 
+pub use clock::{Clock, ClockBase};
 pub use cpu::{Cpu, CpuModel, CpuWord, MAX_VCPUS, MEMORY_BLOCK, Memory};
-pub use disk::{Cache, Disk, DiskBus, DiskDevice, DiskImage, Format, Io, MAX_SATA_DISKS};
+pub use disk::{
+    Cache, Disk, DiskBus, DiskDevice, DiskImage, Format, Io, MAX_SATA_DISKS, MAX_USB_DISKS,
+};
+pub use disk_options::{BlockSizes, ErrorPolicy};
 pub use error::MachineError;
+pub use features::{Enlightenment, Features, Hyperv, Vendor};
 pub(crate) use file::Access;
 pub use file::DiskFile;
 pub use filesystem::Filesystem;
 pub use firmware::{Firmware, Uefi};
 pub use host_device::{HostDevice, PciAddress};
 pub use hugepage::HugePage;
+pub use identity::{Chassis, FirmwareText};
+pub use kernel::Kernel;
 pub(crate) use name::disk_node;
 pub use name::{MachineType, Name};
-pub use nic::{MAX_QUEUES, MacAddress, Nic, NicModel};
+pub use nic::{MAX_ACPI_INDEX, MAX_QUEUES, MacAddress, Nic, NicModel};
+pub use peripheral::{Display, Input, InputBus, InputKind, Sound};
 pub use uuid::Uuid;
 pub use vsock::{FIRST_CID, LAST_CID, Vsock};
 pub use watchdog::WatchdogAction;
 
 use crate::pci;
+pub use crate::pci::FREE_SLOTS;
 
 /// What runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +77,26 @@ pub struct Machine {
     /// Bytes that can be added while the machine runs.
     pub(crate) memory_room: u64,
     pub(crate) firmware: Firmware,
-    pub(crate) serial: Option<Name>,
-    pub(crate) display: bool,
+    /// What the firmware starts instead of a disk.
+    pub(crate) kernel: Option<Kernel>,
+    /// Threads that do the input and output of disks.
+    pub(crate) io_threads: usize,
+    /// SeaBIOS speaks on the first serial port.
+    pub(crate) firmware_on_serial: bool,
+    pub(crate) serial: Option<FirmwareText>,
+    pub(crate) chassis: Chassis,
+    pub(crate) clock: Clock,
+    pub(crate) features: Features,
+    /// The first serial port is there.
+    pub(crate) console: bool,
+    pub(crate) balloon: bool,
+    /// Places where devices can be plugged in while the machine runs.
+    pub(crate) hotplug: bool,
+    /// A device on PCI by which the guest reports its panic, beside the one on ISA.
+    pub(crate) panic_on_pci: bool,
+    pub(crate) display: Option<Display>,
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) sound: Option<Sound>,
     pub(crate) watchdog: Option<WatchdogAction>,
     pub(crate) vsock: Option<Vsock>,
     pub(crate) disks: Vec<Disk>,
@@ -95,8 +128,20 @@ impl Machine {
             hugepages: None,
             memory_room: 0,
             firmware: Firmware::Bios,
+            kernel: None,
+            io_threads: 0,
+            firmware_on_serial: false,
             serial: None,
-            display: false,
+            chassis: Chassis::default(),
+            clock: Clock::default(),
+            features: Features::default(),
+            console: true,
+            balloon: true,
+            hotplug: true,
+            panic_on_pci: false,
+            display: None,
+            inputs: Vec::new(),
+            sound: None,
             watchdog: None,
             vsock: None,
             disks: Vec::new(),
@@ -134,16 +179,101 @@ impl Machine {
         self
     }
 
+    /// The kernel that the firmware starts, whatever the disks hold.
+    pub fn with_kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = Some(kernel);
+        self
+    }
+
+    /// Gives the machine so many threads that do the input and output of disks
+    /// ([`Disk::with_io_thread`]). They are there before the disks.
+    pub fn with_io_threads(mut self, count: usize) -> Self {
+        self.io_threads = count;
+        self
+    }
+
     /// The serial number of the machine as a whole, which the guest reads from its firmware.
-    pub fn with_serial(mut self, serial: Name) -> Self {
+    pub fn with_serial(mut self, serial: FirmwareText) -> Self {
         self.serial = Some(serial);
         self
     }
 
-    /// Gives the machine a display, a standard VGA card, which can be looked at through the monitor.
-    pub fn with_display(mut self) -> Self {
-        self.display = true;
+    /// The case that the machine is in, which the guest reads from its firmware.
+    pub fn with_chassis(mut self, chassis: Chassis) -> Self {
+        self.chassis = chassis;
         self
+    }
+
+    /// SeaBIOS tells on the first serial port what it does.
+    pub fn with_firmware_on_serial(mut self) -> Self {
+        self.firmware_on_serial = true;
+        self
+    }
+
+    /// What the clock shows, and which timers tick.
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Features of the board and of the hypervisor.
+    pub fn with_features(mut self, features: Features) -> Self {
+        self.features = features;
+        self
+    }
+
+    /// Takes the first serial port away: nothing is ever read from the console then.
+    pub fn without_console(mut self) -> Self {
+        self.console = false;
+        self
+    }
+
+    /// Takes the balloon away: the guest returns no memory.
+    pub fn without_balloon(mut self) -> Self {
+        self.balloon = false;
+        self
+    }
+
+    /// Takes the places away where devices can be plugged in while the machine runs.
+    pub fn without_hotplug(mut self) -> Self {
+        self.hotplug = false;
+        self
+    }
+
+    /// Gives the machine a second device by which the guest can report its panic, on PCI.
+    pub fn with_panic_on_pci(mut self) -> Self {
+        self.panic_on_pci = true;
+        self
+    }
+
+    /// Gives the machine a display, which can be looked at through the monitor.
+    pub fn with_display(mut self, display: Display) -> Self {
+        self.display = Some(display);
+        self
+    }
+
+    /// Gives the machine a sound card.
+    pub fn with_sound(mut self, sound: Sound) -> Self {
+        self.sound = Some(sound);
+        self
+    }
+
+    /// Adds an input.
+    pub fn add_input(&mut self, input: Input) -> Result<(), MachineError> {
+        let name = input.name.clone();
+        if self.inputs.iter().any(|other| other.name == name) {
+            return Err(MachineError::Duplicate { of: "input", name });
+        }
+        let on_bus = self.inputs.iter().filter(|other| other.bus == input.bus);
+        let most = match input.bus {
+            InputBus::Usb => pci::MAX_USB_INPUTS,
+            InputBus::Virtio => pci::MAX_INPUTS,
+        };
+        if on_bus.count() == most {
+            return Err(MachineError::TooManyInputs { name, most });
+        }
+        self.inputs.push(input);
+        Ok(())
     }
 
     /// Gives the machine a TPM 2.0. A program beside QEMU is it: swtpm, behind its control channel
@@ -182,6 +312,7 @@ impl Machine {
             DiskBus::Virtio => pci::MAX_VIRTIO_DISKS,
             DiskBus::Sata => MAX_SATA_DISKS,
             DiskBus::Scsi => pci::MAX_SCSI_DISKS,
+            DiskBus::Usb => MAX_USB_DISKS,
         };
         let on_bus = self
             .disks
@@ -193,6 +324,19 @@ impl Machine {
                 name: disk.name().clone(),
                 most,
             });
+        }
+        let mut others = self.disks.iter();
+        let slot = disk.slot();
+        let why = if slot.is_some() && others.any(|other| other.slot() == slot) {
+            Some("its address on the PCI bus is another disk's already")
+        } else if disk.io_thread().is_some_and(|it| it >= self.io_threads) {
+            Some("the machine has no such I/O thread")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            let name = disk.name().clone();
+            return Err(MachineError::Disk { name, why });
         }
         self.check_boot_index(disk.name(), disk.boot_index())?;
         self.disks.push(disk);
@@ -314,6 +458,11 @@ impl Machine {
     /// Whether the memory is made of huge pages.
     pub fn has_hugepages(&self) -> bool {
         self.hugepages.is_some()
+    }
+
+    /// Whether the guest can return memory.
+    pub fn has_balloon(&self) -> bool {
+        self.balloon
     }
 
     /// Whether the memory is locked, because devices of the node reach all of it.

@@ -17,6 +17,7 @@ pub struct Nic {
     model: NicModel,
     mtu: Option<u16>,
     boot_index: Option<NonZeroU32>,
+    acpi_index: Option<u16>,
 }
 
 /// What the guest sees as its network card.
@@ -31,7 +32,14 @@ pub enum NicModel {
     E1000,
     /// Realtek 8139, conventional PCI.
     Rtl8139,
+    /// AMD Am79C970A, conventional PCI.
+    Pcnet,
+    /// NE2000, conventional PCI.
+    Ne2kPci,
 }
+
+/// The greatest index of a device that ACPI tells (QEMU, hw/acpi/pcihp.c).
+pub const MAX_ACPI_INDEX: u16 = 16_383;
 
 /// The most queues of one interface.
 pub const MAX_QUEUES: usize = 64;
@@ -58,7 +66,7 @@ impl Nic {
                 most,
             });
         }
-        let (vhost, mtu, boot_index) = (Vec::new(), None, None);
+        let (vhost, mtu, boot_index, acpi_index) = (Vec::new(), None, None, None);
         Ok(Self {
             name,
             queues,
@@ -67,6 +75,7 @@ impl Nic {
             model,
             mtu,
             boot_index,
+            acpi_index,
         })
     }
 
@@ -104,6 +113,16 @@ impl Nic {
         self
     }
 
+    /// The index by which guests name the interface (`eno<index>`), from 1 to [`MAX_ACPI_INDEX`].
+    /// QEMU wants it unique in the machine.
+    pub fn with_acpi_index(mut self, index: u16) -> Result<Self, MachineError> {
+        if !(1..=MAX_ACPI_INDEX).contains(&index) {
+            return Err(MachineError::AcpiIndex { name: self.name });
+        }
+        self.acpi_index = Some(index);
+        Ok(self)
+    }
+
     /// The interface's name.
     pub fn name(&self) -> &Name {
         &self.name
@@ -127,6 +146,11 @@ impl Nic {
     /// The place in the order of booting.
     pub fn boot_index(&self) -> Option<NonZeroU32> {
         self.boot_index
+    }
+
+    /// The index by which guests name it.
+    pub fn acpi_index(&self) -> Option<u16> {
+        self.acpi_index
     }
 
     pub(crate) fn into_descriptors(self) -> (Vec<OwnedFd>, Vec<OwnedFd>) {

@@ -7,8 +7,10 @@
 //! bounds a line nor survives an unknown event or a call given up.
 
 mod connection;
+mod cpu;
 mod error;
 mod event;
+mod input;
 mod picture;
 mod plug;
 mod size;
@@ -22,7 +24,7 @@ use qapi::qmp;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, broadcast};
 
-use crate::machine::MachineType;
+use crate::machine::{MachineType, Name};
 use crate::version::Version;
 use connection::Connection;
 pub use error::QmpError;
@@ -167,8 +169,22 @@ impl Qmp {
 
     /// Memory that the guest has, in bytes: what the balloon leaves it.
     pub async fn memory_bytes(&self) -> Result<u64, QmpError> {
-        let balloon = self.execute(&qmp::query_balloon {}).await?;
-        Ok(u64::try_from(balloon.actual).unwrap_or_default())
+        self.base_memory().await
+    }
+
+    /// Opens the tray of the drive of the disk `name`; its medium stays in it.
+    pub async fn open_tray(&self, name: &Name) -> Result<(), QmpError> {
+        #[expect(
+            deprecated,
+            reason = "the field that is, is left empty, but must be named"
+        )]
+        let command = qmp::blockdev_open_tray {
+            device: None,
+            id: Some(format!("disk-{name}")),
+            // The guest may have locked it.
+            force: Some(true),
+        };
+        self.execute(&command).await.map(drop)
     }
 
     /// Ends QEMU, writing back what it holds of the disks. QEMU's end may be quicker than its
@@ -203,6 +219,12 @@ impl Qmp {
             .and_then(|name| name.strip_suffix("-machine"));
         name.and_then(|name| MachineType::new(name).ok())
             .ok_or_else(|| QmpError::MachineType(answer.to_string()))
+    }
+
+    /// Plugs the cable of the interface `name` in or out, as the guest sees it.
+    pub async fn set_link(&self, name: &Name, up: bool) -> Result<(), QmpError> {
+        let name = format!("nic-{name}");
+        self.execute(&qmp::set_link { name, up }).await.map(drop)
     }
 
     /// The threads that run the vCPUs, in the order of the vCPUs; their ids are those of QEMU's

@@ -135,9 +135,21 @@ impl Qmp {
         self.execute(&command).await.map(drop)
     }
 
+    /// What the guest has of the memory that it started with: all of it where there is no balloon.
+    pub(super) async fn base_memory(&self) -> Result<u64, QmpError> {
+        match self.connection.execute(&QueryBalloon {}).await {
+            Ok(balloon) => Ok(balloon.actual),
+            Err(QmpError::Refused { .. }) => {
+                let summary = self.execute(&qmp::query_memory_size_summary {}).await?;
+                Ok(summary.base_memory)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// What memory the guest has.
     pub async fn guest_memory(&self) -> Result<GuestMemory, QmpError> {
-        let base = self.connection.execute(&QueryBalloon {}).await?.actual;
+        let base = self.base_memory().await?;
         let devices = self.connection.execute(&QueryDevices {}).await?;
         let ours = devices
             .into_iter()

@@ -44,6 +44,7 @@ async fn the_guest_boots_from_every_bus() {
         (DiskBus::Virtio, "v"),
         (DiskBus::Sata, "s"),
         (DiskBus::Scsi, "c"),
+        (DiskBus::Usb, "u"),
     ] {
         let boot = raw(&BootSector::new().print(letter).power_off().disk(SECTORS));
         let other = raw(&BootSector::new().print("wrong").power_off().disk(SECTORS));
@@ -276,4 +277,41 @@ async fn direct_input_and_output_is_accepted() {
         let (console, ..) = Guest::booted(machine).await.end().await;
         assert_eq!(console, b"d");
     }
+}
+
+#[tokio::test]
+async fn a_tray_is_opened_before_the_guest_starts() {
+    let mut machine = machine();
+    let medium = || raw(&BootSector::new().print("x").power_off().disk(SECTORS));
+    for (drive, bus, image) in [
+        ("sata", DiskBus::Sata, medium()),
+        ("scsi", DiskBus::Scsi, medium()),
+        ("usb", DiskBus::Usb, medium()),
+        ("empty", DiskBus::Sata, DiskImage::Empty),
+    ] {
+        let drive = disk(drive, DiskDevice::Cdrom, bus, image);
+        machine.add_disk(drive.with_open_tray().unwrap()).unwrap();
+    }
+    let closed = disk("closed", DiskDevice::Cdrom, DiskBus::Sata, medium());
+    machine.add_disk(closed).unwrap();
+    let trays: Vec<_> = machine
+        .disks()
+        .iter()
+        .filter(|disk| disk.tray_open())
+        .map(|disk| disk.name().clone())
+        .collect();
+    let guest = Guest::new(machine).await;
+    for drive in &trays {
+        guest.qmp.open_tray(drive).await.unwrap();
+    }
+    let blocks = guest.qmp.execute(&qapi::qmp::query_block {}).await.unwrap();
+    let mut open: Vec<_> = blocks
+        .iter()
+        .filter(|block| block.tray_open == Some(true))
+        .filter_map(|block| block.qdev.clone())
+        .collect();
+    open.sort();
+    assert_eq!(open, ["disk-empty", "disk-sata", "disk-scsi", "disk-usb"]);
+    assert!(guest.qmp.open_tray(&name("none")).await.is_err());
+    guest.qmp.quit().await.unwrap();
 }

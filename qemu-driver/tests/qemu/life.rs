@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use qemu_driver::machine::{Accelerator, Cpu, CpuModel, CpuWord, MachineType};
+use qemu_driver::machine::{Accelerator, Cpu, CpuModel, CpuWord, Display, MachineType};
 use qemu_driver::qmp::{Event, QmpError, RunState};
 
 use super::boot_sector::BootSector;
@@ -130,13 +130,9 @@ async fn memory_comes_in_all_sizes() {
 
 #[tokio::test]
 async fn a_machine_can_have_every_topology() {
-    let model = CpuModel::Named {
-        model: CpuWord::new("qemu64").unwrap(),
-        features: vec![
-            (CpuWord::new("sse4.2").unwrap(), true),
-            (CpuWord::new("svm").unwrap(), false),
-        ],
-    };
+    let word = |word| CpuWord::new(word).unwrap();
+    let model = CpuModel::Named(word("qemu64"));
+    let features = vec![(word("sse4.2"), true), (word("svm"), false)];
     for (cpu, vcpus) in [
         (
             Cpu::new(2, 1, 1, CpuModel::Host)
@@ -145,7 +141,7 @@ async fn a_machine_can_have_every_topology() {
                 .unwrap(),
             2,
         ),
-        (Cpu::new(1, 3, 2, model).unwrap(), 6),
+        (Cpu::new(1, 3, 2, model).unwrap().with_features(features), 6),
     ] {
         let memory = qemu_driver::machine::Memory::new(32 << 20).unwrap();
         let machine = qemu_driver::Machine::new(
@@ -156,7 +152,7 @@ async fn a_machine_can_have_every_topology() {
             cpu,
             memory,
         );
-        let guest = Guest::new(machine.with_serial(name("S3R1AL"))).await;
+        let guest = Guest::new(machine).await;
         assert_eq!(guest.qmp.vcpu_threads().await.unwrap().len(), vcpus);
         assert_eq!(
             guest.qmp.machine_type().await.unwrap().as_str(),
@@ -167,10 +163,7 @@ async fn a_machine_can_have_every_topology() {
 
 #[tokio::test]
 async fn what_qemu_refuses_it_says() {
-    let cpu = CpuModel::Named {
-        model: CpuWord::new("no-such-cpu").unwrap(),
-        features: vec![],
-    };
+    let cpu = CpuModel::Named(CpuWord::new("no-such-cpu").unwrap());
     let cpu = Cpu::new(1, 1, 1, cpu).unwrap();
     let memory = qemu_driver::machine::Memory::new(32 << 20).unwrap();
     let of = |machine_type: &str, cpu| {
@@ -210,7 +203,7 @@ async fn the_monitor_reports_refusals_and_late_answers_do_no_harm() {
 
 #[tokio::test]
 async fn pictures_are_read_a_few_at_a_time() {
-    let guest = Guest::booted(machine().with_display()).await;
+    let guest = Guest::booted(machine().with_display(Display::Vga)).await;
     let mut first = guest.qmp.screenshot().await.unwrap();
     let second = guest.qmp.screenshot().await.unwrap();
     let error = guest.qmp.screenshot().await.unwrap_err().to_string();

@@ -17,3 +17,4 @@ mod hugepages;
 mod life;
 mod size;
 mod watchdog;
+mod wishes;

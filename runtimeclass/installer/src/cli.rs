@@ -46,6 +46,15 @@ pub(crate) enum Command {
         #[arg(long, env = "NODE_NAME")]
         node_name: String,
     },
+    /// Have every node's installer uninstall, and wait; refused while machines run anywhere
+    Retire {
+        /// Namespace of the product
+        #[arg(long, env = "POD_NAMESPACE", default_value = "kubevirt")]
+        namespace: String,
+        /// How long the nodes may take, in seconds
+        #[arg(long, default_value_t = 240)]
+        timeout: u64,
+    },
     /// Succeed if containerd on this node has the runtime loaded and its files run
     Check {
         /// Succeed if neither is there any more

@@ -16,14 +16,20 @@ mod machines;
 mod node;
 mod release;
 mod restart;
+mod retire;
 mod status;
 mod uninstall;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command};
+
+/// Level of the log unless RUST_LOG says otherwise.
+const LEVEL: &str = "info";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -31,7 +37,9 @@ fn main() -> ExitCode {
     if let Command::InRoot { root, command } = &cli.command {
         return in_root::exec(root, command);
     }
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LEVEL));
     tracing_subscriber::fmt()
+        .with_env_filter(filter)
         .with_target(false)
         .with_writer(std::io::stderr)
         .init();
@@ -57,6 +65,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             node_name,
         } => install::run(&node, &payload, config.as_deref(), &node_name).await,
         Command::Uninstall { force, node_name } => uninstall::run(&node, force, &node_name).await,
+        Command::Retire { namespace, timeout } => {
+            retire::run(&namespace, Duration::from_secs(timeout)).await
+        }
         Command::Check { absent: false } => install::check(&node).await,
         Command::Check { absent: true } => uninstall::check(&node).await,
         Command::Status { output } => status::run(&node, output).await,

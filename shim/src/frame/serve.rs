@@ -15,7 +15,8 @@ use containerd_shim::protos::ttrpc::r#async::transport::Listener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use super::{log, socket, start, traces::Spans};
+use super::traces::{self, Spans};
+use super::{log, socket, start};
 use crate::task::{Daemon, Pod, Router};
 
 /// The service's name in protocol version 3, which the generated code registers.
@@ -93,7 +94,7 @@ async fn run(flags: &Flags) -> Result<(), ServeError> {
     log::init(
         Path::new("."),
         log::level(log.level.as_str(), flags.debug),
-        spans.map(|path| Spans::new(path, &flags.id)),
+        spans.map(|path| Spans::new(path, &flags.id, traces::parent_of(Path::new(".")))),
     );
 
     let mut services = create_task(Arc::new(Router::new(pod.clone())));

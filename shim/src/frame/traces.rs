@@ -2,8 +2,8 @@
 //! OTLP file exporter writes them (opentelemetry.io/docs/specs/otel/protocol/file-exporter). A
 //! collector on the node reads them (`otlpjsonfile`), so that no machine pays for a network client.
 //!
-//! All spans of a pod are one trace, named by its sandbox; where containerd traces its calls, they
-//! are parts of containerd's.
+//! All spans of a pod are one trace, named by its sandbox. They are parts of the span that the pod's
+//! annotation `kubevirt.io/traceparent` names, or else of containerd's where it traces its calls.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -13,20 +13,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cri_glue::bundle::Bundle;
 use rustix::fs::OFlags;
 use serde_json::{Value, json};
 use tracing::Subscriber;
 use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id};
+use tracing::span::{Attributes, Id, Record};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
+use vm_api::TraceParent;
+use vm_api::contract::TRACE_PARENT_ANNOTATION;
 
 /// The field of a span with containerd's `traceparent` (w3.org/TR/trace-context).
 const PARENT: &str = "otel.parent";
-
-/// The flag of a `traceparent` whose spans are recorded.
-const RECORDED: u128 = 1;
 
 /// OTLP's word for a span within a program.
 const INTERNAL: u8 = 1;
@@ -35,6 +35,8 @@ const INTERNAL: u8 = 1;
 pub(super) struct Spans {
     path: PathBuf,
     trace: String,
+    /// The span that the pod names.
+    parent: Option<TraceParent>,
     count: AtomicU32,
 }
 
@@ -48,11 +50,12 @@ struct Kept {
 }
 
 impl Spans {
-    /// Writes to the end of `path` what happens to the pod with this sandbox.
-    pub(super) fn new(path: &Path, sandbox: &str) -> Self {
+    /// Writes to the end of `path` what happens to the pod with this sandbox, as parts of `parent`.
+    pub(super) fn new(path: &Path, sandbox: &str, parent: Option<TraceParent>) -> Self {
         Self {
             path: path.to_owned(),
             trace: trace_of(sandbox),
+            parent,
             count: AtomicU32::new(1),
         }
     }
@@ -60,7 +63,9 @@ impl Spans {
     fn kept(&self, parent: Option<(String, String)>, fields: Fields) -> Kept {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let own = || (self.trace.clone(), String::new());
-        let (trace, parent) = parent.or(fields.parent).unwrap_or_else(own);
+        let named = self.parent.or(fields.parent);
+        let named = named.map(|parent| (parent.trace(), parent.span()));
+        let (trace, parent) = parent.or(named).unwrap_or_else(own);
         Kept {
             trace,
             id: format!("{:08x}{number:08x}", std::process::id()),
@@ -96,6 +101,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
         span.extensions_mut().insert(self.kept(parent, fields));
     }
 
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(kept) = span.extensions_mut().get_mut::<Kept>()
+        {
+            let mut fields = Fields::default();
+            values.record(&mut fields);
+            kept.attributes.append(&mut fields.attributes);
+        }
+    }
+
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(span) = context.span(&id) else {
             return;
@@ -121,17 +136,10 @@ fn trace_of(sandbox: &str) -> String {
     format!("{:032x}", u128::from_be_bytes(bytes) | 1)
 }
 
-/// Trace and span of `00-TRACE-SPAN-FLAGS`, unless they are of a call that is not recorded.
-fn parent_of(header: &str) -> Option<(String, String)> {
-    let mut parts = header.split('-').skip(1);
-    let mut number = |length: usize| {
-        let part = parts.next().filter(|part| part.len() == length)?;
-        let is_hex = part.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let value = u128::from_str_radix(part, 16).ok().filter(|_| is_hex)?;
-        (value != 0).then(|| (part.to_owned(), value))
-    };
-    let ((trace, _), (span, _), (_, flags)) = (number(32)?, number(16)?, number(2)?);
-    (flags & RECORDED != 0).then_some((trace, span))
+/// The span that the pod whose sandbox's bundle is `directory` names; what is none is as good as none.
+pub(super) fn parent_of(directory: &Path) -> Option<TraceParent> {
+    let bundle = Bundle::read(directory).ok()?;
+    bundle.annotation(TRACE_PARENT_ANNOTATION)?.parse().ok()
 }
 
 fn line(name: &str, kept: Kept) -> Value {
@@ -162,7 +170,7 @@ fn line(name: &str, kept: Kept) -> Value {
 #[derive(Default)]
 struct Fields {
     attributes: Vec<Value>,
-    parent: Option<(String, String)>,
+    parent: Option<TraceParent>,
 }
 
 impl Visit for Fields {
@@ -172,7 +180,7 @@ impl Visit for Fields {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == PARENT {
-            self.parent = parent_of(value);
+            self.parent = value.parse().ok();
         } else {
             let value = json!({ "stringValue": value });
             self.attributes
@@ -192,9 +200,14 @@ mod tests {
 
     /// The spans that are written while `work` is done, in the order of their ends.
     fn written(work: impl FnOnce()) -> Vec<Value> {
+        written_of_pod(None, work)
+    }
+
+    /// The same of a pod that names a span.
+    fn written_of_pod(parent: Option<TraceParent>, work: impl FnOnce()) -> Vec<Value> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("traces");
-        let subscriber = Registry::default().with(Spans::new(&path, SANDBOX));
+        let subscriber = Registry::default().with(Spans::new(&path, SANDBOX, parent));
         tracing::subscriber::with_default(subscriber, work);
         let text = std::fs::read_to_string(path).unwrap();
         let span = |line| {
@@ -239,20 +252,33 @@ mod tests {
     }
 
     #[test]
+    fn the_span_that_a_pod_names_is_the_parent_whatever_containerd_asks() {
+        let header = "00-11111111111111111111111111111111-2222222222222222-01";
+        let pods = "00-33333333333333333333333333333333-4444444444444444-01";
+        let spans = written_of_pod(Some(pods.parse().unwrap()), || {
+            let create = tracing::info_span!(
+                "create",
+                otel.parent = header,
+                bytes = tracing::field::Empty
+            );
+            create.record("bytes", 7);
+            tracing::info_span!(parent: &create, "open-disks").in_scope(|| ());
+        });
+        assert!(
+            spans.iter().all(|span| span["traceId"] == pods[3..35]),
+            "{spans:?}"
+        );
+        let create = &spans[1];
+        assert_eq!(create["parentSpanId"], "4444444444444444");
+        let attribute = json!({ "key": "bytes", "value": { "stringValue": "7" } });
+        assert_eq!(create["attributes"], json!([attribute]));
+    }
+
+    #[test]
     fn a_trace_is_a_number_whatever_the_names() {
         for sandbox in ["", "pod-a", "ä", "zz", &"x".repeat(200)] {
             let trace = trace_of(sandbox);
             assert!(u128::from_str_radix(&trace, 16).unwrap() > 0 && trace.len() == 32);
-        }
-        for header in [
-            "",
-            "00-11111111111111111111111111111111-2222222222222222-00",
-            "00-00000000000000000000000000000000-2222222222222222-01",
-            "00",
-            "00-1-2-01",
-            &format!("00-{}-{}-01", "g".repeat(32), "1".repeat(16)),
-        ] {
-            assert_eq!(parent_of(header), None, "{header}");
         }
     }
 }

@@ -46,6 +46,11 @@ impl GuestAgent {
         self.started.send_replace(Some(Instant::now()));
     }
 
+    /// Whether the guest has ever run.
+    pub(super) fn has_started(&self) -> bool {
+        self.started.borrow().is_some()
+    }
+
     /// The agent, if it is there.
     pub(crate) fn now(&self) -> Option<&Agent> {
         self.there.borrow().then_some(&self.agent)
@@ -61,6 +66,13 @@ impl GuestAgent {
         self.now()
     }
 
+    /// Waits for the agent, as long as it takes.
+    pub(super) async fn wait(&self) {
+        let mut there = self.there.subscribe();
+        // The sender is `self`, which outlives this borrow.
+        drop(there.wait_for(|there| *there).await);
+    }
+
     async fn listen(self: Arc<Self>, mut events: broadcast::Receiver<Event>) {
         loop {
             match events.recv().await {
@@ -73,6 +85,8 @@ impl GuestAgent {
                     let action = action.as_str();
                     tracing::warn!(action, "the guest did not reset its watchdog in time");
                 }
+                // Of a machine that was started paused.
+                Ok(Event::Resumed) if !self.has_started() => self.guest_starts(),
                 Ok(_) => {}
                 // What was missed may be the agent's coming or going. What is told from here on is
                 // newer than what was missed, and ends with what is true.
@@ -143,6 +157,21 @@ mod tests {
                 .unwrap();
             assert_eq!(guest.now().is_some(), there);
         }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_was_started_paused_starts_when_it_is_resumed() {
+        let (guest, sender) = guest(Arc::default()).await;
+        assert!(!guest.has_started());
+        let mut started = guest.started.subscribe();
+        sender.send(Event::Resumed).unwrap();
+        let first = *started.wait_for(Option::is_some).await.unwrap();
+        sender.send(Event::Stopped).unwrap();
+        sender.send(Event::Resumed).unwrap();
+        let id = AGENT_PORT.to_owned();
+        sender.send(Event::Port { id, open: true }).unwrap();
+        guest.there.subscribe().wait_for(|it| *it).await.unwrap();
+        assert_eq!(*guest.started.borrow(), first, "it starts once");
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,15 +14,16 @@ use rustix::process::Signal;
 use vm_api::contract::GUEST_USER_ANNOTATION;
 
 use super::agent::GuestAgent;
+use super::credentials::Standing;
 use super::ending::{Causes, Verdict, judge};
 use super::exec::{Execs, Target};
 use super::limits::Limits;
 use super::power::PowerButton;
 use super::resize::{Pinned, Resize};
 use super::target::Start;
-use super::{Machine, disk_errors, helpers};
+use super::{Machine, credentials, disk_errors, helpers};
 use crate::create::rootfs;
-use crate::stdio::Console;
+use crate::stdio::{Console, Owner};
 use crate::task::{Container, Exit, Fault, Holder, Life, Member, Pod, Process, StdioPaths};
 
 /// Longest time for the guest agent to answer.
@@ -75,6 +76,9 @@ pub(crate) async fn create(
         pinning,
         events,
         helpers,
+        starts_paused,
+        console_is_logged,
+        credentials: wished,
         pid: _,
     } = launched;
     tokio::spawn(disk_errors::watch(qmp.clone(), events.resubscribe()));
@@ -84,7 +88,11 @@ pub(crate) async fn create(
         Some(network) => pod.attach(network).await,
         None => Ok(()),
     };
-    let connected = Console::connect(console, &stdio, &request.id, &pod.daemon.namespace).await;
+    let owner = Owner {
+        id: &request.id,
+        namespace: &pod.daemon.namespace,
+    };
+    let connected = Console::connect(console, &stdio, owner, console_is_logged).await;
     let agent = Agent::new(agent, AGENT_BOUND).map_err(Fault::failed);
     let limits = Limits::new(pod, &bundle, overhead);
     let parts = attached
@@ -102,6 +110,17 @@ pub(crate) async fn create(
             return Err(fault);
         }
     };
+    let standing = Standing::default();
+    if let Some(wished) = wished {
+        let kept = credentials::keep(wished, guest.clone(), standing.clone());
+        let ended = qmp.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = kept => {}
+                _ = ended.ended() => {}
+            }
+        });
+    }
     let (cpu_millis, memory_bytes) = limits.at_start();
     let start = Start {
         size,
@@ -140,11 +159,13 @@ pub(crate) async fn create(
         qmp: qmp.clone(),
         guest: guest.clone(),
         room: Room::default(),
+        frozen: Arc::default(),
         button: button.clone(),
         console: console.clone(),
         network_namespace: holder.sandbox.network_namespace.clone(),
         vsock_cid,
         user,
+        credentials: standing,
     });
     Ok((
         Arc::new(Machine {
@@ -156,6 +177,7 @@ pub(crate) async fn create(
             execs,
             resize,
             network,
+            starts_paused,
         }),
         pid,
     ))

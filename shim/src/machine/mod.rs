@@ -5,6 +5,7 @@
 
 mod agent;
 mod create;
+mod credentials;
 mod disk_errors;
 mod ending;
 mod exec;
@@ -53,6 +54,8 @@ struct Machine {
     resize: Arc<Resize>,
     /// Serves the guest's DHCP for as long as the machine lives.
     network: Mutex<Option<Arc<MachineNetwork>>>,
+    /// It stays paused when it is started, until the verb `vm:resume`.
+    starts_paused: bool,
 }
 
 impl Machine {
@@ -100,6 +103,12 @@ impl Task for Machine {
             return Ok(self.execs.start(&request.exec_id, context).await?);
         }
         let start = async {
+            if self.starts_paused {
+                tracing::info!("the machine starts paused, as its spec says");
+                return Ok(());
+            }
+            // Before it may print.
+            self.console.await_first_line();
             self.qmp
                 .cont()
                 .await
@@ -131,6 +140,7 @@ impl Task for Machine {
             (Wish::Nothing, _) | (_, Phase::Stopped | Phase::Deleted) => {}
             // A machine that never ran, or does not run, cannot follow its power button.
             (Wish::Plug, _) | (_, Phase::Created) => self.member.send(Signal::KILL)?,
+            _ if !self.guest.has_started() => self.member.send(Signal::KILL)?,
             (_, Phase::Paused) => {
                 self.go_on().await?;
                 self.power_button().await?;

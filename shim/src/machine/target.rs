@@ -220,6 +220,7 @@ mod tests {
                 max_memory_bytes: 1024 * MIB,
                 hugepages: false,
                 locked: false,
+                balloon: true,
             },
             cpu_millis,
             memory_bytes: memory_mib.map(|mib| mib * MIB),

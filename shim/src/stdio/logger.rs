@@ -20,11 +20,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The container whose output it is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Owner<'a> {
+pub(crate) struct Owner<'a> {
     /// Its id.
-    pub(super) id: &'a str,
+    pub(crate) id: &'a str,
     /// Containerd's namespace.
-    pub(super) namespace: &'a str,
+    pub(crate) namespace: &'a str,
 }
 
 /// A running logging program.

@@ -4,6 +4,7 @@
 //! is held but one chunk: a reader that does not read slows the console down, never the end of the
 //! machine, which waits for it [`DRAIN_TIMEOUT`] at most.
 
+mod first_line;
 mod input;
 mod logger;
 mod sink;
@@ -19,7 +20,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::task::StdioPaths;
+pub(crate) use first_line::FirstLine;
 pub(crate) use input::Input;
+pub(crate) use logger::Owner;
 pub(crate) use sink::Sink;
 
 /// Longest time that the output of a machine that has ended may take to be read.
@@ -76,17 +79,18 @@ pub(crate) struct Console {
     stderr: Mutex<Option<Sink>>,
     /// Turns true when nobody needs the streams any more.
     closed: watch::Sender<bool>,
+    first_line: FirstLine,
 }
 
 impl Console {
-    /// Connects `console` with `paths`; from now on bytes flow.
+    /// Connects `console` with `paths`; from now on bytes flow. What the machine prints is `owner`'s
+    /// output only if it is `logged`; other readers get it in any case.
     pub(crate) async fn connect(
         console: std::os::unix::net::UnixStream,
         paths: &StdioPaths,
-        id: &str,
-        namespace: &str,
+        owner: Owner<'_>,
+        logged: bool,
     ) -> Result<Self, StdioError> {
-        let owner = logger::Owner { id, namespace };
         let sink = Sink::open("stdout", &paths.stdout, owner).await?;
         let stderr = match paths.stderr.as_str() {
             // A logging program takes both streams.
@@ -103,7 +107,9 @@ impl Console {
         let (reader, writer) = tokio::io::split(console);
         let (sender, _) = broadcast::channel(KEPT);
         let readers = sender.downgrade();
-        let output = Mutex::new(Some(tokio::spawn(carry_out(reader, sink, sender))));
+        let first_line = FirstLine::default();
+        let carrying = carry_out(reader, (sink, logged), sender, first_line.clone());
+        let output = Mutex::new(Some(tokio::spawn(carrying)));
         let writer = Arc::new(Mutex::new(writer));
         let input_closed = watch::Sender::new(false);
         let input = input.map(|input| {
@@ -119,7 +125,13 @@ impl Console {
             readers,
             stderr: Mutex::new(Some(stderr)),
             closed,
+            first_line,
         })
+    }
+
+    /// The guest begins to run: from now on its first line is waited for.
+    pub(crate) fn await_first_line(&self) {
+        self.first_line.begin();
     }
 
     /// What the machine prints from now on; nothing if it has ended. A reader who is too slow misses
@@ -183,10 +195,13 @@ impl Console {
 }
 
 /// Moves what the machine prints into `sink` and to `readers`, until the machine ends.
+///
+/// A sink that nothing is written to is kept open all the same: whoever reads it waits for its end.
 async fn carry_out(
     mut console: ReadHalf<UnixStream>,
-    mut sink: Sink,
+    (mut sink, logged): (Sink, bool),
     readers: broadcast::Sender<Arc<[u8]>>,
+    first_line: FirstLine,
 ) -> Sink {
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -200,15 +215,20 @@ async fn carry_out(
             }
             Ok(count) => count,
         };
+        first_line.saw(&chunk[..count]);
         if readers.receiver_count() > 0 {
             // They may all have left just now.
             let _ = readers.send(Arc::from(&chunk[..count]));
+        }
+        if !logged {
+            continue;
         }
         if let Err(error) = sink.write_all(&chunk[..count]).await {
             tracing::error!(%error, "the container's output is lost from here on");
             sink = Sink::Nowhere;
         }
     }
+    first_line.never_came();
     sink
 }
 
@@ -242,6 +262,11 @@ pub(crate) mod tests {
     use std::io::{Read, Write};
     use std::path::Path;
 
+    const OWNER: Owner<'_> = Owner {
+        id: "c",
+        namespace: "k8s.io",
+    };
+
     /// A FIFO in `directory`; its path.
     pub(crate) fn fifo(directory: &Path, name: &str) -> String {
         let path = directory.join(name);
@@ -252,9 +277,32 @@ pub(crate) mod tests {
     async fn console(paths: &StdioPaths) -> (Arc<Console>, std::os::unix::net::UnixStream) {
         let (ours, qemus) = std::os::unix::net::UnixStream::pair().unwrap();
         (
-            Arc::new(Console::connect(ours, paths, "c", "k8s.io").await.unwrap()),
+            Arc::new(Console::connect(ours, paths, OWNER, true).await.unwrap()),
             qemus,
         )
+    }
+
+    #[tokio::test]
+    async fn what_is_not_logged_is_still_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = StdioPaths {
+            stdout: fifo(directory.path(), "out"),
+            ..StdioPaths::default()
+        };
+        let (ours, mut qemu) = std::os::unix::net::UnixStream::pair().unwrap();
+        let console = Console::connect(ours, &paths, OWNER, false).await.unwrap();
+        let console = Arc::new(console);
+        let mut shown = console.listen().unwrap();
+        // Opened before the end, as containerd has it: nobody could open it for reading afterwards.
+        let mut log = std::fs::File::open(&paths.stdout).unwrap();
+        qemu.write_all(b"secret").unwrap();
+        assert_eq!(&*shown.recv().await.unwrap(), b"secret");
+        drop(qemu);
+        console.drain().await;
+        // Its reader sees the end, and nothing before.
+        let mut kept = Vec::new();
+        let read = tokio::task::spawn_blocking(move || log.read_to_end(&mut kept).map(|_| kept));
+        assert_eq!(read.await.unwrap().unwrap(), b"");
     }
 
     fn read_all(path: String) -> JoinHandle<Vec<u8>> {
@@ -376,7 +424,7 @@ pub(crate) mod tests {
             stdout: "syslog://x".into(),
             ..StdioPaths::default()
         };
-        let error = Console::connect(ours, &paths, "c", "n")
+        let error = Console::connect(ours, &paths, OWNER, true)
             .await
             .err()
             .unwrap();

@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
     unsafe_code,
     reason = "tokio asks for a promise that the type of the argument keeps"
 )]
-pub(super) async fn readable(descriptor: OwnedFd) -> io::Result<()> {
+pub(crate) async fn readable(descriptor: OwnedFd) -> io::Result<()> {
     // SAFETY: an `OwnedFd` that nobody else has is open, and names the same file, for as long as
     // the `AsyncFd` owns it.
     let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?;

@@ -61,6 +61,63 @@ async fn a_guest_that_powers_off_at_once_loses_no_byte() {
     assert_eq!(pod.daemon.topics(&vm.id), topics);
 }
 
+/// A machine that starts paused, started.
+async fn started_paused() -> (Pod, Task, Task, String) {
+    let pod = Pod::new().await;
+    pod.prepare_sandbox();
+    pod.prepare_machine("vm", Then::Halt);
+    let mut spec = pod.spec("vm", "container");
+    let wish = json!({ "startStrategy": "Paused" }).to_string();
+    spec["annotations"]["kubevirt.io/vmi-spec"] = wish.into();
+    pod.write_spec("vm", &spec);
+    let sandbox = pod.start("sandbox").await;
+    sandbox.create("").await.unwrap();
+    sandbox.run().await;
+    let vm = pod.start("vm").await;
+    let stdout = fifo(&pod, "stdout");
+    vm.create(&stdout).await.unwrap();
+    vm.run().await;
+    (pod, sandbox, vm, stdout)
+}
+
+#[tokio::test]
+async fn a_machine_that_starts_paused_runs_when_it_is_resumed() {
+    let (pod, sandbox, vm, stdout) = started_paused().await;
+    let id = vm.id.clone();
+    let state = vm.state().await.unwrap();
+    assert_eq!(state.status.enum_value(), Ok(Status::RUNNING));
+    // It can be looked at; a command in the guest fails at once, nobody waits for an agent.
+    for (exec_id, words, status) in [("a", &["vm:status"][..], 0), ("b", &["true"], 126)] {
+        assert_eq!(process(&vm, &id, exec_id, words).await, status, "{words:?}");
+    }
+    assert_eq!(process(&vm, &id, "c", &["vm:resume"]).await, 0);
+    // The fifo has been written to by nobody before.
+    let output = read(&stdout);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(process(&vm, &id, "d", &["vm:status"]).await, 0);
+    vm.kill(9).await.unwrap();
+    assert_eq!(vm.wait().await, 137);
+    assert!(output.await.unwrap().contains(GREETING));
+    vm.delete().await.unwrap();
+    vm.shutdown().await;
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}
+
+/// It has no guest that could follow its power button, and does not begin to boot one for it.
+#[tokio::test]
+async fn a_machine_that_never_ran_ends_at_once() {
+    let (pod, sandbox, vm, stdout) = started_paused().await;
+    let output = read(&stdout);
+    vm.kill(15).await.unwrap();
+    assert_eq!(vm.wait().await, 137);
+    assert_eq!(output.await.unwrap(), "");
+    vm.delete().await.unwrap();
+    vm.shutdown().await;
+    sandbox.finish().await;
+    pod.assert_clean().await;
+}
+
 #[tokio::test]
 async fn it_is_paused_measured_and_killed() {
     let (pod, sandbox, vm, stdout) = created(Then::Halt).await;

@@ -3,6 +3,7 @@
 //! What is published admits all that KubeVirt admits and prunes nothing of it; rules that the
 //! schema can express (the module `rules`) are checked by the API server itself, webhook or not.
 
+mod kinds;
 mod rules;
 mod structural;
 
@@ -12,25 +13,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use schemars::JsonSchema;
 use serde_json::{Value, json};
 
-use crate::contract::GROUP;
-use crate::v1::{
-    VERSION, VirtualMachineInstanceSpec, VirtualMachineInstanceStatus, VirtualMachineSpec,
-    VirtualMachineStatus,
-};
+use kinds::{Kind, Scope};
 
 /// First line of each file.
 const HEADER: &str =
     "# Made from the types: cargo run -p vm-api --features schema --example crds\n";
-
-/// A kind and how clients see it.
-struct Kind {
-    name: &'static str,
-    plural: &'static str,
-    singular: &'static str,
-    short: [&'static str; 2],
-    columns: Vec<Value>,
-    schema: Value,
-}
 
 /// The definitions of all kinds.
 ///
@@ -46,10 +33,7 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
 
 /// The same as documents, as they are written to files.
 pub fn documents() -> Vec<Value> {
-    [virtual_machine(), instance()]
-        .into_iter()
-        .map(definition)
-        .collect()
+    kinds::all().into_iter().map(definition).collect()
 }
 
 /// The same as files of YAML, by name.
@@ -84,59 +68,16 @@ fn ordered(value: &Value) -> Value {
     }
 }
 
-fn virtual_machine() -> Kind {
-    Kind {
-        name: "VirtualMachine",
-        plural: "virtualmachines",
-        singular: "virtualmachine",
-        short: ["vm", "vms"],
-        columns: vec![
-            column("Age", "date", ".metadata.creationTimestamp", 0),
-            column("Status", "string", ".status.printableStatus", 0),
-            column("Ready", "string", &condition("Ready"), 0),
-        ],
-        schema: schema::<VirtualMachineSpec, VirtualMachineStatus>(
-            "A machine that a user keeps: it says what the machine is and when it runs.",
-            rules::MACHINE,
-        ),
-    }
-}
-
-fn instance() -> Kind {
-    Kind {
-        name: "VirtualMachineInstance",
-        plural: "virtualmachineinstances",
-        singular: "virtualmachineinstance",
-        short: ["vmi", "vmis"],
-        columns: vec![
-            column("Age", "date", ".metadata.creationTimestamp", 0),
-            column("Phase", "string", ".status.phase", 0),
-            column("IP", "string", ".status.interfaces[0].ipAddress", 0),
-            column("NodeName", "string", ".status.nodeName", 0),
-            column("Ready", "string", &condition("Ready"), 0),
-            column("Live-Migratable", "string", &condition("LiveMigratable"), 1),
-            column("Paused", "string", &condition("Paused"), 1),
-        ],
-        schema: schema::<VirtualMachineInstanceSpec, VirtualMachineInstanceStatus>(
-            "One run of a machine, backed by one pod.",
-            rules::INSTANCE,
-        ),
-    }
-}
-
-fn condition(name: &str) -> String {
-    format!(".status.conditions[?(@.type=='{name}')].status")
-}
-
-fn column(name: &str, kind: &str, path: &str, priority: u32) -> Value {
-    let mut column = json!({ "name": name, "type": kind, "jsonPath": path });
-    if priority > 0 {
-        column["priority"] = priority.into();
-    }
-    column
-}
-
+/// The schema of a kind with a status.
 fn schema<Spec: JsonSchema, Status: JsonSchema>(description: &str, rules: &[rules::Rule]) -> Value {
+    let mut schema = schema_of_content::<Spec>(description, &[]);
+    schema["properties"]["status"] = structural::schema::<Status>("What is.");
+    rules::apply(&mut schema, rules);
+    schema
+}
+
+/// The schema of a kind without a status.
+fn schema_of_content<Spec: JsonSchema>(description: &str, rules: &[rules::Rule]) -> Value {
     let mut schema = json!({
         "type": "object",
         "description": description,
@@ -146,7 +87,6 @@ fn schema<Spec: JsonSchema, Status: JsonSchema>(description: &str, rules: &[rule
             "kind": { "type": "string" },
             "metadata": { "type": "object" },
             "spec": structural::schema::<Spec>("What is wished."),
-            "status": structural::schema::<Status>("What is."),
         },
     });
     rules::apply(&mut schema, rules);
@@ -154,29 +94,48 @@ fn schema<Spec: JsonSchema, Status: JsonSchema>(description: &str, rules: &[rule
 }
 
 fn definition(kind: Kind) -> Value {
+    let Kind {
+        group,
+        plural,
+        singular,
+        short,
+        ..
+    } = kind;
+    let mut names = json!({
+        "kind": kind.name,
+        "listKind": format!("{}List", kind.name),
+        "plural": plural,
+        "singular": singular,
+        "shortNames": short,
+    });
+    if kind.scope == Scope::Namespaced {
+        names["categories"] = json!(["all"]);
+    }
+    let versions = kind.versions.iter().map(|version| {
+        let mut entry = json!({
+            "name": version,
+            "served": true,
+            // The last is the newest.
+            "storage": Some(version) == kind.versions.last(),
+            "schema": { "openAPIV3Schema": kind.schema },
+        });
+        if !kind.columns.is_empty() {
+            entry["additionalPrinterColumns"] = json!(kind.columns);
+        }
+        if let Some(subresources) = kind.subresources.document() {
+            entry["subresources"] = subresources;
+        }
+        entry
+    });
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("{}.{GROUP}", kind.plural) },
+        "metadata": { "name": format!("{plural}.{group}") },
         "spec": {
-            "group": GROUP,
-            "scope": "Namespaced",
-            "names": {
-                "kind": kind.name,
-                "listKind": format!("{}List", kind.name),
-                "plural": kind.plural,
-                "singular": kind.singular,
-                "shortNames": kind.short,
-                "categories": ["all"],
-            },
-            "versions": [{
-                "name": VERSION,
-                "served": true,
-                "storage": true,
-                "subresources": { "status": {} },
-                "additionalPrinterColumns": kind.columns,
-                "schema": { "openAPIV3Schema": kind.schema },
-            }],
+            "group": group,
+            "scope": kind.scope.name(),
+            "names": names,
+            "versions": versions.collect::<Vec<_>>(),
         },
     })
 }
@@ -196,7 +155,13 @@ mod tests {
             names,
             [
                 "virtualmachines.kubevirt.io",
-                "virtualmachineinstances.kubevirt.io"
+                "virtualmachineinstances.kubevirt.io",
+                "virtualmachineinstancereplicasets.kubevirt.io",
+                "virtualmachinepools.pool.kubevirt.io",
+                "virtualmachineinstancetypes.instancetype.kubevirt.io",
+                "virtualmachineclusterinstancetypes.instancetype.kubevirt.io",
+                "virtualmachinepreferences.instancetype.kubevirt.io",
+                "virtualmachineclusterpreferences.instancetype.kubevirt.io",
             ]
         );
     }

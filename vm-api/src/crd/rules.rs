@@ -17,8 +17,8 @@ enum Add {
     Words(&'static [&'static str]),
     /// The number is within these bounds.
     Within(i64, i64),
-    /// The expression (CEL) holds, or the message is given.
-    Holds(&'static str, &'static str),
+    /// The expression (CEL) holds, or the message is given, about a field below.
+    Holds(&'static str, &'static str, &'static str),
     /// The value may be null.
     Null,
     /// Items of the list are told apart by this field.
@@ -39,10 +39,15 @@ const fn within(path: &'static str, minimum: i64, maximum: i64) -> Rule {
     }
 }
 
-const fn holds(path: &'static str, rule: &'static str, message: &'static str) -> Rule {
+const fn holds(
+    path: &'static str,
+    rule: &'static str,
+    message: &'static str,
+    field: &'static str,
+) -> Rule {
     Rule {
         path,
-        add: Add::Holds(rule, message),
+        add: Add::Holds(rule, message, field),
     }
 }
 
@@ -72,9 +77,30 @@ const PULL_POLICIES: &[&str] = &["Always", "Never", "IfNotPresent"];
 const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
 const EVICTION_STRATEGIES: &[&str] = &["None", "LiveMigrate", "LiveMigrateIfPossible", "External"];
 
+const STATE_PRESERVATIONS: &[&str] = &["Disabled", "Offline", "Online"];
+const SORT_POLICIES: &[&str] = &[
+    "AscendingOrder",
+    "DescendingOrder",
+    "Newest",
+    "Oldest",
+    "Random",
+];
+const TOPOLOGIES: &[&str] = &[
+    "sockets",
+    "cores",
+    "threads",
+    "spread",
+    "any",
+    "preferSockets",
+    "preferCores",
+    "preferThreads",
+    "preferSpread",
+    "preferAny",
+];
+
 /// Rules of an instance's spec, below `path`.
 macro_rules! instance_rules {
-    ($spec:literal $(, $more:expr)* $(,)?) => {
+    ($spec:expr $(, $more:expr)* $(,)?) => {
         &[
             $($more,)*
             words(concat!($spec, ".dnsPolicy"), DNS_POLICIES),
@@ -95,20 +121,78 @@ macro_rules! instance_rules {
     };
 }
 
+/// Rules of a machine's spec at `path`.
+macro_rules! machine_rules {
+    ($path:literal $(, $more:expr)* $(,)?) => {
+        instance_rules!(
+            concat!($path, ".template.spec"),
+            $($more,)*
+            words(concat!($path, ".runStrategy"), RUN_STRATEGIES),
+            null(concat!($path, ".template.metadata")),
+            holds(
+                $path,
+                "has(self.running) != has(self.runStrategy)",
+                "exactly one of runStrategy and running is set; prefer runStrategy",
+                ".running",
+            ),
+        )
+    };
+}
+
 /// Rules of a VirtualMachine.
-pub(super) const MACHINE: &[Rule] = instance_rules!(
-    "spec.template.spec",
-    words("spec.runStrategy", RUN_STRATEGIES),
-    null("spec.template.metadata"),
-    holds(
-        "spec",
-        "has(self.running) != has(self.runStrategy)",
-        "exactly one of runStrategy and running is set; prefer runStrategy",
-    ),
-);
+pub(super) const MACHINE: &[Rule] = machine_rules!("spec");
 
 /// Rules of a VirtualMachineInstance.
 pub(super) const INSTANCE: &[Rule] = instance_rules!("spec");
+
+/// Rules of a VirtualMachineInstanceReplicaSet.
+pub(super) const REPLICA_SET: &[Rule] = instance_rules!(
+    "spec.template.spec",
+    within("spec.replicas", 0, i32::MAX as i64),
+    null("spec.template.metadata"),
+);
+
+/// Rules of a VirtualMachinePool.
+pub(super) const POOL: &[Rule] = machine_rules!(
+    "spec.virtualMachineTemplate.spec",
+    within("spec.replicas", 0, i32::MAX as i64),
+    within(
+        "spec.autohealing.startUpFailureThreshold",
+        1,
+        u32::MAX as i64
+    ),
+    null("spec.virtualMachineTemplate.metadata"),
+    words(
+        "spec.scaleInStrategy.proactive.statePreservation",
+        STATE_PRESERVATIONS,
+    ),
+    words(
+        "spec.scaleInStrategy.opportunistic.statePreservation",
+        STATE_PRESERVATIONS,
+    ),
+    words(
+        "spec.scaleInStrategy.proactive.selectionPolicy.sortPolicy",
+        SORT_POLICIES,
+    ),
+    words(
+        "spec.updateStrategy.proactive.selectionPolicy.sortPolicy",
+        SORT_POLICIES,
+    ),
+);
+
+/// Rules of an instance type.
+pub(super) const INSTANCETYPE: &[Rule] = &[
+    within("spec.memory.overcommitPercent", 0, 100),
+    holds(
+        "spec.memory",
+        "!has(self.overcommitPercent) || self.overcommitPercent == 0 || !has(self.hugepages)",
+        "overcommitPercent excludes hugepages, which are all set aside",
+        ".overcommitPercent",
+    ),
+];
+
+/// Rules of a preference.
+pub(super) const PREFERENCE: &[Rule] = &[words("spec.cpu.preferredCPUTopology", TOPOLOGIES)];
 
 /// Adds the rules to a schema.
 pub(super) fn apply(schema: &mut Value, rules: &[Rule]) {
@@ -140,8 +224,9 @@ impl Add {
                 field["minimum"] = json!(minimum);
                 field["maximum"] = json!(maximum);
             }
-            Self::Holds(rule, message) => {
-                field["x-kubernetes-validations"] = json!([{ "rule": rule, "message": message }]);
+            Self::Holds(rule, message, path) => {
+                field["x-kubernetes-validations"] =
+                    json!([{ "rule": rule, "message": message, "fieldPath": path }]);
             }
             Self::Null => field["nullable"] = true.into(),
             Self::Key(name) => {
@@ -158,10 +243,17 @@ mod tests {
 
     #[test]
     fn every_rule_has_its_field() {
-        for (rules, document) in [MACHINE, INSTANCE]
-            .into_iter()
-            .zip(super::super::documents())
-        {
+        let rules = [
+            MACHINE,
+            INSTANCE,
+            REPLICA_SET,
+            POOL,
+            INSTANCETYPE,
+            INSTANCETYPE,
+            PREFERENCE,
+            PREFERENCE,
+        ];
+        for (rules, document) in rules.into_iter().zip(super::super::documents()) {
             let mut schema = document["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
             for rule in rules {
                 assert!(

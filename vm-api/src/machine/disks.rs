@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use super::block_size::{BlockSize, block_size};
 use super::volumes::{VolumeSource, source};
 use crate::field::{FieldError, word};
 use crate::v1::{Disk, VirtualMachineInstanceSpec, Volume};
@@ -57,13 +58,37 @@ words! {
     }
 }
 
+words! {
+    /// What an error of the storage does.
+    ErrorPolicy {
+        /// It stops the guest, which tries again when it goes on.
+        Stop = "stop",
+        /// The guest is told.
+        Report = "report",
+        /// Nobody is told.
+        Ignore = "ignore",
+        /// Want of space stops the guest, which is told of anything else.
+        Enospace = "enospace",
+    }
+}
+
+words! {
+    /// The state of a CD-ROM drive's tray.
+    Tray {
+        /// Closed.
+        Closed = "closed",
+        /// Open, the medium lying in it.
+        Open = "open",
+    }
+}
+
 /// A disk of a machine with the volume that holds its data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MachineDisk<'a> {
     /// Name of volume and disk.
     pub name: &'a str,
-    /// What the volume is made from.
-    pub source: VolumeSource<'a>,
+    /// What the volume is made from; `None` for a CD-ROM drive without a medium.
+    pub source: Option<VolumeSource<'a>>,
     /// What it is to the guest.
     pub kind: DiskKind,
     /// The bus that it is on; sata where the spec says nothing, as in KubeVirt.
@@ -80,6 +105,26 @@ pub struct MachineDisk<'a> {
     pub shareable: bool,
     /// Serial number that the guest sees.
     pub serial: Option<&'a str>,
+    /// The tray of a CD-ROM drive begins open.
+    pub tray_open: bool,
+    /// What an error of the storage does, where the spec says so.
+    pub error_policy: Option<ErrorPolicy>,
+    /// Block sizes that the guest sees, where the spec says so.
+    pub block_size: Option<BlockSize>,
+    /// It has an I/O thread to itself.
+    pub dedicated_io_thread: bool,
+    /// Tag by which the guest finds it in its config drive.
+    pub tag: Option<&'a str>,
+    /// Where it is on the guest's PCI bus, where the spec says so.
+    pub pci_address: Option<&'a str>,
+}
+
+impl MachineDisk<'_> {
+    /// Whether the guest may boot from it: nothing boots from a seed, from settings, or from an empty
+    /// drive.
+    pub fn may_boot(&self) -> bool {
+        self.source.is_some_and(|source| !source.is_generated())
+    }
 }
 
 /// The disks of the spec in its order, then those of volumes that no disk or shared directory names.
@@ -98,7 +143,7 @@ pub fn disks(spec: &VirtualMachineInstanceSpec) -> Result<Vec<MachineDisk<'_>>, 
         }
         match source(volume, index) {
             Ok(VolumeSource::MemoryDump(_)) => {}
-            Ok(source) => disks.push(without_disk(&volume.name, source)),
+            Ok(source) => disks.push(plain(&volume.name, Some(source))),
             Err(error) => errors.push(error),
         }
     }
@@ -118,18 +163,25 @@ fn is_used(spec: &VirtualMachineInstanceSpec, volume: &Volume) -> bool {
             .any(|directory| directory.name == volume.name)
 }
 
-fn without_disk<'a>(name: &'a str, source: VolumeSource<'a>) -> MachineDisk<'a> {
+/// A disk of which the spec says nothing but the volume.
+fn plain<'a>(name: &'a str, source: Option<VolumeSource<'a>>) -> MachineDisk<'a> {
     MachineDisk {
         name,
         source,
         kind: DiskKind::Disk,
         bus: DiskBus::Sata,
-        read_only: is_read_only(source),
+        read_only: source.is_some_and(is_read_only),
         boot_order: None,
         cache: None,
         io: None,
-        shareable: false,
+        shareable: matches!(source, Some(VolumeSource::HostDisk(disk)) if disk.shared == Some(true)),
         serial: None,
+        tray_open: false,
+        error_policy: None,
+        block_size: None,
+        dedicated_io_thread: false,
+        tag: None,
+        pci_address: None,
     }
 }
 
@@ -143,21 +195,10 @@ fn with_disk<'a>(
     index: usize,
 ) -> Result<MachineDisk<'a>, FieldError> {
     let path = format!("domain.devices.disks[{index}]");
-    let found = spec
-        .volumes
-        .iter()
-        .enumerate()
-        .find(|(_, volume)| volume.name == disk.name);
-    let Some((number, volume)) = found else {
-        let message = format!(
-            "no volume is called `{}`: add it to volumes, or leave the disk out",
-            disk.name
-        );
-        return Err(FieldError::new(format!("{path}.name"), message));
-    };
-    let source = source(volume, number)?;
-    let (kind, bus, read_only) = target(disk, &path)?;
     let kind_path = |field: &str| format!("{path}.{field}");
+    let source = medium(spec, disk, &path)?;
+    let plain = plain(&disk.name, source);
+    let (kind, bus, read_only) = target(disk, &path)?;
     let boot_order = disk.boot_order.map(NonZeroU32::new);
     if boot_order == Some(None) {
         return Err(FieldError::new(
@@ -165,21 +206,52 @@ fn with_disk<'a>(
             "the order of boot devices begins at 1",
         ));
     }
+    let tray = disk.cdrom.as_ref().and_then(|cdrom| cdrom.tray.as_deref());
+    let given = |text: &'a Option<String>| text.as_deref().filter(|text| !text.is_empty());
     Ok(MachineDisk {
-        name: &disk.name,
-        source,
         kind,
         bus: word(|| format!("{path}.{kind}.bus"), bus)?.unwrap_or(match kind {
             DiskKind::Lun => DiskBus::Scsi,
             DiskKind::Disk | DiskKind::Cdrom => DiskBus::Sata,
         }),
-        read_only: read_only || is_read_only(source),
+        read_only: read_only || plain.read_only,
         boot_order: boot_order.flatten(),
         cache: word(|| kind_path("cache"), disk.cache.as_deref())?,
         io: word(|| kind_path("io"), disk.io.as_deref())?,
-        shareable: disk.shareable == Some(true),
-        serial: disk.serial.as_deref().filter(|serial| !serial.is_empty()),
+        shareable: plain.shareable || disk.shareable == Some(true),
+        serial: given(&disk.serial),
+        // KubeVirt lets any word pass; that is the concern of `crate::support`.
+        tray_open: tray == Some(Tray::Open.as_str()),
+        error_policy: word(|| kind_path("errorPolicy"), disk.error_policy.as_deref())?,
+        block_size: block_size(disk, &path)?,
+        dedicated_io_thread: disk.dedicated_io_thread == Some(true),
+        tag: given(&disk.tag),
+        pci_address: disk
+            .disk
+            .as_ref()
+            .and_then(|target| given(&target.pci_address)),
+        ..plain
     })
+}
+
+/// The volume of a disk. A CD-ROM drive can do without one.
+fn medium<'a>(
+    spec: &'a VirtualMachineInstanceSpec,
+    disk: &Disk,
+    path: &str,
+) -> Result<Option<VolumeSource<'a>>, FieldError> {
+    let mut volumes = spec.volumes.iter().enumerate();
+    match volumes.find(|(_, volume)| volume.name == disk.name) {
+        Some((number, volume)) => source(volume, number).map(Some),
+        None if disk.cdrom.is_some() => Ok(None),
+        None => {
+            let message = format!(
+                "no volume is called `{}`: add it to volumes, or leave the disk out",
+                disk.name
+            );
+            Err(FieldError::new(format!("{path}.name"), message))
+        }
+    }
 }
 
 /// Kind, bus and whether the guest may only read; a disk that says nothing is an ordinary disk.
@@ -284,6 +356,39 @@ mod tests {
                 "domain.devices.disks[4].cache",
             ]
         );
+    }
+
+    #[test]
+    fn a_drive_can_be_empty_and_a_disk_cannot() {
+        let spec = read(
+            json!([{ "name": "cd", "cdrom": { "tray": "open" }, "bootOrder": 1 }]),
+            json!([{ "name": "a", "configMap": { "name": "a" } }]),
+        );
+        let disks = disks(&spec).unwrap();
+        assert_eq!(disks[0].source, None);
+        assert!(disks[0].tray_open && !disks[1].tray_open);
+        assert!(!disks[0].may_boot() && !disks[1].may_boot());
+    }
+
+    #[test]
+    fn options_are_read() {
+        let custom = json!({ "custom": { "logical": 4096, "physical": 8192 } });
+        let spec = read(
+            json!([{
+                "name": "a", "disk": { "bus": "virtio", "pciAddress": "0000:00:1b.0" },
+                "errorPolicy": "enospace", "blockSize": custom, "dedicatedIOThread": true,
+                "tag": "fast", "io": "threads", "cache": "writeback",
+            }]),
+            json!([{ "name": "a", "hostDisk": { "path": "/a/b", "type": "Disk", "shared": true } }]),
+        );
+        let disk = disks(&spec).unwrap().swap_remove(0);
+        assert_eq!(disk.error_policy, Some(ErrorPolicy::Enospace));
+        assert_eq!(
+            (disk.tag, disk.pci_address),
+            (Some("fast"), Some("0000:00:1b.0"))
+        );
+        assert!(disk.dedicated_io_thread && disk.shareable && disk.may_boot());
+        assert!(disk.block_size.is_some());
     }
 
     #[test]

@@ -59,17 +59,6 @@ pub fn filesystems(
     }
 }
 
-/// Whether a volume of this source is a directory, and never a disk of ours.
-pub fn is_directory(source: VolumeSource<'_>) -> bool {
-    matches!(
-        source,
-        VolumeSource::ConfigMap(_)
-            | VolumeSource::Secret(_)
-            | VolumeSource::ServiceAccount(_)
-            | VolumeSource::DownwardApi(_)
-    )
-}
-
 fn wrong_name(name: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let fits = !name.is_empty() && name.len() <= MAXIMUM_TAG_BYTES && name.bytes().all(plain);
@@ -91,12 +80,16 @@ fn volume<'a>(
     };
     let source = source(volume, index)?;
     match source {
-        VolumeSource::PersistentVolumeClaim(_) => Ok(Some(source)),
-        source if is_directory(source) => Ok(Some(source)),
+        VolumeSource::PersistentVolumeClaim(_)
+        | VolumeSource::DataVolume(_)
+        | VolumeSource::ConfigMap(_)
+        | VolumeSource::Secret(_)
+        | VolumeSource::ServiceAccount(_)
+        | VolumeSource::DownwardApi(_) => Ok(Some(source)),
         other => Err(FieldError::new(
             format!("volumes[{index}].{}", other.name()),
             "is no directory that a guest can mount: use configMap, secret, serviceAccount, \
-             downwardAPI or persistentVolumeClaim",
+             downwardAPI, persistentVolumeClaim or dataVolume",
         )),
     }
 }
@@ -104,6 +97,7 @@ fn volume<'a>(
 fn is_read_only(source: VolumeSource<'_>) -> bool {
     match source {
         VolumeSource::PersistentVolumeClaim(claim) => claim.read_only == Some(true),
+        VolumeSource::DataVolume(_) => false,
         _ => true,
     }
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
 
+use super::dhcp::{self, MachineDhcp};
 use super::mac::MacAddress;
 use crate::field::{FieldError, word};
 use crate::v1::{Interface, Port, VirtualMachineInstanceSpec};
@@ -72,6 +73,21 @@ words! {
 }
 
 words! {
+    /// Whether the interface's cable is plugged in.
+    LinkState {
+        /// It is.
+        Up = "up",
+        /// It is not.
+        Down = "down",
+        /// There is no such interface.
+        Absent = "absent",
+    }
+}
+
+/// The greatest index by which a guest can name an interface (QEMU, `hw/acpi/pcihp.c`).
+pub const MAX_ACPI_INDEX: u16 = 16_383;
+
+words! {
     /// A protocol whose ports are forwarded.
     Protocol {
         /// TCP.
@@ -118,6 +134,12 @@ pub struct MachineInterface<'a> {
     pub guest_network: Option<Ipv4Net>,
     /// The same for IPv6.
     pub guest_network6: Option<Ipv6Net>,
+    /// What the guest is told by DHCP beside what the pod has.
+    pub dhcp: MachineDhcp,
+    /// Whether its cable is plugged in; up by default.
+    pub link: LinkState,
+    /// The index by which the guest names it.
+    pub acpi_index: Option<NonZeroU16>,
 }
 
 /// The interfaces of the spec; one to the pod network if it lists none, unless
@@ -196,6 +218,9 @@ fn default_interface() -> MachineInterface<'static> {
         boot_order: None,
         guest_network: None,
         guest_network6: None,
+        dhcp: MachineDhcp::default(),
+        link: LinkState::Up,
+        acpi_index: None,
     }
 }
 
@@ -205,8 +230,17 @@ fn read<'a>(
     path: &str,
 ) -> Result<MachineInterface<'a>, Vec<FieldError>> {
     let mut errors = Vec::new();
-    let mut note = |error: FieldError| errors.push(error);
     let field = |name: &str| format!("{path}.{name}");
+    let dhcp = dhcp::read(interface.dhcp_options.as_ref(), &field("dhcpOptions"))
+        .map_err(|mut wrong| errors.append(&mut wrong))
+        .unwrap_or_default();
+    let mut note = |error: FieldError| errors.push(error);
+    let link = word(|| field("state"), interface.state.as_deref())
+        .map_err(&mut note)
+        .unwrap_or_default();
+    let acpi_index = acpi_index(interface.acpi_index)
+        .map_err(|message| note(FieldError::new(field("acpiIndex"), message)))
+        .unwrap_or_default();
     let network = spec
         .networks
         .iter()
@@ -275,8 +309,23 @@ fn read<'a>(
             boot_order,
             guest_network,
             guest_network6,
+            dhcp,
+            link: link.unwrap_or(LinkState::Up),
+            acpi_index,
         }),
         _ => Err(errors),
+    }
+}
+
+/// KubeVirt's admission lets any number pass; zero stands for none.
+fn acpi_index(index: Option<i32>) -> Result<Option<NonZeroU16>, String> {
+    let Some(index) = index.filter(|index| *index != 0) else {
+        return Ok(None);
+    };
+    let number = u16::try_from(index).ok().filter(|it| *it <= MAX_ACPI_INDEX);
+    match number.and_then(NonZeroU16::new) {
+        Some(number) => Ok(Some(number)),
+        None => Err(format!("{index} is no index: use 1 to {MAX_ACPI_INDEX}")),
     }
 }
 

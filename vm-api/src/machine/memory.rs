@@ -1,5 +1,6 @@
 //! How much memory a guest sees.
 
+use super::processors::GROWTH;
 use crate::field::FieldError;
 use crate::quantity::Quantity;
 use crate::v1::{ResourceRequirements, VirtualMachineInstanceSpec};
@@ -61,6 +62,21 @@ pub fn max_guest_memory_bytes(
         .map(|quantity| quantity.bytes())
         .transpose()
         .map_err(|error| FieldError::new("domain.memory.maxGuest", error))
+}
+
+/// Bytes of guest memory from which a machine gets room to grow without being asked: below, the room
+/// itself costs its guest too much.
+pub const MIN_FOR_ROOM: u64 = 2 << 30;
+
+/// Bytes to which the memory of a guest that starts with `guest` bytes can grow, as far as its spec
+/// says: `memory.maxGuest`, or else [`GROWTH`] times as much from [`MIN_FOR_ROOM`] on, or no more.
+pub fn room_for_memory(spec: &VirtualMachineInstanceSpec, guest: u64) -> Result<u64, FieldError> {
+    let most = match max_guest_memory_bytes(spec)? {
+        Some(most) => most,
+        None if guest >= MIN_FOR_ROOM => guest.saturating_mul(GROWTH.into()),
+        None => guest,
+    };
+    Ok(most.max(guest))
 }
 
 #[cfg(test)]

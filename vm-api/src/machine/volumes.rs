@@ -66,6 +66,35 @@ sources! {
     ContainerPath(ContainerPathVolumeSource) = container_path, "containerPath";
 }
 
+impl<'a> VolumeSource<'a> {
+    /// Whether its disk is made for this start from what the pod has: a seed, or settings.
+    pub fn is_generated(self) -> bool {
+        matches!(
+            self,
+            Self::CloudInitNoCloud(_)
+                | Self::CloudInitConfigDrive(_)
+                | Self::ConfigMap(_)
+                | Self::Secret(_)
+                | Self::ServiceAccount(_)
+                | Self::DownwardApi(_)
+                | Self::Sysprep(_)
+        )
+    }
+
+    /// The claim behind it, if one is.
+    pub fn claim_name(self) -> Option<&'a str> {
+        match self {
+            Self::PersistentVolumeClaim(claim) => Some(&claim.claim_name),
+            Self::DataVolume(volume) => Some(&volume.name),
+            Self::Ephemeral(volume) => {
+                let claim = volume.persistent_volume_claim.as_ref()?;
+                Some(&claim.claim_name)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The one source of the volume with number `index`.
 pub fn source(volume: &Volume, index: usize) -> Result<VolumeSource<'_>, FieldError> {
     match sources(volume).as_slice() {

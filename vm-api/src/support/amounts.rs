@@ -2,8 +2,7 @@
 
 use crate::field::FieldError;
 use crate::machine::{
-    Bootloader, VolumeSource, bootloader, guest_memory_bytes, max_guest_memory_bytes, max_sockets,
-    source, topology,
+    VolumeSource, guest_memory_bytes, max_guest_memory_bytes, max_sockets, source, topology,
 };
 use crate::v1::{VirtualMachineInstanceSpec, Volume};
 
@@ -105,18 +104,6 @@ fn room(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
 fn firmware(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let given = spec.domain.firmware.as_ref();
-    let explicit = given
-        .and_then(|firmware| firmware.bootloader.as_ref())
-        .and_then(|bootloader| bootloader.efi.as_ref())
-        .is_some_and(|efi| efi.secure_boot.is_some());
-    if let Ok(Bootloader::Uefi {
-        secure_boot: true, ..
-    }) = bootloader(spec)
-        && !explicit
-    {
-        let message = "secure boot is on by default and not supported yet: set secureBoot: false";
-        errors.push(FieldError::new("domain.firmware.bootloader.efi", message));
-    }
     let uuid = given
         .and_then(|firmware| firmware.uuid.as_deref())
         .filter(|uuid| !uuid.is_empty());
@@ -141,6 +128,7 @@ fn empty_name(volume: &Volume, index: usize) -> Option<FieldError> {
     let (field, name, what) = match source(volume, index).ok()? {
         VolumeSource::ContainerDisk(disk) => ("image", &disk.image, "image"),
         VolumeSource::PersistentVolumeClaim(claim) => ("claimName", &claim.claim_name, "claim"),
+        VolumeSource::DataVolume(volume) => ("name", &volume.name, "data volume"),
         _ => return None,
     };
     let name_of_source = source(volume, index).ok()?.name();
@@ -230,14 +218,9 @@ mod tests {
 
     #[test]
     fn firmware_that_cannot_be_made_is_named() {
-        let firmware = json!({ "bootloader": { "efi": {} }, "uuid": "no" });
-        let messages = messages(json!({ "domain": { "firmware": firmware } }));
+        let messages = messages(json!({ "domain": { "firmware": { "uuid": "no" } } }));
         assert!(
-            messages[0].ends_with("set secureBoot: false"),
-            "{messages:?}"
-        );
-        assert!(
-            messages[1].starts_with("domain.firmware.uuid: `no` is not a UUID"),
+            messages[0].starts_with("domain.firmware.uuid: `no` is not a UUID"),
             "{messages:?}"
         );
     }

@@ -1,7 +1,7 @@
 //! Directories: which of them a guest can mount, and that none is a disk as well.
 
 use crate::field::FieldError;
-use crate::machine::{filesystems, is_directory, source};
+use crate::machine::{filesystems, source};
 use crate::v1::VirtualMachineInstanceSpec;
 
 pub(super) fn refused(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
@@ -11,7 +11,7 @@ pub(super) fn refused(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     errors
 }
 
-/// A volume that is not shared is a disk, and a directory is none; no volume is both.
+/// A volume that is not shared is a disk; none is both.
 fn disks_of_directories(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let devices = &spec.domain.devices;
     let mut errors = Vec::new();
@@ -25,13 +25,6 @@ fn disks_of_directories(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
         if shared && disk {
             let message = format!(
                 "`{}` is a disk and a file system: leave one of the two out",
-                volume.name
-            );
-            errors.push(FieldError::new(path, message));
-        } else if is_directory(source) && !shared {
-            let message = format!(
-                "is not supported as a disk yet: name `{}` in domain.devices.filesystems, and mount \
-                 it in the guest",
                 volume.name
             );
             errors.push(FieldError::new(path, message));
@@ -81,11 +74,11 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_a_file_system_and_no_disk() {
+    fn a_volume_is_a_file_system_or_a_disk() {
         let volumes = json!([{ "name": "a", "configMap": { "name": "a" } }]);
         let share = json!({ "filesystems": [{ "name": "a", "virtiofs": {} }] });
         assert!(paths(share.clone(), volumes.clone()).is_empty());
-        assert_eq!(paths(json!({}), volumes.clone()), ["volumes[0].configMap"]);
+        assert!(paths(json!({}), volumes.clone()).is_empty());
         let mut both = share;
         both["disks"] = json!([{ "name": "a", "disk": {} }]);
         assert_eq!(paths(both, volumes), ["volumes[0].configMap"]);

@@ -5,7 +5,10 @@
 //! field of the types cannot be forgotten.
 
 mod amounts;
+mod disks;
+mod domain;
 mod filesystems;
+mod sets;
 mod table;
 
 use serde_json::Value;
@@ -14,6 +17,7 @@ use crate::field::{FieldError, sorted};
 use crate::v1::{VirtualMachineInstanceSpec, VirtualMachineSpec};
 use crate::validate;
 pub use amounts::{MAXIMUM_MEMORY, MAXIMUM_VCPUS, MINIMUM_MEMORY};
+pub use sets::{pool, replica_set};
 use table::{HINTS, INSTANCE, MACHINE, Working};
 
 /// Set fields of an instance that do not work, each with what to do instead. Nothing is said of one
@@ -24,8 +28,10 @@ pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     }
     let mut errors = fields(&to_json(spec), INSTANCE);
     errors.extend(amounts::refused(spec));
+    errors.extend(disks::refused(spec));
     errors.extend(filesystems::refused(spec));
     errors.extend(ports_of_bridges(spec));
+    errors.extend(domain::refused(spec));
     sorted(errors)
 }
 
@@ -189,27 +195,27 @@ mod tests {
                 "resources": { "limits": { "example.com/gpu": 1 } },
                 "devices": {
                     "downwardMetrics": {},
-                    "disks": [{ "name": "a", "disk": {} }, { "name": "b", "disk": { "bus": "usb" } }],
+                    "disks": [{ "name": "a", "disk": {} }, { "name": "b", "disk": { "bus": "virtio" }, "changedBlockTracking": true }],
                     "interfaces": [
                         { "name": "default", "sriov": {} },
                         { "name": "other", "bridge": {}, "ports": [{ "port": 80 }] },
                     ],
                 },
             },
-            "volumes": [{ "name": "a", "sysprep": {} }],
-            "readinessProbe": { "guestAgentPing": {} },
+            "volumes": [{ "name": "a", "downwardMetrics": {} }, { "name": "b", "emptyDisk": { "capacity": "1Gi" } }],
+            "readinessProbe": { "guestAgentPing": {}, "tcpSocket": { "port": 22 } },
         });
         assert_eq!(
             paths(spec),
             [
                 "domain.cpu.numa",
-                "domain.devices.disks[1].disk.bus",
+                "domain.devices.disks[1].changedBlockTracking",
                 "domain.devices.downwardMetrics",
                 "domain.devices.interfaces[0].sriov",
                 "domain.devices.interfaces[1].ports",
                 "domain.resources.limits.example.com/gpu",
                 "readinessProbe",
-                "volumes[0].sysprep",
+                "volumes[0].downwardMetrics",
             ]
         );
     }
@@ -230,6 +236,7 @@ mod tests {
         let spec = json!({
             "runStrategy": "WaitAsReceiver",
             "instancetype": { "name": "small" },
+            "updateVolumesStrategy": "Replacement",
             "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "domain": { "devices": { "downwardMetrics": {} } } } },
         });
         let spec = serde_json::from_value(spec).unwrap();
@@ -237,9 +244,9 @@ mod tests {
         assert_eq!(
             paths,
             [
-                "instancetype",
                 "runStrategy",
-                "template.spec.domain.devices.downwardMetrics"
+                "template.spec.domain.devices.downwardMetrics",
+                "updateVolumesStrategy"
             ]
         );
     }

@@ -1,5 +1,5 @@
-//! `kubevirt.io/v1`: VirtualMachine and VirtualMachineInstance, field for field as KubeVirt has
-//! them.
+//! `kubevirt.io/v1`: VirtualMachine, VirtualMachineInstance and VirtualMachineInstanceReplicaSet,
+//! field for field as KubeVirt has them.
 //!
 //! The types decode everything that the published schema admits: what a value may be is said by
 //! [`crate::validate`], and what of it works by [`crate::support`].
@@ -22,6 +22,7 @@ mod migration_configuration;
 mod migration_state;
 mod network;
 mod probe;
+mod replica_set;
 #[cfg(feature = "schema")]
 mod resource;
 mod states;
@@ -48,6 +49,7 @@ pub use migration_configuration::*;
 pub use migration_state::*;
 pub use network::*;
 pub use probe::*;
+pub use replica_set::*;
 pub use states::*;
 pub use virtual_machine::*;
 pub use virtual_machine_status::*;

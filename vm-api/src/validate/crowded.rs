@@ -11,10 +11,12 @@ use crate::v1::VirtualMachineInstanceSpec;
 pub(crate) fn crowded(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let devices = &spec.domain.devices;
     let lists = [
+        ("accessCredentials", spec.access_credentials.len()),
         ("domain.devices.disks", devices.disks.len()),
         ("domain.devices.filesystems", devices.filesystems.len()),
         ("domain.devices.gpus", devices.gpus.len()),
         ("domain.devices.hostDevices", devices.host_devices.len()),
+        ("domain.devices.inputs", devices.inputs.len()),
         ("domain.devices.interfaces", devices.interfaces.len()),
         ("networks", spec.networks.len()),
         ("volumes", spec.volumes.len()),
@@ -60,6 +62,10 @@ mod tests {
                 json!({ "domain": { "devices": { "interfaces": many(named) } } }),
             ),
             ("networks", json!({ "networks": many(named) })),
+            (
+                "accessCredentials",
+                json!({ "accessCredentials": many(|_| json!({})) }),
+            ),
             (
                 "volumes",
                 json!({ "domain": { "devices": { "disks": many(named) } }, "volumes": many(named) }),

@@ -41,12 +41,12 @@ fn medium(disk: &MachineDisk<'_>, index: usize) -> Option<FieldError> {
     }
     let claim = matches!(
         disk.source,
-        VolumeSource::PersistentVolumeClaim(_) | VolumeSource::DataVolume(_)
+        Some(VolumeSource::PersistentVolumeClaim(_) | VolumeSource::DataVolume(_))
     );
     if disk.kind == DiskKind::Lun && !claim {
         let message = format!(
             "a LUN needs a claim or a data volume, not {}",
-            disk.source.name()
+            disk.source.map_or("nothing", |source| source.name())
         );
         return Some(FieldError::new(format!("{path}.lun"), message));
     }

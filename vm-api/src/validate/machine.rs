@@ -1,7 +1,8 @@
 //! A VirtualMachine: when it runs, and its template.
 
-use super::{annotation, instance};
+use super::{data_volumes, matchers, template};
 use crate::field::{FieldError, sorted};
+use crate::instancetype::Matcher;
 use crate::v1::{RunStrategy, VirtualMachineSpec};
 
 impl VirtualMachineSpec {
@@ -28,36 +29,28 @@ impl VirtualMachineSpec {
 /// What is wrong with a machine, paths relative to its spec.
 pub fn machine(spec: &VirtualMachineSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    errors.extend(spec.run_strategy().err());
-    if let Some(matcher) = &spec.instancetype
-        && matcher.name.is_none()
-        && matcher.infer_from_volume.is_none()
-    {
-        errors.push(FieldError::new(
-            "instancetype",
-            "name it, or the volume that names it",
-        ));
+    match spec.run_strategy() {
+        Ok(RunStrategy::WaitAsReceiver) => {
+            let message = "WaitAsReceiver is not offered: machines do not move between clusters";
+            errors.push(FieldError::new("runStrategy", message));
+        }
+        Ok(_) => {}
+        Err(error) => errors.push(error),
     }
-    if let Some(matcher) = &spec.preference
-        && matcher.name.is_none()
-        && matcher.infer_from_volume.is_none()
-    {
-        errors.push(FieldError::new(
-            "preference",
-            "name it, or the volume that names it",
-        ));
+    errors.extend(data_volumes::check(spec));
+    let instancetype = spec.instancetype.as_ref().map(Matcher::from);
+    let preference = spec.preference.as_ref().map(Matcher::from);
+    for matcher in [instancetype, preference].into_iter().flatten() {
+        errors.extend(matchers::check(&matcher));
     }
     match &spec.template.spec {
-        // What an instance type or a preference fills in may be missing here.
-        Some(template) => {
-            let whole = spec.instancetype.is_none() && spec.preference.is_none();
-            let wrong = if whole {
-                instance(template)
-            } else {
-                annotation(template)
-            };
-            errors.extend(wrong.into_iter().map(|error| error.under("template.spec")));
-        }
+        // Its memory may be missing, as in KubeVirt: an instance type or a preference gives it, or
+        // the instance is refused.
+        Some(spec) => errors.extend(
+            template(spec)
+                .into_iter()
+                .map(|error| error.under("template.spec")),
+        ),
         None => errors.push(FieldError::new("template.spec", "a machine needs it")),
     }
     sorted(errors)
@@ -102,6 +95,7 @@ mod tests {
             ),
             (json!({ "runStrategy": "" }), "runStrategy"),
             (json!({ "runStrategy": "Sometimes" }), "runStrategy"),
+            (json!({ "runStrategy": "WaitAsReceiver" }), "runStrategy"),
         ] {
             assert_eq!(machine(&read(spec))[0].path, path);
         }
@@ -109,7 +103,8 @@ mod tests {
 
     #[test]
     fn errors_of_the_template_say_where_it_is() {
-        let spec = read(json!({ "running": true, "template": { "spec": { "domain": {} } } }));
-        assert_eq!(machine(&spec)[0].path, "template.spec.domain.memory.guest");
+        let probe = json!({ "livenessProbe": {} });
+        let spec = read(json!({ "running": true, "template": { "spec": probe } }));
+        assert_eq!(machine(&spec)[0].path, "template.spec.livenessProbe");
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use super::names::{Form, wrong};
+use super::words::strict;
 use crate::field::{FieldError, word};
 use crate::machine::{Datum, VolumeSource, cloud_init, source};
-use crate::v1::{CloudInitSource, ContainerDiskSource, VirtualMachineInstanceSpec};
+use crate::v1::{CloudInitSource, ContainerDiskSource, HostDisk, VirtualMachineInstanceSpec};
 use crate::words::words;
 
 /// Bytes of inline user data or network data at most, as in KubeVirt; more fits into a Secret.
@@ -26,6 +27,16 @@ words! {
         Never = "Never",
         /// When it is not there.
         IfNotPresent = "IfNotPresent",
+    }
+}
+
+words! {
+    /// Whether a file of the node is made.
+    HostDiskType {
+        /// It is there.
+        Disk = "Disk",
+        /// It is made if it is not.
+        DiskOrCreate = "DiskOrCreate",
     }
 }
 
@@ -68,6 +79,24 @@ fn content(source: VolumeSource<'_>, path: &str) -> Vec<FieldError> {
             seed_data(seed, path)
         }
         VolumeSource::EmptyDisk(disk) => malformed(&disk.capacity, path),
+        VolumeSource::HostDisk(disk) => host_disk(disk, path),
+        VolumeSource::ContainerPath(directory) if !directory.path.starts_with('/') => {
+            let message = format!("`{}` is not an absolute path", directory.path);
+            vec![FieldError::new(format!("{path}.path"), message)]
+        }
+        VolumeSource::ServiceAccount(account)
+            if account
+                .service_account_name
+                .as_deref()
+                .unwrap_or_default()
+                .is_empty() =>
+        {
+            let message = "name the service account";
+            vec![FieldError::new(
+                format!("{path}.serviceAccountName"),
+                message,
+            )]
+        }
         VolumeSource::DataVolume(volume) if volume.name.is_empty() => {
             vec![FieldError::new(
                 format!("{path}.name"),
@@ -110,19 +139,36 @@ fn container_disk(disk: &ContainerDiskSource, path: &str) -> Vec<FieldError> {
         ));
     }
     errors.extend(word::<PullPolicy>(policy, disk.image_pull_policy.as_deref()).err());
-    let file = disk.path.as_deref().unwrap_or_default();
-    if !file.is_empty()
-        && (!file.starts_with('/')
-            || file.ends_with('/')
-            || file.len() >= PATH_MAX
-            || file.contains(char::is_control)
-            || file.split('/').any(|part| part == ".."))
-    {
+    errors.extend(image_path(disk.path.as_deref().unwrap_or_default(), path));
+    errors
+}
+
+/// What is wrong with the path of a file in an image, which is named at `field`; an empty one counts
+/// as absent.
+pub(super) fn image_path(file: &str, field: &str) -> Option<FieldError> {
+    let wrong = !file.starts_with('/')
+        || file.ends_with('/')
+        || file.len() >= PATH_MAX
+        || file.contains(char::is_control)
+        || file.split('/').any(|part| part == "..");
+    (wrong && !file.is_empty()).then(|| {
         let message = format!(
             "`{file}` is not the absolute path of a file in the image, such as /disk/root.qcow2"
         );
-        errors.push(FieldError::new(path, message));
+        FieldError::new(field, message)
+    })
+}
+
+fn host_disk(disk: &HostDisk, path: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if disk.path.is_empty() {
+        let message = "name the file";
+        errors.push(FieldError::new(format!("{path}.path"), message));
     }
+    let kind = || format!("{path}.type");
+    errors.extend(strict::<HostDiskType>(kind, Some(&disk.r#type)));
+    let capacity = disk.capacity.as_ref();
+    errors.extend(capacity.into_iter().flat_map(|it| malformed(it, path)));
     errors
 }
 

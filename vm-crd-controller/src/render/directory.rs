@@ -1,4 +1,4 @@
-//! A directory that is shared with the guest, as a volume of its pod.
+//! A directory that is shared with the guest, or whose files a disk is made of, as a volume of its pod.
 
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, ConfigMapVolumeSource, DownwardAPIProjection, DownwardAPIVolumeFile,
@@ -49,7 +49,23 @@ pub(super) fn volume(name: &str, source: VolumeSource<'_>) -> Volume {
                 read_only: source.read_only,
             });
         }
-        // `filesystems` lets nothing else through.
+        VolumeSource::DataVolume(source) => {
+            volume.persistent_volume_claim = Some(PersistentVolumeClaimVolumeSource {
+                claim_name: source.name.clone(),
+                read_only: None,
+            });
+        }
+        VolumeSource::Sysprep(source) => {
+            volume.config_map = source.config_map.as_ref().map(|map| ConfigMapVolumeSource {
+                name: map.name.clone(),
+                ..ConfigMapVolumeSource::default()
+            });
+            volume.secret = source.secret.as_ref().map(|secret| SecretVolumeSource {
+                secret_name: Some(secret.name.clone()),
+                ..SecretVolumeSource::default()
+            });
+        }
+        // Nothing else is a directory.
         _ => {}
     }
     volume

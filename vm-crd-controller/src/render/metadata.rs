@@ -125,7 +125,7 @@ fn networks(spec: &VirtualMachineInstanceSpec, namespace: &str) -> Vec<(&'static
     asked
 }
 
-fn owner(instance: &VirtualMachineInstance) -> OwnerReference {
+pub(super) fn owner(instance: &VirtualMachineInstance) -> OwnerReference {
     OwnerReference {
         api_version: VirtualMachineInstance::api_version(&()).into_owned(),
         kind: VirtualMachineInstance::kind(&()).into_owned(),
@@ -148,7 +148,19 @@ pub fn pod_name(instance: &VirtualMachineInstance) -> String {
     )
 }
 
-fn suffix(parts: &[&str]) -> String {
+/// The name of an object that `prefix` tells what it is for, and `name` whose: cut and made unique by a
+/// suffix where it would be too long.
+pub(super) fn object_name(prefix: &str, name: &str) -> String {
+    let whole = format!("{prefix}{name}");
+    if whole.len() <= NAME_LIMIT {
+        return whole;
+    }
+    let stem = whole[..NAME_LIMIT - SUFFIX_LENGTH - 1].trim_end_matches(['-', '.']);
+    format!("{stem}-{}", suffix(&[name]))
+}
+
+/// A suffix that follows from `parts` and looks like those that Kubernetes makes up.
+pub(crate) fn suffix(parts: &[&str]) -> String {
     let mut rest = digest(parts);
     let base = SUFFIX_CHARACTERS.len() as u64;
     (0..SUFFIX_LENGTH)

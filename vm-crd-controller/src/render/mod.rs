@@ -3,10 +3,14 @@
 //! Relies on a spec that was validated. Promises that the same instance always renders to the same
 //! pod, its name included, so that making it twice finds the first.
 
+mod credentials;
 mod directory;
 mod metadata;
+mod probes;
 mod resources;
 mod security;
+mod seed;
+mod state;
 mod volumes;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, LocalObjectReference, Pod, PodSpec};
@@ -16,7 +20,10 @@ use vm_api::FieldError;
 use vm_api::contract::{MACHINE_COMMAND, MACHINE_CONTAINER, RUNTIME_CLASS};
 use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
 
+pub(crate) use metadata::suffix;
 pub use metadata::{label_value, pod_name};
+pub use resources::{MILLICORES_PER_VCPU, of as resources};
+pub use state::claim as state_claim;
 pub use volumes::{Claim, Claims, claim_names};
 
 use crate::machine;
@@ -58,7 +65,14 @@ pub fn pod(
     let namespace = instance.namespace().unwrap_or_default();
     let uid = instance.uid().unwrap_or_default();
     machine::settle(&mut spec, &uid, &namespace, &instance.name_any());
-    let volumes = volumes::render(&spec, claims)?;
+    let mut volumes = volumes::render(&spec, claims)?;
+    let (secrets, places) = credentials::render(&spec)?;
+    volumes.volumes.extend(secrets);
+    volumes.mounts.extend(places);
+    if let Some((volume, mount)) = state::render(instance)? {
+        volumes.volumes.push(volume);
+        volumes.mounts.push(mount);
+    }
     let image = volumes.image.clone();
     let container = Container {
         name: MACHINE_CONTAINER.to_owned(),
@@ -77,18 +91,23 @@ pub fn pod(
         ports: Some(ports(&spec)).filter(|ports| !ports.is_empty()),
         volume_mounts: Some(volumes.mounts).filter(|mounts| !mounts.is_empty()),
         volume_devices: Some(volumes.devices).filter(|devices| !devices.is_empty()),
+        readiness_probe: probes::render(spec.readiness_probe.as_ref(), "readinessProbe")?,
+        liveness_probe: probes::render(spec.liveness_probe.as_ref(), "livenessProbe")?,
         security_context: Some(security::container()),
         termination_message_policy: Some("File".to_owned()),
         ..Container::default()
     };
-    let pull_secret = image.and_then(|image| image.pull_secret);
+    let pull_secrets = volumes.pull_secrets.into_iter();
+    let pull_secrets: Vec<_> = pull_secrets
+        .map(|name| LocalObjectReference { name })
+        .collect();
     Ok(Pod {
         metadata: metadata::of(instance, &spec, &volumes.sizes)?,
         spec: Some(PodSpec {
             containers: vec![container],
             volumes: Some(volumes.volumes).filter(|volumes| !volumes.is_empty()),
             service_account_name: volumes.service_account,
-            image_pull_secrets: pull_secret.map(|name| vec![LocalObjectReference { name }]),
+            image_pull_secrets: Some(pull_secrets).filter(|secrets| !secrets.is_empty()),
             ..placement(instance)
         }),
         status: None,

@@ -14,7 +14,7 @@ use vm_api::{FieldError, Quantity};
 
 /// Thousandths of a CPU that are requested for each virtual processor when the spec says nothing:
 /// a tenth, KubeVirt's ratio. Processors are shared; memory is not.
-const MILLICORES_PER_VCPU: u64 = 100;
+pub const MILLICORES_PER_VCPU: u64 = 100;
 
 /// Bytes of an ordinary page.
 const PAGE: u64 = 4096;
@@ -27,7 +27,7 @@ const TABLE_BYTES_PER_PAGE: u64 = 16;
 const BYTES_PER_VCPU: u64 = 1 << 20;
 
 /// The resources of the machine container.
-pub(super) fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequirements, FieldError> {
+pub fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequirements, FieldError> {
     let guest = guest_memory_bytes(spec, None)?;
     let vcpus = u64::from(topology(spec, None)?.vcpus());
     let pages = hugepages(spec)?;
@@ -71,9 +71,12 @@ pub(super) fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequiremen
     } else {
         requested
     };
+    // Whoever wants it so leaves what QEMU needs to the limit alone; Guaranteed pods cannot.
+    let overcommits = given.overcommit_guest_overhead == Some(true) && dedicated.is_none();
+    let of_qemu = if overcommits { 0 } else { qemu };
     requests.insert(
         "memory".to_owned(),
-        quantity(requested.saturating_add(qemu)),
+        quantity(requested.saturating_add(of_qemu)),
     );
     limits.insert("memory".to_owned(), quantity(limit.saturating_add(qemu)));
     if let Some(dedicated) = dedicated {
@@ -148,6 +151,20 @@ mod tests {
         assert_eq!(bytes(&resources["requests"]["memory"]), memory);
         assert_eq!(resources["requests"]["cpu"], "100m");
         assert!(resources["limits"].get("cpu").is_none());
+    }
+
+    #[test]
+    fn what_qemu_needs_can_be_overcommitted() {
+        let given = resources(json!({
+            "memory": { "guest": "256Mi" }, "resources": { "overcommitGuestOverhead": true },
+        }));
+        assert_eq!(given["requests"]["memory"], "256Mi");
+        assert_eq!(given["limits"]["memory"], "258Mi");
+        let dedicated = resources(json!({
+            "memory": { "guest": "256Mi" }, "resources": { "overcommitGuestOverhead": true },
+            "cpu": { "cores": 1, "dedicatedCpuPlacement": true },
+        }));
+        assert_eq!(dedicated["requests"], dedicated["limits"]);
     }
 
     #[test]

@@ -161,6 +161,100 @@ fn further_networks_are_asked_of_multus() {
     );
 }
 
+#[test]
+fn probes_are_those_of_the_machine_container() {
+    let mut spec = minimal();
+    spec["readinessProbe"] = json!({ "guestAgentPing": {}, "periodSeconds": 3 });
+    spec["livenessProbe"] = json!({
+        "httpGet": { "port": 80, "path": "/health" },
+        "initialDelaySeconds": 120, "timeoutSeconds": 2, "failureThreshold": 5,
+    });
+    let container = render(spec.clone(), &Claims::new()).unwrap().spec.unwrap();
+    let container = serde_json::to_value(&container.containers[0]).unwrap();
+    assert_eq!(
+        container["readinessProbe"],
+        json!({ "exec": { "command": ["vm:agent", "guest-ping"] }, "periodSeconds": 3 })
+    );
+    assert_eq!(container["livenessProbe"], spec["livenessProbe"]);
+    for probe in [
+        json!({ "exec": { "command": ["cat", "/run/up"] }, "successThreshold": 2 }),
+        json!({ "tcpSocket": { "port": "ssh" }, "periodSeconds": 1 }),
+    ] {
+        spec["readinessProbe"] = probe.clone();
+        let pod = render(spec.clone(), &Claims::new()).unwrap().spec.unwrap();
+        let rendered = pod.containers[0].readiness_probe.as_ref();
+        assert_eq!(serde_json::to_value(rendered).unwrap(), probe);
+    }
+    spec["readinessProbe"] = json!({ "periodSeconds": 1 });
+    let error = render(spec, &Claims::new()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("readinessProbe: set exactly one"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_persists_is_in_a_claim_of_whoever_lasts() {
+    let mut spec = minimal();
+    assert_eq!(state_claim(&instance(spec.clone())), Ok(None));
+    spec["domain"]["devices"]["tpm"] = json!({ "persistent": true });
+    let mut instance = instance(spec);
+    let claim = |instance: &VirtualMachineInstance| {
+        serde_json::to_value(state_claim(instance).unwrap().unwrap()).unwrap()
+    };
+    insta::assert_yaml_snapshot!(claim(&instance));
+    let of_machine: Value = json!([{
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": "tl", "uid": "m",
+        "controller": true, "blockOwnerDeletion": true,
+    }]);
+    instance.metadata.owner_references = serde_json::from_value(of_machine).unwrap();
+    let owner = &claim(&instance)["metadata"]["ownerReferences"][0];
+    assert_eq!(
+        (&owner["kind"], &owner["uid"]),
+        (&json!("VirtualMachine"), &json!("m"))
+    );
+    assert!(owner.get("controller").is_none(), "{owner}");
+    let pod = pod(&instance, &Claims::new(), "example.com/placeholder:1").unwrap();
+    let spec = pod.spec.unwrap();
+    let volume = &spec.volumes.as_ref().unwrap()[0];
+    let claimed = volume.persistent_volume_claim.as_ref().unwrap();
+    assert_eq!(claimed.claim_name, "persistent-state-for-tl");
+    let mount = &spec.containers[0].volume_mounts.as_ref().unwrap()[0];
+    assert_eq!(
+        (mount.name.as_str(), mount.mount_path.as_str()),
+        ("vm-state", "/state")
+    );
+}
+
+#[test]
+fn secrets_with_access_credentials_are_mounted_once() {
+    let mut spec = minimal();
+    let source = |name: &str| json!({ "secret": { "secretName": name } });
+    let users = json!({ "qemuGuestAgent": { "users": ["root"] } });
+    let agent = json!({ "qemuGuestAgent": {} });
+    spec["accessCredentials"] = json!([
+        { "sshPublicKey": { "source": source("b"), "propagationMethod": users } },
+        { "userPassword": { "source": source("a.b"), "propagationMethod": agent } },
+        { "sshPublicKey": { "source": source("b"), "propagationMethod": users } },
+    ]);
+    let pod = render(spec, &Claims::new()).unwrap().spec.unwrap();
+    let volumes = serde_json::to_value(&pod.volumes).unwrap();
+    assert_eq!(
+        volumes,
+        json!([
+            { "name": "access-credentials-0", "secret": { "secretName": "a.b" } },
+            { "name": "access-credentials-1", "secret": { "secretName": "b" } },
+        ])
+    );
+    let mounts = serde_json::to_value(&pod.containers[0].volume_mounts).unwrap();
+    let mount = |index: usize, path: &str| json!({ "name": format!("access-credentials-{index}"), "mountPath": path, "readOnly": true });
+    let expected = [
+        mount(0, "/access-credentials/a.b"),
+        mount(1, "/access-credentials/b"),
+    ];
+    assert_eq!(mounts, json!(expected));
+}
+
 /// The shim reads the annotation strictly: what is rendered must pass.
 #[test]
 fn the_shim_reads_what_is_rendered() {
@@ -203,18 +297,150 @@ fn a_pod_is_not_forgotten_while_its_guest_runs() {
     assert_eq!(pod.termination_grace_period_seconds, Some(1));
 }
 
+/// Volumes, mounts and devices of a machine with these disks and volumes beside its first.
+fn volumes_of(disks: Value, volumes: Value, claims: &Claims) -> Result<Value, RenderError> {
+    let mut spec = minimal();
+    spec["domain"]["devices"]["disks"] = disks;
+    let all = spec["volumes"].as_array_mut().unwrap();
+    all.extend(volumes.as_array().unwrap().iter().cloned());
+    let pod = render(spec, claims)?;
+    let annotations = pod.metadata.annotations.unwrap();
+    let pod = pod.spec.unwrap();
+    let container = &pod.containers[0];
+    Ok(json!({
+        "account": pod.service_account_name,
+        "image": container.image,
+        "pullSecrets": pod.image_pull_secrets,
+        "volumes": pod.volumes,
+        "mounts": container.volume_mounts,
+        "devices": container.volume_devices,
+        "sizes": annotations.get("kubevirt.io/volume-sizes"),
+    }))
+}
+
+#[test]
+fn every_volume_that_is_a_disk_is_one_of_the_pod() {
+    let label = json!({ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } });
+    let volumes = json!([
+        { "name": "settings", "configMap": { "name": "a", "volumeLabel": "x" } },
+        { "name": "key", "secret": { "secretName": "b", "optional": true } },
+        { "name": "account", "serviceAccount": { "serviceAccountName": "c" } },
+        { "name": "about", "downwardAPI": { "fields": [label] } },
+        { "name": "answers", "sysprep": { "configMap": { "name": "d" } } },
+        { "name": "secret-answers", "sysprep": { "secret": { "name": "e" } } },
+        { "name": "drive", "cloudInitConfigDrive": {
+            "secretRef": { "name": "user" }, "networkDataSecretRef": { "name": "network" },
+        } },
+        { "name": "imported", "dataVolume": { "name": "files" } },
+        { "name": "base", "ephemeral": { "persistentVolumeClaim": { "claimName": "files", "readOnly": true } } },
+        { "name": "base-block", "ephemeral": { "persistentVolumeClaim": { "claimName": "blocks" } } },
+        { "name": "node", "hostDisk": { "path": "/var/lib/disks/a.img", "type": "Disk" } },
+        { "name": "lun", "persistentVolumeClaim": { "claimName": "blocks" } },
+        { "name": "read", "persistentVolumeClaim": { "claimName": "files", "readOnly": true } },
+    ]);
+    let disks = json!([
+        { "name": "root", "disk": { "bus": "virtio" } },
+        { "name": "lun", "lun": {} },
+        { "name": "read", "cdrom": {} },
+        { "name": "empty", "cdrom": {} },
+    ]);
+    let claim = |block| Claim {
+        block,
+        size: Some("2Gi".into()),
+    };
+    let mut claims = Claims::from([
+        ("files".to_owned(), claim(false)),
+        ("blocks".to_owned(), claim(true)),
+    ]);
+    let rendered = volumes_of(disks.clone(), volumes.clone(), &claims).unwrap();
+    insta::assert_yaml_snapshot!(rendered);
+    claims.get_mut("blocks").unwrap().block = false;
+    let error = volumes_of(disks, volumes, &claims).unwrap_err().to_string();
+    assert!(
+        error.starts_with("volumes[12]: the claim `blocks` is of"),
+        "{error}"
+    );
+}
+
+#[test]
+fn further_images_are_image_volumes() {
+    let image = |name: &str, image: &str, secret: &str| {
+        json!({ "name": name, "containerDisk": {
+            "image": image, "imagePullPolicy": "Always", "imagePullSecret": secret,
+        } })
+    };
+    let disks = json!([{ "name": "data", "disk": {} }]);
+    let volumes = json!([
+        image("data", "example.com/data:1", "one"),
+        image("more", "example.com/data:1", "two"),
+        image("again", "example.com/data:2", "one"),
+    ]);
+    let rendered = volumes_of(disks, volumes, &Claims::new()).unwrap();
+    // The first disk's image is the container's own, whichever volume it is.
+    assert_eq!(rendered["image"], "example.com/data:1");
+    insta::assert_yaml_snapshot!(rendered);
+}
+
+#[test]
+fn a_kernel_is_in_the_machines_image_or_in_one_of_its_own() {
+    let rendered = |image: &str, volumes: Value| {
+        let mut spec = minimal();
+        spec["volumes"] = volumes;
+        spec["domain"]["firmware"] = json!({ "kernelBoot": {
+            "container": {
+                "image": image, "kernelPath": "/boot/vmlinuz", "imagePullSecret": "secret",
+                "imagePullPolicy": "Never",
+            },
+        } });
+        render(spec, &Claims::new()).unwrap().spec.unwrap()
+    };
+    let disk = json!([{ "name": "root", "containerDisk": { "image": "example.com/disk:1" } }]);
+    let own = rendered("example.com/kernel:1", json!([]));
+    assert_eq!(
+        own.containers[0].image.as_deref(),
+        Some("example.com/kernel:1")
+    );
+    assert_eq!(
+        own.containers[0].image_pull_policy.as_deref(),
+        Some("Never")
+    );
+    assert!(own.volumes.is_none());
+    assert!(
+        rendered("example.com/disk:1", disk.clone())
+            .volumes
+            .is_none()
+    );
+    let beside = rendered("example.com/kernel:1", disk);
+    assert_eq!(beside.image_pull_secrets.unwrap()[0].name, "secret");
+    let volume = &beside.volumes.unwrap()[0];
+    let image = volume.image.as_ref().unwrap();
+    assert_eq!(
+        (
+            volume.name.as_str(),
+            image.reference.as_deref(),
+            image.pull_policy.as_deref()
+        ),
+        ("kernel-boot", Some("example.com/kernel:1"), Some("Never"))
+    );
+    let mount = &beside.containers[0].volume_mounts.as_ref().unwrap()[0];
+    assert_eq!(
+        (mount.mount_path.as_str(), mount.read_only),
+        ("/volumes/kernel-boot", Some(true))
+    );
+}
+
 #[test]
 fn what_cannot_be_rendered_is_named() {
-    let mut two = minimal();
-    let second = json!({ "name": "other", "containerDisk": { "image": "example.com/disk:2" } });
-    two["volumes"].as_array_mut().unwrap().push(second);
-    let error = render(two, &Claims::new()).unwrap_err().to_string();
-    assert!(error.starts_with("volumes[1].containerDisk: "), "{error}");
-
-    let mut sysprep = minimal();
-    sysprep["volumes"][0] = json!({ "name": "root", "sysprep": { "secret": { "name": "x" } } });
-    let error = render(sysprep, &Claims::new()).unwrap_err().to_string();
-    assert!(error.starts_with("volumes[0].sysprep: "), "{error}");
+    let of = |source: Value| {
+        let mut volume = source;
+        volume["name"] = "x".into();
+        let error = volumes_of(json!([]), json!([volume]), &Claims::new());
+        error.unwrap_err().to_string()
+    };
+    let error = of(json!({ "containerPath": { "path": "/x" } }));
+    assert!(error.starts_with("volumes[1].containerPath: "), "{error}");
+    let error = of(json!({ "hostDisk": { "path": "/x", "type": "Disk" } }));
+    assert!(error.starts_with("volumes[1].hostDisk.path: "), "{error}");
 
     let error = render(json!({ "domain": {} }), &Claims::new())
         .unwrap_err()

@@ -1,21 +1,21 @@
-//! The volumes of a machine as its pod has them: claims, seeds and shared directories below
-//! `/volumes`, the first containerDisk as the container's own image.
+//! The volumes of a machine as its pod has them: claims, images, seeds, settings and shared directories
+//! below `/volumes`, the first containerDisk as the container's own image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    KeyToPath, PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, ProjectedVolumeSource,
-    SecretProjection, SecretVolumeSource, Volume, VolumeDevice, VolumeMount, VolumeProjection,
+    HostPathVolumeSource, ImageVolumeSource, PersistentVolumeClaim,
+    PersistentVolumeClaimVolumeSource, Volume, VolumeDevice, VolumeMount,
 };
-use vm_api::contract::{SEED_NETWORK_DATA_FILE, SEED_USER_DATA_FILE, volume_path};
+use vm_api::contract::{KERNEL_BOOT_VOLUME, volume_path};
 use vm_api::machine::{
-    Datum, MachineDisk, MachineFilesystem, NETWORK_DATA_KEY, USER_DATA_KEY, VolumeSource,
-    cloud_init, disks, filesystems,
+    DiskKind, MachineDisk, MachineFilesystem, VolumeSource, disks, filesystems, host_disk,
+    kernel_boot,
 };
-use vm_api::v1::{CloudInitSource, ContainerDiskSource, VirtualMachineInstanceSpec};
+use vm_api::v1::{ContainerDiskSource, KernelBootContainer, VirtualMachineInstanceSpec};
 use vm_api::{FieldError, Quantity};
 
-use super::directory;
+use super::{directory, seed};
 
 /// Claims by name, as they were looked up.
 pub type Claims = BTreeMap<String, Claim>;
@@ -50,7 +50,7 @@ impl From<&PersistentVolumeClaim> for Claim {
     }
 }
 
-/// The image of the machine container.
+/// An image: the machine container's, or one beside it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Image {
     pub(super) reference: String,
@@ -69,6 +69,17 @@ impl From<&ContainerDiskSource> for Image {
     }
 }
 
+impl From<&KernelBootContainer> for Image {
+    fn from(kernel: &KernelBootContainer) -> Self {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        Self {
+            reference: kernel.image.clone(),
+            pull_policy: given(&kernel.image_pull_policy),
+            pull_secret: given(&kernel.image_pull_secret),
+        }
+    }
+}
+
 /// The volumes of a pod.
 #[derive(Default)]
 pub(super) struct Volumes {
@@ -77,7 +88,10 @@ pub(super) struct Volumes {
     pub(super) devices: Vec<VolumeDevice>,
     /// Sizes of claims of volume mode Filesystem, by volume.
     pub(super) sizes: BTreeMap<String, Quantity>,
+    /// The machine container's image.
     pub(super) image: Option<Image>,
+    /// Names of the Secrets that images are pulled with.
+    pub(super) pull_secrets: BTreeSet<String>,
     /// The service account whose token is shared.
     pub(super) service_account: Option<String>,
 }
@@ -86,20 +100,14 @@ pub(super) struct Volumes {
 pub fn claim_names(
     spec: &VirtualMachineInstanceSpec,
 ) -> Result<Vec<(String, String)>, Vec<FieldError>> {
-    let disks = disks(spec)?
-        .into_iter()
-        .map(|disk| (disk.name, disk.source));
+    let disks = disks(spec)?.into_iter();
+    let disks = disks.filter_map(|disk| Some((disk.name, disk.source?)));
     let shared = filesystems(spec)?.into_iter();
     let shared = shared.filter_map(|shared| Some((shared.name, shared.source?)));
-    let named = |(name, source): (&str, _)| Some((name.to_owned(), claim_name(source)?.to_owned()));
+    let named = |(name, source): (&str, VolumeSource<'_>)| {
+        Some((name.to_owned(), source.claim_name()?.to_owned()))
+    };
     Ok(disks.chain(shared).filter_map(named).collect())
-}
-
-fn claim_name(source: VolumeSource<'_>) -> Option<&str> {
-    match source {
-        VolumeSource::PersistentVolumeClaim(claim) => Some(&claim.claim_name),
-        _ => None,
-    }
 }
 
 /// The volumes of the pod of a machine with that spec.
@@ -113,6 +121,9 @@ pub(super) fn render(
         if let Err(error) = rendered.add(spec, &disk, claims) {
             errors.push(error);
         }
+    }
+    if let Some(boot) = kernel_boot(spec).map_err(|error| vec![error])? {
+        rendered.add_image(KERNEL_BOOT_VOLUME, boot.container.into());
     }
     for shared in filesystems(spec)? {
         if let Err(error) = rendered.add_directory(spec, &shared, claims) {
@@ -133,26 +144,62 @@ impl Volumes {
         disk: &MachineDisk<'_>,
         claims: &Claims,
     ) -> Result<(), FieldError> {
-        let path = || path_of(spec, disk.name);
-        match disk.source {
-            VolumeSource::ContainerDisk(image) => self.set_image(image, &path()),
-            VolumeSource::EmptyDisk(_) => Ok(()),
-            VolumeSource::CloudInitNoCloud(seed) => {
-                let path = format!("{}.{}", path(), disk.source.name());
-                self.add_seed(disk.name, seed, &path)
-            }
-            source => match claim_name(source) {
-                Some(name) => {
-                    let claim = look_up(claims, name, &path())?;
-                    self.add_claim(disk.name, name, claim, disk.read_only);
-                    Ok(())
+        let Some(source) = disk.source else {
+            return Ok(());
+        };
+        let path = path_of(spec, disk.name);
+        match source {
+            VolumeSource::ContainerDisk(image) => self.add_image(disk.name, image.into()),
+            VolumeSource::EmptyDisk(_) => {}
+            VolumeSource::CloudInitNoCloud(seed) | VolumeSource::CloudInitConfigDrive(seed) => {
+                let path = format!("{path}.{}", source.name());
+                if let Some(volume) = seed::volume(disk.name, seed, &path)? {
+                    self.volumes.push(volume);
+                    self.mount(disk.name, true);
                 }
-                None => Err(FieldError::new(
-                    format!("{}.{}", path(), source.name()),
-                    "is not supported: use containerDisk, persistentVolumeClaim, emptyDisk or \
-                     cloudInitNoCloud",
-                )),
-            },
+            }
+            VolumeSource::HostDisk(wish) => {
+                let directory = host_disk(wish, &path)?.directory;
+                self.volumes.push(Volume {
+                    name: disk.name.to_owned(),
+                    host_path: Some(HostPathVolumeSource {
+                        path: directory.to_owned(),
+                        // What is not there is not made: it would be root's.
+                        type_: Some("Directory".to_owned()),
+                    }),
+                    ..Volume::default()
+                });
+                self.mount(disk.name, disk.read_only);
+            }
+            source if source.is_generated() => self.add_files(disk.name, source),
+            source => {
+                let Some(name) = source.claim_name() else {
+                    return Err(FieldError::new(
+                        format!("{path}.{}", source.name()),
+                        "is not supported: use containerDisk, persistentVolumeClaim, emptyDisk or \
+                         cloudInitNoCloud",
+                    ));
+                };
+                let claim = look_up(claims, name, &path)?;
+                if disk.kind == DiskKind::Lun && !claim.block {
+                    let message = format!(
+                        "the claim `{name}` is of volume mode Filesystem, and a LUN is a device: make \
+                         it a disk, or use a claim of volume mode Block"
+                    );
+                    return Err(FieldError::new(path, message));
+                }
+                self.add_claim(disk, source, claim);
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory of files, for the guest to mount or as what a disk is made of.
+    fn add_files(&mut self, name: &str, source: VolumeSource<'_>) {
+        self.volumes.push(directory::volume(name, source));
+        self.mount(name, true);
+        if let VolumeSource::ServiceAccount(account) = source {
+            self.service_account = account.service_account_name.clone();
         }
     }
 
@@ -174,15 +221,17 @@ impl Volumes {
             let path = format!("domain.devices.filesystems[{index}].name");
             return Err(FieldError::new(path, message));
         };
-        if let Some(name) = claim_name(source) {
+        if let Some(name) = source.claim_name() {
             let path = path_of(spec, shared.name);
             if look_up(claims, name, &path)?.block {
                 let message = format!(
                     "the claim `{name}` is of volume mode Block and holds no directory: make it a \
                      disk, or use a claim of volume mode Filesystem"
                 );
-                let path = format!("{path}.persistentVolumeClaim.claimName");
-                return Err(FieldError::new(path, message));
+                return Err(FieldError::new(
+                    format!("{path}.{}", source.name()),
+                    message,
+                ));
             }
         }
         self.volumes.push(directory::volume(shared.name, source));
@@ -193,24 +242,42 @@ impl Volumes {
         Ok(())
     }
 
-    fn set_image(&mut self, image: &ContainerDiskSource, path: &str) -> Result<(), FieldError> {
-        if self.image.is_some() {
-            return Err(FieldError::new(
-                format!("{path}.containerDisk"),
-                "a second containerDisk is not supported: put that disk on a claim \
-                 (persistentVolumeClaim)",
-            ));
+    /// The first image is the container's own; what is in no other is mounted.
+    fn add_image(&mut self, volume: &str, image: Image) {
+        self.pull_secrets.extend(image.pull_secret.clone());
+        match &self.image {
+            None => self.image = Some(image),
+            // A kernel from the image that is there anyway; two disks of one image are two volumes.
+            Some(own) if own.reference == image.reference && volume == KERNEL_BOOT_VOLUME => {}
+            Some(_) => {
+                self.volumes.push(Volume {
+                    name: volume.to_owned(),
+                    image: Some(ImageVolumeSource {
+                        reference: Some(image.reference),
+                        pull_policy: image.pull_policy,
+                    }),
+                    ..Volume::default()
+                });
+                self.mount(volume, true);
+            }
         }
-        self.image = Some(image.into());
-        Ok(())
     }
 
-    fn add_claim(&mut self, volume: &str, name: &str, claim: &Claim, read_only: bool) {
+    fn add_claim(&mut self, disk: &MachineDisk<'_>, source: VolumeSource<'_>, claim: &Claim) {
+        let volume = disk.name;
+        let only_read = matches!(source, VolumeSource::Ephemeral(_));
+        let read_only = match source {
+            VolumeSource::Ephemeral(ephemeral) => {
+                let claim = ephemeral.persistent_volume_claim.as_ref();
+                claim.and_then(|claim| claim.read_only)
+            }
+            _ => None,
+        };
         self.volumes.push(Volume {
             name: volume.to_owned(),
             persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: name.to_owned(),
-                read_only: None,
+                claim_name: source.claim_name().unwrap_or_default().to_owned(),
+                read_only,
             }),
             ..Volume::default()
         });
@@ -221,42 +288,10 @@ impl Volumes {
             });
             return;
         }
-        self.mount(volume, read_only);
+        self.mount(volume, disk.read_only || only_read);
         if let Some(size) = &claim.size {
             self.sizes.insert(volume.to_owned(), size.clone());
         }
-    }
-
-    fn add_seed(
-        &mut self,
-        name: &str,
-        seed: &CloudInitSource,
-        path: &str,
-    ) -> Result<(), FieldError> {
-        let (user, network) = cloud_init(seed, path)?;
-        let secret = |datum: &Option<Datum<'_>>| match datum {
-            Some(Datum::Secret(name)) => Some((*name).to_owned()),
-            _ => None,
-        };
-        let mut volume = Volume {
-            name: name.to_owned(),
-            ..Volume::default()
-        };
-        match (secret(&user), secret(&network)) {
-            (None, None) => return Ok(()),
-            (Some(user), Some(network)) if user != network => {
-                volume.projected = Some(projected(user, network));
-            }
-            (Some(name), _) | (_, Some(name)) => {
-                volume.secret = Some(SecretVolumeSource {
-                    secret_name: Some(name),
-                    ..SecretVolumeSource::default()
-                });
-            }
-        }
-        self.volumes.push(volume);
-        self.mount(name, true);
-        Ok(())
     }
 
     fn mount(&mut self, volume: &str, read_only: bool) {
@@ -272,29 +307,6 @@ impl Volumes {
 fn look_up<'a>(claims: &'a Claims, name: &str, path: &str) -> Result<&'a Claim, FieldError> {
     let missing = || FieldError::new(path, format!("the claim `{name}` was not looked up"));
     claims.get(name).ok_or_else(missing)
-}
-
-/// User data of one Secret and network data of another in one directory.
-fn projected(user: String, network: String) -> ProjectedVolumeSource {
-    let source = |name: String, key: &str, path: &str| VolumeProjection {
-        secret: Some(SecretProjection {
-            name,
-            items: Some(vec![KeyToPath {
-                key: key.to_owned(),
-                path: path.to_owned(),
-                mode: None,
-            }]),
-            optional: None,
-        }),
-        ..VolumeProjection::default()
-    };
-    ProjectedVolumeSource {
-        sources: Some(vec![
-            source(user, USER_DATA_KEY, SEED_USER_DATA_FILE),
-            source(network, NETWORK_DATA_KEY, SEED_NETWORK_DATA_FILE),
-        ]),
-        default_mode: None,
-    }
 }
 
 fn path_of(spec: &VirtualMachineInstanceSpec, volume: &str) -> String {

@@ -61,10 +61,13 @@ pub(super) fn next(
     })
 }
 
-/// How long the next start has to wait.
+/// How long the next start has to wait. No pause is longer than the longest: what seems so tells of a
+/// clock that was set back.
 pub(super) fn left(failure: Option<&StartFailure>, now: &Time) -> Option<Duration> {
     let until = failure?.retry_after_timestamp.as_ref()?;
-    Some(clock::between(now, until)).filter(|left| !left.is_zero())
+    let left = clock::between(now, until);
+    let longest = Duration::from_secs(LONGEST.into());
+    Some(left).filter(|left| !left.is_zero() && *left <= longest)
 }
 
 /// Whether the guest of `instance` ever ran.
@@ -150,6 +153,20 @@ mod tests {
             next(failure.as_ref(), RunStrategy::Manual, None, 0, &now),
             None
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_pause_longer() {
+        let now = clock::now();
+        let failure = StartFailure {
+            retry_after_timestamp: Some(clock::after(&now, 15)),
+            ..StartFailure::default()
+        };
+        let left = |now| left(Some(&failure), &now).map(|left| left.as_secs());
+        assert_eq!(left(now.clone()), Some(15));
+        let hour_ago = Time(now.0 - Duration::from_secs(3600));
+        assert_eq!(left(hour_ago), None);
+        assert_eq!(left(clock::after(&now, 3600)), None);
     }
 
     #[test]

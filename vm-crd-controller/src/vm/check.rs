@@ -52,10 +52,13 @@ mod tests {
         assert!(matches!(check(both), Err(Trouble::Invalid(_))));
         let typed =
             json!({ "running": true, "template": template, "instancetype": { "name": "small" } });
-        let trouble = check(typed).unwrap_err();
+        assert_eq!(check(typed), Ok(RunStrategy::Always));
+        let made = json!([{ "metadata": { "name": "a" }, "spec": {} }]);
+        let made = json!({ "running": true, "template": template, "dataVolumeTemplates": made });
+        let trouble = check(made).unwrap_err();
         assert_eq!(trouble.reason(), "UnsupportedField");
         assert!(
-            trouble.to_string().starts_with("spec.instancetype: "),
+            trouble.to_string().starts_with("spec.dataVolumeTemplates"),
             "{trouble}"
         );
         let empty = json!({ "running": true, "template": {} });

@@ -1,6 +1,6 @@
 //! What is to be done about a machine: a pure function from what is observed to a [`Plan`].
 //!
-//! *Expected flow*: the run strategy wishes an instance or none → it is made or deleted; the
+//! *Expected flow*: what instances are made from is remembered; the run strategy wishes an instance or none → it is made or deleted; the
 //! instance's status → the machine's. *Guarantees*: what must be remembered is written before an
 //! instance is deleted; a fresh machine whose start goes well gets its first status when it runs.
 //! *Assumptions*: the instance observed is the machine's own.
@@ -9,17 +9,21 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use serde_json::Value;
 use vm_api::v1::{
     Phase, RunStrategy, StateChangeRequest, VirtualMachine, VirtualMachineInstance,
     VirtualMachineStatus,
 };
 
+use super::live::{self, Update};
 use super::strategy::{self, Life, Wish};
 use super::trouble::Trouble;
-use super::{backoff, instance, status};
+use super::{backoff, status};
 use crate::clock;
 use crate::conditions::reason;
 use crate::events::Note;
+use crate::instancetype::Refs;
+use crate::vmi::QUICK_END;
 
 /// The finalizer that keeps a machine until its instance is gone; KubeVirt's name.
 pub(super) const FINALIZER: &str = "kubevirt.io/virtualMachineControllerFinalize";
@@ -35,6 +39,10 @@ const RETRY_TROUBLE: Duration = Duration::from_secs(10);
 pub(super) struct Observed<'a> {
     /// The machine.
     pub(super) vm: &'a VirtualMachine,
+    /// The machine with its template expanded, where that is to be compared with the instance.
+    pub(super) expanded: Option<&'a VirtualMachine>,
+    /// What the status is to remember of its instance type and its preference.
+    pub(super) refs: &'a Refs,
     /// Its instance.
     pub(super) instance: Option<&'a VirtualMachineInstance>,
     /// Why it cannot get an instance.
@@ -54,6 +62,10 @@ pub(super) struct Plan {
     pub(super) status: Option<VirtualMachineStatus>,
     /// An instance is to be made.
     pub(super) create: bool,
+    /// Its machine is to wait paused.
+    pub(super) paused: bool,
+    /// The instance is to take over what the template says now: the merge patch.
+    pub(super) update: Option<Value>,
     /// The instance is to be deleted.
     pub(super) delete: bool,
     /// The strategy is to become Always.
@@ -75,9 +87,13 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
         return leave(observed, strategy);
     }
     let old = vm.status.clone().unwrap_or_default();
-    let outdated = observed
+    let update = observed
         .instance
-        .is_some_and(|instance| instance::is_outdated(instance, vm));
+        .zip(observed.expanded)
+        .map_or(Update::None, |(instance, expanded)| {
+            live::update(expanded, instance)
+        });
+    let outdated = update != Update::None;
     let life = strategy::life(observed.instance, outdated);
     let before = old.run_strategy.as_deref();
     let requests = if strategy::is_new_halt(strategy, before) {
@@ -111,8 +127,14 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
         Wish::Start if observed.trouble.is_some() => {}
         Wish::Start => match wait {
             Some(wait) => plan.again = Some(wait),
+            // What an instance is made from outlives it: it is remembered first.
+            None if is_new(observed.refs, &old) => {
+                plan.status = Some(remembering(observed.refs, old));
+                return plan;
+            }
             None => {
                 plan.create = true;
+                plan.paused = strategy::starts_paused(&requests);
                 return plan;
             }
         },
@@ -135,10 +157,20 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
     if plan.delete {
         plan.notes.push(deletion_note(observed.instance));
     }
+    let restart = match update {
+        Update::None => None,
+        Update::Live(patch) if life == Life::Live => {
+            plan.update = Some(patch);
+            return plan;
+        }
+        // Who stops anyway needs no restart.
+        Update::Live(_) => None,
+        Update::Restart(why) => Some(why),
+    };
     let remembered = Remembered {
         requests,
         failure,
-        outdated,
+        restart,
         unstarted: wish == Wish::Start,
     };
     let status = status::of(observed, strategy, remembered);
@@ -152,8 +184,8 @@ pub(super) struct Remembered {
     pub(super) requests: Vec<StateChangeRequest>,
     /// Failures of starts.
     pub(super) failure: Option<vm_api::v1::StartFailure>,
-    /// The template asks for another machine than runs.
-    pub(super) outdated: bool,
+    /// Why the template, which asks for another machine than runs, needs a restart.
+    pub(super) restart: Option<String>,
     /// A start is wished that has not happened: under this strategy it never ran yet.
     pub(super) unstarted: bool,
 }
@@ -171,7 +203,8 @@ fn settle(
     let changed = status != *old;
     // A deletion brings a status of its own at once.
     if changed && (!plan.delete || must_remember) {
-        if let Some(wait) = quiet_for(observed, old, &status, life) {
+        let wait = quiet_for(observed, old, &status, life);
+        if let Some(wait) = wait.filter(|_| !is_new(observed.refs, old)) {
             plan.again = Some(plan.again.map_or(wait, |again| again.min(wait)));
             return plan;
         }
@@ -181,6 +214,20 @@ fn settle(
     }
     plan.hold = observed.instance.is_some() && !holds(observed.vm);
     plan
+}
+
+/// Whether the status does not remember `refs` yet.
+fn is_new(refs: &Refs, old: &VirtualMachineStatus) -> bool {
+    refs.instancetype != old.instancetype_ref || refs.preference != old.preference_ref
+}
+
+/// The status as it was, and `refs`.
+fn remembering(refs: &Refs, old: VirtualMachineStatus) -> VirtualMachineStatus {
+    VirtualMachineStatus {
+        instancetype_ref: refs.instancetype.clone(),
+        preference_ref: refs.preference.clone(),
+        ..old
+    }
 }
 
 /// How long the first status of a machine may wait because it only tells that a start goes well.
@@ -196,6 +243,12 @@ fn quiet_for(
         .as_ref()
         .and_then(|status| status.phase)
         .unwrap_or(Phase::Pending);
+    if life == Life::Leaving && phase == Phase::Running {
+        let since = instance.metadata.deletion_timestamp.as_ref()?;
+        return QUICK_END
+            .checked_sub(clock::between(since, &observed.now))
+            .filter(|left| !left.is_zero());
+    }
     let starting = matches!(phase, Phase::Pending | Phase::Scheduling | Phase::Scheduled);
     if life != Life::Live || !starting || !old.conditions.is_empty() {
         return None;
@@ -204,10 +257,7 @@ fn quiet_for(
         return None;
     }
     let since = instance.metadata.creation_timestamp.as_ref()?;
-    observed
-        .progress_delay
-        .checked_sub(clock::between(since, &observed.now))
-        .filter(|d| !d.is_zero())
+    clock::left(since, observed.progress_delay, &observed.now)
 }
 
 /// A machine that is being deleted: its instance goes first, then its finalizer.
@@ -232,7 +282,7 @@ fn leave(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
     let remembered = Remembered {
         requests: old.state_change_requests.clone(),
         failure: old.start_failure.clone(),
-        outdated: false,
+        restart: None,
         unstarted: false,
     };
     let status = status::of(observed, strategy, remembered);

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use vm_api::v1::PrintableStatus;
 
+use super::super::instance;
 use super::*;
 
 const CREATED: &str = "2026-01-01T00:00:00Z";
@@ -29,7 +30,7 @@ fn vm(more: Value) -> VirtualMachine {
 }
 
 fn made(vm: &VirtualMachine, status: Value) -> VirtualMachineInstance {
-    let mut instance = instance::of(vm);
+    let mut instance = instance::of(vm, false);
     instance.metadata.uid = Some("vmi-uid".to_owned());
     instance.metadata.creation_timestamp = Some(at(0));
     instance.status = serde_json::from_value(status).unwrap();
@@ -42,12 +43,20 @@ fn running() -> Value {
         "conditions": [{ "type": "Ready", "status": "True" }] })
 }
 
+/// Of a machine without instance type and preference.
+static NOTHING: Refs = Refs {
+    instancetype: None,
+    preference: None,
+};
+
 fn observed<'a>(
     vm: &'a VirtualMachine,
     instance: Option<&'a VirtualMachineInstance>,
 ) -> Observed<'a> {
     Observed {
         vm,
+        expanded: Some(vm),
+        refs: &NOTHING,
         instance,
         trouble: None,
         crashes: 0,
@@ -94,6 +103,8 @@ fn a_start_that_goes_well_costs_one_status_and_one_finalizer() {
         RunStrategy::Always,
     );
     assert_eq!(word(&slow), Some(PrintableStatus::Starting));
+    let said = slow.status.unwrap().conditions;
+    assert_eq!(said[0].reason.as_deref(), Some("VMIConditionMissing"));
 
     let up = made(&fresh, running());
     let told = plan(&fresh, Some(&up), RunStrategy::Always);
@@ -226,6 +237,105 @@ fn an_outdated_instance_that_never_ran_is_replaced() {
 }
 
 #[test]
+fn a_larger_size_is_handed_to_the_instance_that_runs() {
+    let sized = |generation: i64, memory: &str, status: Value| {
+        let mut machine = vm(json!({ "generation": generation, "status": status }));
+        let domain = &mut machine.spec.template.spec.as_mut().unwrap().domain;
+        domain.memory.as_mut().unwrap().guest = Some(memory.into());
+        machine
+    };
+    let first = sized(1, "2Gi", json!(null));
+    let up = made(&first, running());
+    let status = plan(&first, Some(&up), RunStrategy::Always).status;
+    let status = serde_json::to_value(status.unwrap()).unwrap();
+    let more = plan(
+        &sized(2, "4Gi", status.clone()),
+        Some(&up),
+        RunStrategy::Always,
+    );
+    let guest = more.update.unwrap()["spec"]["domain"]["memory"]["guest"].clone();
+    assert_eq!(guest, "4Gi");
+    assert_eq!(more.status, None, "the instance's change will be the news");
+    // One that is being stopped has no use for it.
+    let mut leaving = up.clone();
+    leaving.metadata.deletion_timestamp = Some(at(0));
+    let late = Observed {
+        now: at(9),
+        ..observed(&first, Some(&leaving))
+    };
+    assert_eq!(decide(&late, RunStrategy::Always).update, None);
+}
+
+#[test]
+fn a_start_that_is_to_wait_paused_makes_such_an_instance() {
+    let asked = |data: Value| {
+        let request = json!({ "action": "Start", "data": data });
+        vm(json!({ "status": { "stateChangeRequests": [request] } }))
+    };
+    let paused = plan(
+        &asked(json!({ "paused": "true" })),
+        None,
+        RunStrategy::Manual,
+    );
+    assert!(paused.create && paused.paused);
+    let ordinary = plan(&asked(json!({})), None, RunStrategy::Manual);
+    assert!(ordinary.create && !ordinary.paused);
+    // That it waits does not make it another machine than the template's.
+    let machine = vm(json!({ "generation": 2 }));
+    let mut waiting = instance::of(&vm(json!({})), true);
+    waiting.status = serde_json::from_value(running()).unwrap();
+    assert_eq!(
+        plan(&machine, Some(&waiting), RunStrategy::Manual).update,
+        None
+    );
+    let conditions = plan(&machine, Some(&waiting), RunStrategy::Manual).status;
+    let conditions = conditions.unwrap().conditions;
+    assert!(conditions.iter().all(|c| c.r#type != "RestartRequired"));
+}
+
+#[test]
+fn a_stop_is_told_unless_the_guest_is_quick() {
+    let machine = vm(json!({ "status": { "runStrategy": "Always", "created": true } }));
+    let mut leaving = made(&machine, running());
+    leaving.metadata.deletion_timestamp = Some(at(1));
+    let quick = plan(&machine, Some(&leaving), RunStrategy::Always);
+    assert_eq!((quick.status, quick.again), (None, Some(QUICK_END)));
+    let slow = Observed {
+        now: at(3),
+        ..observed(&machine, Some(&leaving))
+    };
+    let slow = decide(&slow, RunStrategy::Always);
+    assert_eq!(word(&slow), Some(PrintableStatus::Stopping));
+    let mut over = running();
+    over["phase"] = json!("Succeeded");
+    leaving.status = serde_json::from_value(over).unwrap();
+    let over = plan(&machine, Some(&leaving), RunStrategy::Always);
+    assert_eq!(word(&over), Some(PrintableStatus::Stopped));
+}
+
+#[test]
+fn each_volume_says_that_it_cannot_be_snapshotted() {
+    let mut machine = vm(json!({}));
+    let spec = machine.spec.template.spec.as_mut().unwrap();
+    spec.volumes = serde_json::from_value(json!([
+        { "name": "root", "persistentVolumeClaim": { "claimName": "a" } },
+        { "name": "seed", "cloudInitNoCloud": { "userData": "" } },
+    ]))
+    .unwrap();
+    let status = plan(&machine, None, RunStrategy::Halted).status.unwrap();
+    let said: Vec<_> = status
+        .volume_snapshot_statuses
+        .into_iter()
+        .map(|volume| (volume.enabled, volume.reason.unwrap()))
+        .collect();
+    let expected = [
+        "Snapshots of machines are not supported by this version [root]",
+        "Snapshot is not supported for this volumeSource type [seed]",
+    ];
+    assert_eq!(said, expected.map(|reason| (false, reason.to_owned())));
+}
+
+#[test]
 fn a_machine_leaves_after_its_instance() {
     let leaving = vm(
         json!({ "deletionTimestamp": CREATED, "finalizers": [FINALIZER],
@@ -339,4 +449,32 @@ fn statuses_come_in_kubevirts_order() {
             "{status}"
         );
     }
+}
+
+#[test]
+fn what_an_instance_is_made_from_is_remembered_first() {
+    let reference = |revision: &str| {
+        let reference = json!({ "name": "small", "controllerRevisionRef": { "name": revision } });
+        Some(serde_json::from_value(reference).unwrap())
+    };
+    let refs = Refs {
+        instancetype: reference("r"),
+        preference: None,
+    };
+    let fresh = vm(json!({}));
+    let observed_with = |vm| Observed {
+        refs: &refs,
+        ..observed(vm, None)
+    };
+    let first = decide(&observed_with(&fresh), RunStrategy::Always);
+    assert!(!first.create, "not before it is written");
+    let status = first.status.unwrap();
+    assert_eq!(status.instancetype_ref, refs.instancetype);
+    assert!(status.conditions.is_empty(), "and nothing else is said");
+    let known = vm(json!({ "status": serde_json::to_value(&status).unwrap() }));
+    assert!(decide(&observed_with(&known), RunStrategy::Always).create);
+    let halted = decide(&observed_with(&fresh), RunStrategy::Halted);
+    assert_eq!(halted.status.unwrap().instancetype_ref, refs.instancetype);
+    let without = plan(&known, None, RunStrategy::Halted).status.unwrap();
+    assert_eq!(without.instancetype_ref, None, "the matcher was taken away");
 }

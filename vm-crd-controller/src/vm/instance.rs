@@ -1,17 +1,18 @@
 //! The instance of a machine: its template, settled.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::{Resource, ResourceExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
-use crate::machine;
-use crate::vmi::FINALIZER;
+use crate::vmi::{FINALIZER, START_PAUSED};
+use crate::{machine, owner};
 
 /// Annotation: the machine's generation when the instance was made; KubeVirt's name.
 pub(super) const GENERATION_ANNOTATION: &str = "kubevirt.io/vm-generation";
 
-/// The instance to be made for `vm`.
-pub(super) fn of(vm: &VirtualMachine) -> VirtualMachineInstance {
+/// The instance to be made for `vm`, whose template is expanded; `paused`: whoever asked for its start
+/// wants to let it run later.
+pub(super) fn of(vm: &VirtualMachine, paused: bool) -> VirtualMachineInstance {
     let template = vm.spec.template.clone();
     let metadata = template.metadata.unwrap_or_default();
     let mut annotations = metadata.annotations.unwrap_or_default();
@@ -20,38 +21,27 @@ pub(super) fn of(vm: &VirtualMachine) -> VirtualMachineInstance {
     let name = vm.name_any();
     let mut spec = template.spec.unwrap_or_default();
     let namespace = vm.namespace().unwrap_or_default();
+    if paused {
+        spec.start_strategy = Some(START_PAUSED.to_owned());
+    }
     machine::settle(&mut spec, &vm.uid().unwrap_or_default(), &namespace, &name);
+    machine::give_room(&mut spec);
     let mut instance = VirtualMachineInstance::new(&name, spec);
     instance.metadata = ObjectMeta {
         name: Some(name),
         namespace: Some(namespace),
         labels: metadata.labels,
         annotations: Some(annotations),
-        owner_references: Some(vec![owner(vm)]),
+        owner_references: Some(vec![owner::reference(vm)]),
         finalizers: Some(vec![FINALIZER.to_owned()]),
         ..ObjectMeta::default()
     };
     instance
 }
 
-fn owner(vm: &VirtualMachine) -> OwnerReference {
-    OwnerReference {
-        api_version: VirtualMachine::api_version(&()).into_owned(),
-        kind: VirtualMachine::kind(&()).into_owned(),
-        name: vm.name_any(),
-        uid: vm.uid().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
-}
-
 /// Whether `instance` was made by `vm`.
 pub(super) fn is_of(instance: &VirtualMachineInstance, vm: &VirtualMachine) -> bool {
-    let uid = vm.uid();
-    instance
-        .owner_references()
-        .iter()
-        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == uid.as_ref())
+    owner::is_of(instance, vm.metadata.uid.as_deref())
 }
 
 /// The generation of the machine that `instance` was made from.
@@ -63,7 +53,31 @@ pub(super) fn generation(instance: &VirtualMachineInstance) -> Option<i64> {
         .ok()
 }
 
-/// Whether the template asks for another machine than `instance` is.
-pub(super) fn is_outdated(instance: &VirtualMachineInstance, vm: &VirtualMachine) -> bool {
-    generation(instance) != vm.metadata.generation && of(vm).spec != instance.spec
+/// Whether `instance` was made before the machine was changed last.
+pub(super) fn is_older(instance: &VirtualMachineInstance, vm: &VirtualMachine) -> bool {
+    generation(instance) != vm.metadata.generation
+}
+
+/// The instance that would be made for `vm`, whose template is expanded, now if its start were asked for as that of `instance` was.
+///
+/// Room to grow that the template does not speak of is that of `instance`: it was settled when that
+/// was made.
+pub(super) fn like(
+    vm: &VirtualMachine,
+    instance: &VirtualMachineInstance,
+) -> VirtualMachineInstance {
+    let paused = instance.spec.start_strategy.as_deref() == Some(START_PAUSED);
+    let mut alike = of(vm, paused);
+    let template = vm.spec.template.spec.as_ref().map(|spec| &spec.domain);
+    let (domain, made) = (&mut alike.spec.domain, &instance.spec.domain);
+    let sockets = template.and_then(|domain| domain.cpu.as_ref()?.max_sockets);
+    if let Some(cpu) = domain.cpu.as_mut().filter(|_| sockets.is_none()) {
+        cpu.max_sockets = made.cpu.as_ref().and_then(|cpu| cpu.max_sockets);
+    }
+    let guest = template.and_then(|domain| domain.memory.as_ref()?.max_guest.as_ref());
+    if let Some(memory) = domain.memory.as_mut().filter(|_| guest.is_none()) {
+        let made = made.memory.as_ref();
+        memory.max_guest = made.and_then(|memory| memory.max_guest.clone());
+    }
+    alike
 }

@@ -5,10 +5,13 @@ mod check;
 mod crashes;
 mod decide;
 mod instance;
+mod live;
+mod snapshots;
 mod status;
 mod strategy;
 mod trouble;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +30,7 @@ use trouble::Trouble;
 use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
+use crate::instancetype::{Problem, Refs, Types};
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
 use crate::watch::Guarded;
@@ -37,6 +41,7 @@ pub struct Machines {
     cluster: Cluster,
     events: Events,
     instances: Store<Guarded<VirtualMachineInstance>>,
+    types: Types,
     progress_delay: Duration,
     crashes: Crashes,
 }
@@ -60,17 +65,20 @@ impl Reconcile<Guarded<VirtualMachine>> for Machines {
 }
 
 impl Machines {
-    /// A reconciler that acts by `cluster` and looks instances up in `instances`.
+    /// A reconciler that acts by `cluster`, looks instances up in `instances` and what they are made
+    /// with in `types`.
     pub fn new(
         cluster: Cluster,
         events: Events,
         instances: Store<Guarded<VirtualMachineInstance>>,
+        types: Types,
         progress_delay: Duration,
     ) -> Self {
         Self {
             cluster,
             events,
             instances,
+            types,
             progress_delay,
             crashes: Crashes::default(),
         }
@@ -95,9 +103,27 @@ impl Machines {
         if own.is_none() && found.is_some() {
             trouble = trouble.or_else(|| Some(Trouble::NameTaken(vm.name_any())));
         }
+        let leaving = vm.metadata.deletion_timestamp.is_some();
+        let mut refs = Refs::known(vm);
+        if !leaving {
+            let settled = self.types.settle(vm).boxed().await;
+            match settled.doing("settle the instance type and the preference")? {
+                Ok(settled) => refs = settled,
+                Err(problem) => trouble = trouble.or(Some(problem.into())),
+            }
+        }
+        let mut expanded = None;
+        if !leaving && own.is_some_and(|instance| instance::is_older(instance, vm)) {
+            match self.expand(vm, &refs).await? {
+                Ok(machine) => expanded = Some(machine),
+                Err(problem) => trouble = trouble.or(Some(problem.into())),
+            }
+        }
         let crashes = self.crashes.count(vm, own);
         let observe = |trouble| Observed {
             vm,
+            expanded: expanded.as_deref(),
+            refs: &refs,
             instance: own,
             trouble,
             crashes,
@@ -106,7 +132,7 @@ impl Machines {
         };
         let mut plan = decide(&observe(trouble.as_ref()), strategy);
         if plan.create {
-            match self.create(vm).await? {
+            match self.create(vm, &refs, plan.paused).await? {
                 Ok(()) => return Ok(Some(self.progress_delay)),
                 Err(refused) => plan = decide(&observe(Some(&refused)), strategy),
             }
@@ -114,8 +140,26 @@ impl Machines {
         self.carry_out(vm, own, plan).await
     }
 
-    async fn create(&self, vm: &VirtualMachine) -> Result<Result<(), Trouble>, ReconcileError> {
-        let instance = instance::of(vm);
+    /// The machine with its template expanded.
+    async fn expand<'a>(
+        &self,
+        vm: &'a VirtualMachine,
+        refs: &Refs,
+    ) -> Result<Result<Cow<'a, VirtualMachine>, Problem>, ReconcileError> {
+        let expanded = self.types.expanded(vm, refs).boxed().await;
+        expanded.doing("read what the machine is made with")
+    }
+
+    async fn create(
+        &self,
+        vm: &VirtualMachine,
+        refs: &Refs,
+        paused: bool,
+    ) -> Result<Result<(), Trouble>, ReconcileError> {
+        let instance = match self.expand(vm, refs).await? {
+            Ok(expanded) => instance::of(&expanded, paused),
+            Err(problem) => return Ok(Err(problem.into())),
+        };
         match self.cluster.create(&instance, resource::INSTANCES).await {
             Ok(Creation::Made) => {
                 info!(instance = instance.name_any(), "instance created");
@@ -149,6 +193,14 @@ impl Machines {
                 .set_run_strategy(vm, strategy)
                 .await
                 .doing("set the run strategy")?;
+            return Ok(None);
+        }
+        if let Some((instance, patch)) = instance.zip(plan.update) {
+            self.cluster
+                .patch_instance(instance, patch)
+                .await
+                .doing("let the instance take over the template")?;
+            info!(instance = instance.name_any(), "instance updated");
             return Ok(None);
         }
         let wrote = plan.status.is_some();

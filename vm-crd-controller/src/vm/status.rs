@@ -6,12 +6,20 @@ use vm_api::v1::{
 };
 
 use super::decide::{Observed, Remembered};
-use super::instance;
+use super::{instance, snapshots};
 use crate::conditions::{condition, find, is_true, kind, reason, with_times};
 use crate::events::Note;
 
 /// Conditions that are the machine's own; all others are its instance's.
 const OWN: [&str; 2] = [kind::FAILURE, kind::RESTART_REQUIRED];
+
+/// Reasons of an instance's condition that its machine's owner is told as well: what the machine asks
+/// for cannot be had, and waiting does not help.
+const TOLD_TWICE: [&str; 3] = [
+    reason::UNSUPPORTED_FIELD,
+    reason::INVALID_SPEC,
+    reason::FAILED_CREATE,
+];
 
 /// Reasons for which kubelet does not get an image at all.
 const NO_IMAGE: [&str; 5] = [
@@ -38,7 +46,7 @@ pub(super) fn of(
         old.run_strategy.clone()
     };
     let observed_generation = match observed.instance {
-        Some(instance) if remembered.outdated => instance::generation(instance),
+        Some(instance) if remembered.restart.is_some() => instance::generation(instance),
         _ => vm.metadata.generation,
     };
     let conditions = conditions(observed, &old, &remembered);
@@ -50,6 +58,9 @@ pub(super) fn of(
         start_failure: remembered.failure,
         observed_generation,
         desired_generation: vm.metadata.generation,
+        volume_snapshot_statuses: snapshots::of(vm),
+        instancetype_ref: observed.refs.instancetype.clone(),
+        preference_ref: observed.refs.preference.clone(),
         ..old.clone()
     };
     status.conditions = with_times(conditions, &old.conditions, &observed.now);
@@ -74,6 +85,9 @@ pub(super) fn notes(old: &VirtualMachineStatus, new: &VirtualMachineStatus) -> V
         .into_iter()
         .filter_map(|kind| {
             let (reason, message) = said(new, kind)?;
+            if kind == kind::SYNCHRONIZED && !TOLD_TWICE.contains(&reason.as_deref()?) {
+                return None;
+            }
             let news = said(old, kind) != Some((reason.clone(), message.clone()));
             let reason = reason.unwrap_or_else(|| reason::FAILED_CREATE.to_owned());
             news.then(|| Note::warning(reason, message.unwrap_or_default()))
@@ -101,13 +115,11 @@ fn conditions(
     conditions.extend(failure(observed, old, remembered));
     let leaving =
         |instance: &VirtualMachineInstance| instance.metadata.deletion_timestamp.is_some();
-    if remembered.outdated && observed.instance.is_some_and(|instance| !leaving(instance)) {
-        conditions.push(condition(
-            kind::RESTART_REQUIRED,
-            true,
-            None,
-            Some("a non-live-updatable field was changed in the template spec"),
-        ));
+    if let Some(why) = &remembered.restart
+        && observed.instance.is_some_and(|instance| !leaving(instance))
+    {
+        let required = condition(kind::RESTART_REQUIRED, true, None, Some(why));
+        conditions.push(required);
     }
     conditions
 }

@@ -5,6 +5,8 @@
 
 use vm_api::v1::{Phase, RunStrategy, StateChangeRequest, VirtualMachineInstance};
 
+use crate::api::PAUSED_KEY;
+
 /// The instance of a machine, as far as strategies depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
@@ -74,6 +76,8 @@ pub(super) fn wish(
 
         (RerunOnFailure | Once, None) if start || !started => Wish::Start,
         (RerunOnFailure | Once, None) => Wish::Nothing,
+        // What was killed because its user was in a hurry has not failed.
+        (RerunOnFailure, Failed) if stop => Wish::Stop,
         (RerunOnFailure, Failed) => Wish::Replace,
         (RerunOnFailure, Succeeded) => Wish::Stop,
 
@@ -129,6 +133,16 @@ pub(super) fn open_requests<'a>(
     &requests[count..]
 }
 
+/// Whether the oldest of the open requests is a start whose machine is to wait paused.
+pub(super) fn starts_paused(requests: &[StateChangeRequest]) -> bool {
+    first(requests) == Some(Request::Start)
+        && requests
+            .first()
+            .and_then(|request| request.data.get(PAUSED_KEY))
+            .map(String::as_str)
+            == Some("true")
+}
+
 /// The oldest of the open requests.
 pub(super) fn first(requests: &[StateChangeRequest]) -> Option<Request> {
     requests
@@ -172,6 +186,7 @@ mod tests {
             (RerunOnFailure, Nobody, start, true, Wish::Start),
             (RerunOnFailure, Succeeded, None, true, Wish::Stop),
             (RerunOnFailure, Failed, None, true, Wish::Replace),
+            (RerunOnFailure, Failed, stop, true, Wish::Stop),
             (RerunOnFailure, Live, stop, true, Wish::Stop),
             (RerunOnFailure, Outdated, None, true, Wish::Replace),
             (Once, Nobody, None, false, Wish::Start),

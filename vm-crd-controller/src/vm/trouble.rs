@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::conditions::reason;
+use crate::instancetype::Problem;
 
 /// Why a machine cannot get an instance. The display is for the user.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -13,6 +14,9 @@ pub(super) enum Trouble {
     /// Values that no machine can have.
     #[error("{}", .0.join("; "))]
     Invalid(Vec<String>),
+    /// Its instance type or its preference is not there, or does not go together with it.
+    #[error(transparent)]
+    Type(#[from] Problem),
     /// The name is taken.
     #[error(
         "a VirtualMachineInstance named {0} exists that this VirtualMachine did not make: \
@@ -30,6 +34,7 @@ impl Trouble {
         match self {
             Self::Unsupported(_) => reason::UNSUPPORTED_FIELD,
             Self::Invalid(_) => reason::INVALID_SPEC,
+            Self::Type(problem) => problem.reason(),
             Self::NameTaken(_) | Self::Refused(_) => reason::FAILED_CREATE,
         }
     }

@@ -18,7 +18,9 @@ use super::notes;
 use super::obstacle::Obstacle;
 use super::phase::{self, Seen};
 use super::pod::{self, Complaint, Progress};
+use super::resize::{self, Change};
 use super::status;
+use crate::ask::Told;
 use crate::clock;
 use crate::events::Note;
 
@@ -28,6 +30,10 @@ pub(crate) const FINALIZER: &str = "kubevirt.io/foregroundDeleteVirtualMachine";
 /// Bounds of the pause between two looks at an instance that cannot get a pod, or whose pod does not
 /// get on, when no watch would tell.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// How long the end of a guest stays unreported, so that a quick one costs one write. Times of the API
+/// are whole seconds: it is one second at least.
+pub(crate) const QUICK_END: Duration = Duration::from_secs(2);
 
 /// What is known when deciding.
 #[derive(Clone, Debug)]
@@ -42,10 +48,21 @@ pub(super) struct Observed<'a> {
     pub(super) complaint: Option<&'a Complaint>,
     /// The node emulates processors in software.
     pub(super) emulated: bool,
+    /// What the machine told, if it was asked.
+    pub(super) told: Option<&'a Told>,
+    /// Why the API server refuses another size of the pod.
+    pub(super) resize_refused: Option<&'a str>,
     /// Now, in whole seconds as the API has it.
     pub(super) now: Time,
     /// How long a start that goes well stays unreported.
     pub(super) progress_delay: Duration,
+}
+
+impl Observed<'_> {
+    /// What the machine lacks of what its spec asks for.
+    pub(super) fn change(&self) -> Option<Change> {
+        resize::change(self.instance, self.pod?)
+    }
 }
 
 /// What is to be done.
@@ -117,7 +134,7 @@ pub(super) fn decide(observed: &Observed<'_>) -> Plan {
         return plan;
     }
     plan.notes = notes::of(before, after, &old, &status, &seen);
-    plan.status = Some(status);
+    plan.status = Some(status::with_versions(status, observed));
     plan
 }
 
@@ -151,6 +168,9 @@ fn quiet_for(
     after: Phase,
     status: &VirtualMachineInstanceStatus,
 ) -> Option<Duration> {
+    if after == Phase::Running {
+        return ending_for(observed);
+    }
     let started = matches!(after, Phase::Pending | Phase::Scheduling | Phase::Scheduled);
     if !started || observed.instance.metadata.deletion_timestamp.is_some() {
         return None;
@@ -167,10 +187,18 @@ fn quiet_for(
         return None;
     }
     let since = observed.instance.metadata.creation_timestamp.as_ref()?;
-    observed
-        .progress_delay
-        .checked_sub(clock::between(since, &observed.now))
-        .filter(|d| !d.is_zero())
+    clock::left(since, observed.progress_delay, &observed.now)
+}
+
+/// How long the status of a running guest may still wait because its end is near.
+fn ending_for(observed: &Observed<'_>) -> Option<Duration> {
+    let metadata = &observed.pod?.metadata;
+    let until = metadata.deletion_timestamp.as_ref()?;
+    let grace = metadata.deletion_grace_period_seconds.unwrap_or(0);
+    let since = clock::before(until, u32::try_from(grace).unwrap_or(0));
+    QUICK_END
+        .checked_sub(clock::between(&since, &observed.now))
+        .filter(|left| !left.is_zero())
 }
 
 /// When to look again at what no watch tells of.
@@ -181,6 +209,9 @@ fn again(observed: &Observed<'_>, after: Phase, seen: &Seen) -> Option<Duration>
     };
     if observed.obstacle.is_some() {
         return pause(observed.instance.metadata.creation_timestamp.as_ref());
+    }
+    if observed.resize_refused.is_some() {
+        return Some(LOOK_AGAIN.1);
     }
     match (seen, observed.pod) {
         (

@@ -4,6 +4,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ask::{Agent, Interface, Os, State};
+use crate::conditions::find;
 
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
@@ -59,6 +61,8 @@ fn observed<'a>(instance: &'a VirtualMachineInstance, pod: Option<&'a Pod>) -> O
         obstacle: None,
         complaint: None,
         emulated: false,
+        told: None,
+        resize_refused: None,
         now: at(1),
         progress_delay: Duration::from_secs(5),
     }
@@ -87,6 +91,30 @@ fn notes(plan: &Plan) -> Vec<&str> {
 }
 
 #[test]
+fn a_machine_that_starts_paused_is_paused_and_has_not_failed() {
+    let spec = json!({ "domain": { "memory": { "guest": "64Mi" } }, "startStrategy": "Paused" });
+    let fresh = instance(json!({ "spec": spec.clone() }));
+    let up = running();
+    let plan = decide(&observed(&fresh, Some(&up)));
+    let expected = [
+        "LiveMigratable=False(NotMigratable)",
+        "Paused=True(PausedByUser)",
+        "Ready=True()",
+        "StorageLiveMigratable=False(NotMigratable)",
+    ];
+    assert_eq!(conditions(&plan), expected);
+    let status = plan.status.unwrap();
+    assert_eq!(status.phase, Some(Phase::Running));
+    let mut told = instance(json!({ "spec": spec }));
+    told.status = Some(status);
+    assert_eq!(decide(&observed(&told, Some(&up))).status, None, "it stays");
+    // Whoever lets it run takes the condition away, and it does not come back.
+    let conditions = &mut told.status.as_mut().unwrap().conditions;
+    conditions.retain(|condition| condition.r#type != "Paused");
+    assert_eq!(decide(&observed(&told, Some(&up))).status, None);
+}
+
+#[test]
 fn a_start_that_goes_well_is_quiet_until_it_runs() {
     let fresh = instance(json!({}));
     let waiting = starting();
@@ -106,7 +134,11 @@ fn a_start_that_goes_well_is_quiet_until_it_runs() {
     let plan = decide(&observed(&fresh, Some(&up)));
     assert_eq!(
         conditions(&plan),
-        ["LiveMigratable=False(NotSupported)", "Ready=True()"]
+        [
+            "LiveMigratable=False(NotMigratable)",
+            "Ready=True()",
+            "StorageLiveMigratable=False(NotMigratable)"
+        ]
     );
     assert_eq!(notes(&plan), ["Created", "Started"]);
     let status = plan.status.unwrap();
@@ -183,7 +215,11 @@ fn kubelets_complaint_shows_only_while_it_holds() {
     let plan = decide(&still);
     assert_eq!(
         conditions(&plan),
-        ["LiveMigratable=False(NotSupported)", "Ready=True()"]
+        [
+            "LiveMigratable=False(NotMigratable)",
+            "Ready=True()",
+            "StorageLiveMigratable=False(NotMigratable)"
+        ]
     );
 }
 
@@ -198,16 +234,28 @@ fn an_instance_leaves_after_its_pod() {
 
     let mut dying = up.clone();
     dying.metadata.deletion_timestamp = Some(at(1));
-    let plan = decide(&observed(&leaving, Some(&dying)));
+    let quick = decide(&observed(&leaving, Some(&dying)));
+    assert_eq!((quick.status, quick.again), (None, Some(QUICK_END)));
+    let plan = decide(&Observed {
+        now: at(3),
+        ..observed(&leaving, Some(&dying))
+    });
     assert!(!plan.delete_pod && !plan.release);
     assert_eq!(
         conditions(&plan),
         [
-            "LiveMigratable=False(NotSupported)",
-            "Ready=False(PodTerminating)"
+            "LiveMigratable=False(NotMigratable)",
+            "Ready=False(PodTerminating)",
+            "StorageLiveMigratable=False(NotMigratable)"
         ]
     );
     assert_eq!(notes(&plan), ["ShuttingDown"]);
+
+    // One that was quick is told whole.
+    let mut over = pod(json!({ "phase": "Succeeded" }));
+    over.metadata.deletion_timestamp = Some(at(1));
+    let whole = decide(&observed(&leaving, Some(&over)));
+    assert_eq!(notes(&whole), ["ShuttingDown", "Deleted", "Stopped"]);
 
     let mut ended = pod(json!({ "phase": "Succeeded" }));
     ended.metadata.deletion_timestamp = Some(at(1));
@@ -292,6 +340,119 @@ fn a_guest_never_runs_behind_a_final_instance() {
         !decide(&observed(&failed, Some(&over))).delete_pod,
         "its log is kept"
     );
+}
+
+#[test]
+fn what_the_machine_tells_shows_and_stays_until_it_tells_otherwise() {
+    let up = running();
+    let fresh = instance(json!({}));
+    let first = decide(&observed(&fresh, Some(&up))).status.unwrap();
+    let mac = first.interfaces[0].mac.clone();
+    let told = |state| Told {
+        state,
+        machine_type: Some("pc-q35-7.2".to_owned()),
+        agent: Some(Agent {
+            os: Os {
+                id: "debian".to_owned(),
+                ..Os::default()
+            },
+            interfaces: vec![Interface {
+                name: "enp1s0".to_owned(),
+                mac: mac.clone(),
+                addresses: vec!["10.0.2.2".to_owned()],
+            }],
+        }),
+    };
+    let runs = instance(json!({ "status": first }));
+    let paused = told(State::Paused);
+    let plan = decide(&Observed {
+        told: Some(&paused),
+        ..observed(&runs, Some(&up))
+    });
+    let said = conditions(&plan);
+    for expected in [
+        "AgentConnected=True()",
+        "Paused=True(PausedByUser)",
+        "Ready=False(ReadinessGatesNotReady)",
+    ] {
+        assert!(said.contains(&expected.to_owned()), "{said:?}");
+    }
+    assert_eq!(notes(&plan), ["Paused"]);
+    let status = plan.status.unwrap();
+    let interface = &status.interfaces[0];
+    assert_eq!(interface.interface_name.as_deref(), Some("enp1s0"));
+    assert_eq!(
+        interface.ip_address.as_deref(),
+        Some("10.0.0.7"),
+        "the pod's"
+    );
+    // A replica that has not asked yet takes nothing back.
+    let known = instance(json!({ "status": status }));
+    assert_eq!(decide(&observed(&known, Some(&up))).status, None);
+    // The type of the machine alone is no news.
+    let mut other = told(State::Paused);
+    other.machine_type = Some("pc-q35-9.0".to_owned());
+    let same = decide(&Observed {
+        told: Some(&other),
+        ..observed(&known, Some(&up))
+    });
+    assert_eq!(same.status, None);
+    let goes_on = Told {
+        agent: None,
+        ..told(State::Running)
+    };
+    let plan = decide(&Observed {
+        told: Some(&goes_on),
+        ..observed(&known, Some(&up))
+    });
+    assert_eq!(notes(&plan), ["Unpaused"]);
+    let status = plan.status.unwrap();
+    assert!(find(&status.conditions, "AgentConnected").is_none());
+    assert_eq!(status.guest_os_info, None);
+    assert_eq!(status.interfaces[0].interface_name, None);
+}
+
+#[test]
+fn an_unready_pod_says_why() {
+    let fresh = instance(json!({}));
+    let with = |ready: Value| {
+        let mut up = running();
+        let conditions = serde_json::from_value(json!([ready])).unwrap();
+        up.status.as_mut().unwrap().conditions = Some(conditions);
+        conditions_of(&fresh, &up)
+    };
+    let unready = with(json!({ "type": "Ready", "status": "False",
+        "reason": "ContainersNotReady", "message": "the probe failed" }));
+    assert!(
+        unready.contains(&"Ready=False(ContainersNotReady)".to_owned()),
+        "{unready:?}"
+    );
+    let silent = with(json!({ "type": "Initialized", "status": "True" }));
+    assert!(
+        silent.contains(&"Ready=False(PodConditionMissing)".to_owned()),
+        "{silent:?}"
+    );
+}
+
+fn conditions_of(instance: &VirtualMachineInstance, pod: &Pod) -> Vec<String> {
+    conditions(&decide(&observed(instance, Some(pod))))
+}
+
+#[test]
+fn a_value_that_no_machine_can_have_is_told_by_its_path() {
+    let fresh = instance(json!({}));
+    let path = "spec.domain.memory.guest: is no amount";
+    let obstacle = Obstacle::Invalid(vec![path.to_owned()]);
+    let plan = decide(&Observed {
+        obstacle: Some(&obstacle),
+        ..observed(&fresh, None)
+    });
+    let expected = [
+        "Ready=False(PodNotExists)",
+        "Synchronized=False(InvalidSpec)",
+    ];
+    assert_eq!(conditions(&plan), expected);
+    assert_eq!(plan.notes, [Note::warning("InvalidSpec", path)]);
 }
 
 #[test]

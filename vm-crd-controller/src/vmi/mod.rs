@@ -1,17 +1,20 @@
 //! The reconciler of instances: VirtualMachineInstance → pod, and its state back.
 
+mod asked;
 mod conditions;
 mod decide;
+mod images;
 mod notes;
 mod obstacle;
 mod phase;
 mod pod;
 mod prepare;
+mod resize;
 mod status;
 mod volumes;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,23 +22,36 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tracing::{debug, info};
+use vm_api::contract::TRACE_PARENT_ANNOTATION;
 use vm_api::v1::VirtualMachineInstance;
 
-pub(crate) use decide::FINALIZER;
+pub(crate) use asked::START_PAUSED;
+pub(crate) use decide::{FINALIZER, QUICK_END};
 use decide::{Observed, Plan, decide, must_be_gone, wants_pod};
 use obstacle::Obstacle;
 use pod::{Complaint, Progress};
 
+use crate::ask::{Answers, MachinePod};
 use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
+use crate::metrics::Metrics;
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
+use crate::traces::{Exporter, Start};
 use crate::watch::Guarded;
 use crate::{clock, invalid, render};
 
 /// The age from which a pod that does not get on is asked about: kubelet's own retries are past.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Annotation of an instance: whenever its value changes, the machine is asked at once. Who does
+/// something to the machine that its pod does not show sets it.
+pub const ASK_ANNOTATION: &str = "kubevirt.io/ask-again";
+
+/// What the API server says of a resource that it does not have, where it would name an object that
+/// is gone.
+const NO_SUCH_RESOURCE: &str = "could not find the requested resource";
 
 /// What the node installer labels a node with that has no hardware virtualization.
 const EMULATED: &str = "tcg";
@@ -46,12 +62,18 @@ pub struct Instances {
     pub cluster: Cluster,
     /// Where events go.
     pub events: Events,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Pods of machines.
     pub pods: Store<Pod>,
+    /// What machines told.
+    pub answers: Answers,
     /// Image of the machine container of machines that boot from a claim.
     pub placeholder_image: String,
     /// How long a start that goes well stays unreported.
     pub progress_delay: Duration,
+    /// Where the traces of starts go.
+    pub traces: Exporter,
 }
 
 impl Reconcile<Guarded<VirtualMachineInstance>> for Instances {
@@ -103,12 +125,21 @@ impl Instances {
             Some(pod) => self.complaint_about(pod).await?,
             None => None,
         };
+        let resize_refused = match pod.as_deref() {
+            Some(pod) => self.resize(instance, pod).await?,
+            None => None,
+        };
+        let uid = instance.uid().unwrap_or_default();
+        self.follow(instance, pod.as_deref(), &uid);
+        let told = self.answers.of(&uid);
         let plan = decide(&Observed {
             instance,
             pod: pod.as_deref(),
             obstacle: obstacle.as_ref(),
             complaint: complaint.as_ref(),
             emulated: self.is_emulated(pod.as_deref()).await?,
+            told: told.as_deref(),
+            resize_refused: resize_refused.as_deref(),
             now: clock::now(),
             progress_delay: self.progress_delay,
         });
@@ -120,12 +151,31 @@ impl Instances {
         &self,
         instance: &VirtualMachineInstance,
     ) -> Result<Result<(), Obstacle>, ReconcileError> {
-        let pod = match prepare::pod(&self.cluster, instance, &self.placeholder_image).await? {
+        let begin = SystemTime::now();
+        let mut pod = match prepare::pod(&self.cluster, instance, &self.placeholder_image).await? {
             Ok(pod) => pod,
             Err(obstacle) => return Ok(Err(obstacle)),
         };
+        if images::needed(&pod) {
+            match self.cluster.rehearse(&pod).await {
+                Ok(made) => {
+                    if let Some(obstacle) = images::dropped(&instance.spec, &pod, &made) {
+                        return Ok(Err(obstacle));
+                    }
+                }
+                Err(error) => return not_made(instance, &pod, error),
+            }
+        }
+        let trace = Start::of(instance, self.traces.all());
+        if let Some(trace) = &trace {
+            let parent = trace.parent_of_pod().to_string();
+            pod.annotations_mut()
+                .insert(TRACE_PARENT_ANNOTATION.to_owned(), parent);
+        }
         match self.cluster.create(&pod, resource::PODS).await {
             Ok(Creation::Made) => {
+                let step = trace.map(|it| it.step("create-pod", begin, SystemTime::now()));
+                self.traces.send(step);
                 let message = format!("Created virtual machine pod {}", pod.name_any());
                 info!(pod = pod.name_any(), "pod created");
                 let note = Note::normal(reason::SUCCESSFUL_CREATE, message);
@@ -134,11 +184,7 @@ impl Instances {
             }
             // The watch lags behind our own write.
             Ok(Creation::Found) => Ok(Ok(())),
-            Err(error) => match refusal(&error) {
-                Refusal::Mend(message) => Ok(Err(Obstacle::Refused(message))),
-                Refusal::Leaving => Ok(Ok(())),
-                Refusal::Passing => Err(error).doing("create the pod"),
-            },
+            Err(error) => not_made(instance, &pod, error),
         }
     }
 
@@ -161,6 +207,57 @@ impl Instances {
                 event.message.unwrap_or_default(),
             )
         }))
+    }
+
+    /// Lets the pod have the size that the spec asks for; the API server's sentence if it refuses.
+    async fn resize(
+        &self,
+        instance: &VirtualMachineInstance,
+        pod: &Pod,
+    ) -> Result<Option<String>, ReconcileError> {
+        let patch = resize::change(instance, pod).and_then(|change| change.patch(pod));
+        let Some((container, resources)) = patch else {
+            return Ok(None);
+        };
+        match self.cluster.resize(pod, &container, &resources).await {
+            Ok(()) => {
+                info!(pod = pod.name_any(), "pod resized");
+                Ok(None)
+            }
+            // Kubernetes before 1.33 does not know how.
+            Err(kube::Error::Api(status))
+                if status.code == 404 && status.message.contains(NO_SUCH_RESOURCE) =>
+            {
+                let unknown = "the cluster cannot resize pods: it needs Kubernetes 1.33";
+                Ok(Some(unknown.to_owned()))
+            }
+            Err(error) => match refusal(&error) {
+                Refusal::Mend(message) => Ok(Some(message)),
+                Refusal::Leaving => Ok(None),
+                Refusal::Passing => Err(error).doing("resize the pod"),
+            },
+        }
+    }
+
+    /// Has the machine asked while it runs.
+    fn follow(&self, instance: &VirtualMachineInstance, pod: Option<&Pod>, uid: &str) {
+        let running = pod.filter(|pod| !pod::is_terminating(pod));
+        let Some((pod, Progress::Running(since))) = running.map(|pod| (pod, pod::progress(pod)))
+        else {
+            self.answers.forget(uid);
+            return;
+        };
+        let seconds = since.map_or(0, |since| clock::between(&since, &clock::now()).as_secs());
+        let machine = MachinePod {
+            namespace: pod.namespace().unwrap_or_default(),
+            name: pod.name_any(),
+            container: pod::machine_container(pod).to_owned(),
+            instance: instance.name_any(),
+        };
+        let ready = pod::condition(pod, "Ready").map_or("", |ready| &ready.status);
+        let asked_for = instance.annotations().get(ASK_ANNOTATION);
+        let hint = format!("{ready} {}", asked_for.map_or("", String::as_str));
+        self.answers.runs(uid, &machine, seconds, &hint);
     }
 
     async fn is_emulated(&self, pod: Option<&Pod>) -> Result<bool, ReconcileError> {
@@ -190,13 +287,18 @@ impl Instances {
         let wrote = plan.status.is_some();
         if let Some(status) = plan.status {
             debug!(phase = ?status.phase, "writing the status");
-            let status = serde_json::to_value(status)
+            let written = serde_json::to_value(&status)
                 .map_err(kube::Error::SerdeError)
                 .doing("write the status as JSON")?;
             self.cluster
-                .apply_status(instance, status, resource::INSTANCE_STATUS)
+                .apply_status(instance, written, resource::INSTANCE_STATUS)
                 .await
                 .doing("write the status")?;
+            let (metadata, old) = (&instance.metadata, instance.status.as_ref());
+            self.metrics.transitions.count(metadata, old, &status);
+            if let Some(trace) = Start::of(instance, self.traces.all()) {
+                self.traces.send(trace.spans(instance, &status));
+            }
         }
         self.events.publish(&regarding, plan.notes);
         if let Some(pod) = pod.filter(|_| plan.delete_pod) {
@@ -226,5 +328,21 @@ impl Instances {
                 .doing("set the finalizers")?;
         }
         Ok(plan.again)
+    }
+}
+
+/// What the API server's refusal of `pod` means.
+fn not_made(
+    instance: &VirtualMachineInstance,
+    pod: &Pod,
+    error: kube::Error,
+) -> Result<Result<(), Obstacle>, ReconcileError> {
+    match refusal(&error) {
+        Refusal::Mend(message) => {
+            let found = images::refused(&instance.spec, pod, &error);
+            Ok(Err(found.unwrap_or(Obstacle::Refused(message))))
+        }
+        Refusal::Leaving => Ok(Ok(())),
+        Refusal::Passing => Err(error).doing("create the pod"),
     }
 }

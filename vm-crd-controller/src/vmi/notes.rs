@@ -21,15 +21,51 @@ pub(super) fn of(
         notes.push(Note::normal("Created", "VirtualMachineInstance defined."));
         notes.push(Note::normal("Started", "VirtualMachineInstance started."));
     }
-    if after == Phase::Running && !is_shutting_down(old) && is_shutting_down(new) {
+    notes.extend(paused(old, new, after));
+    let ended = after.is_final() && !before.is_final();
+    let ran = new
+        .phase_transition_timestamps
+        .iter()
+        .any(|transition| transition.phase == Some(Phase::Running));
+    // A guest that was quick may have ended before anything was written about its end.
+    if ran && (after == Phase::Running || ended) && !is_shutting_down(old) && is_shutting_down(new)
+    {
         notes.push(Note::normal("ShuttingDown", "Signaled Graceful Shutdown"));
     }
-    let ran = before == Phase::Running || matches!(seen, Seen::Pod { .. });
-    if after.is_final() && !before.is_final() && ran {
+    if ended && ran {
         notes.push(Note::normal("Deleted", "Signaled Deletion"));
+    }
+    let failed = matches!(
+        seen,
+        Seen::Pod {
+            progress: Progress::Failed(..),
+            ..
+        }
+    );
+    if ended && (ran || failed) {
         notes.push(stopped(after, seen));
     }
     notes
+}
+
+/// What is told when somebody paused the guest or let it go on.
+fn paused(
+    old: &VirtualMachineInstanceStatus,
+    new: &VirtualMachineInstanceStatus,
+    after: Phase,
+) -> Option<Note> {
+    let is_paused =
+        |status: &VirtualMachineInstanceStatus| is_true(&status.conditions, kind::PAUSED);
+    match (is_paused(old), is_paused(new)) {
+        // Started so, it was not paused by anybody.
+        (false, true) if old.phase == Some(Phase::Running) => {
+            Some(Note::normal("Paused", "VirtualMachineInstance paused"))
+        }
+        (true, false) if after == Phase::Running => {
+            Some(Note::normal("Unpaused", "VirtualMachineInstance unpaused"))
+        }
+        _ => None,
+    }
 }
 
 /// A warning when the condition Synchronized turns False or says something else than before.
@@ -44,7 +80,10 @@ fn trouble(old: &VirtualMachineInstanceStatus, new: &VirtualMachineInstanceStatu
         return None;
     }
     let reason = reason.unwrap_or_else(|| reason::FAILED_CREATE.to_owned());
-    Some(Note::warning(reason, message.unwrap_or_default()))
+    let mut note = Note::warning(reason, message.unwrap_or_default());
+    // It is waited for: KubeVirt takes it for the ordinary course.
+    note.warning = note.reason != reason::PVC_NOT_FOUND;
+    Some(note)
 }
 
 fn is_shutting_down(status: &VirtualMachineInstanceStatus) -> bool {

@@ -23,6 +23,9 @@ pub(super) enum Obstacle {
         /// The volume that refers to it.
         volume: String,
     },
+    /// The API server refused the claim for what the machine keeps.
+    #[error("the API server refused the claim for the machine's persistent state: {0}")]
+    StateRefused(String),
     /// The API server refused the pod.
     #[error("the API server refused the pod: {0}")]
     Refused(String),
@@ -35,7 +38,7 @@ impl Obstacle {
             Self::Unsupported(_) => reason::UNSUPPORTED_FIELD,
             Self::Invalid(_) => reason::INVALID_SPEC,
             Self::ClaimMissing { .. } => reason::PVC_NOT_FOUND,
-            Self::Refused(_) => reason::FAILED_CREATE,
+            Self::StateRefused(_) | Self::Refused(_) => reason::FAILED_CREATE,
         }
     }
 }

@@ -110,7 +110,7 @@ fn began(end: &ContainerStateTerminated) -> Option<Time> {
 }
 
 /// The container that is the machine: the annotation's, as in the contract.
-fn machine_container(pod: &Pod) -> &str {
+pub(super) fn machine_container(pod: &Pod) -> &str {
     pod.metadata
         .annotations
         .as_ref()

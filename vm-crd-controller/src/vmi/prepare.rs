@@ -3,12 +3,14 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use tracing::info;
 use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
 use vm_api::{FieldError, support, validate};
 
 use super::obstacle::Obstacle;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, resource};
 use crate::reconcile::{Doing, ReconcileError};
+use crate::refusal::{Refusal, refusal};
 use crate::render::{self, Claims, RenderError};
 
 /// The pod of `instance`, or what keeps it from having one.
@@ -44,12 +46,49 @@ pub(super) async fn pod(
             }
         }
     }
+    if let Err(obstacle) = make_state_claim(cluster, instance).await? {
+        return Ok(Err(obstacle));
+    }
     Ok(
         render::pod(instance, &claims, placeholder).map_err(|error| match error {
             RenderError::Fields(errors) => Obstacle::Invalid(sentences(errors)),
             RenderError::Json(_) => Obstacle::Invalid(vec![error.to_string()]),
         }),
     )
+}
+
+/// Makes the claim for what the machine keeps beside its disks, unless it is there.
+async fn make_state_claim(
+    cluster: &Cluster,
+    instance: &VirtualMachineInstance,
+) -> Result<Result<(), Obstacle>, ReconcileError> {
+    let claim = match render::state_claim(instance) {
+        Ok(Some(claim)) => claim,
+        Ok(None) => return Ok(Ok(())),
+        Err(error) => return Ok(Err(Obstacle::Invalid(sentences(vec![error])))),
+    };
+    let namespace = instance.namespace().unwrap_or_default();
+    let found = cluster.claim(&namespace, &claim.name_any()).await;
+    if found
+        .doing("read the claim for the machine's state")?
+        .is_some()
+    {
+        return Ok(Ok(()));
+    }
+    match cluster.create(&claim, resource::CLAIMS).await {
+        Ok(_) => {
+            info!(
+                claim = claim.name_any(),
+                "claim for the machine's state created"
+            );
+            Ok(Ok(()))
+        }
+        Err(error) => match refusal(&error) {
+            Refusal::Mend(message) => Ok(Err(Obstacle::StateRefused(message))),
+            Refusal::Leaving => Ok(Ok(())),
+            Refusal::Passing => Err(error).doing("create the claim for the machine's state"),
+        },
+    }
 }
 
 /// What the whole product accepts, and what of it this version can do.

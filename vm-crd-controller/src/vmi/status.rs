@@ -14,11 +14,12 @@ use vm_api::v1::{
     VirtualMachineInstanceSpec, VirtualMachineInstanceStatus,
 };
 
+use super::asked;
 use super::conditions;
 use super::decide::Observed;
 use super::phase::Seen;
 use super::pod::{self, Progress};
-use super::volumes;
+use super::{resize, volumes};
 use crate::conditions::{find, kind, with_times};
 use crate::{clock, machine};
 
@@ -49,11 +50,27 @@ pub(super) fn of(
         describe_pod(&mut status, pod);
         status.volume_status = volumes::status(spec, pod);
     }
-    if phase == Phase::Running && old.memory.is_none() {
-        describe_machine(&mut status, spec);
+    if phase == Phase::Running {
+        if old.memory.is_none() {
+            describe_machine(&mut status, spec);
+        }
+        resize::describe(&mut status, observed);
+        status.guest_os_info = asked::guest_os_info(observed, &old);
+        status.interfaces = asked::with_guests(status.interfaces, observed, &old);
     }
     let conditions = conditions::of(observed, &old, phase, seen);
     status.conditions = with_times(conditions, &old.conditions, &observed.now);
+    status
+}
+
+/// `status` with the versioned machine type, if the machine told it: worth no write of its own.
+pub(super) fn with_versions(
+    mut status: VirtualMachineInstanceStatus,
+    observed: &Observed<'_>,
+) -> VirtualMachineInstanceStatus {
+    if let Some(name) = observed.told.and_then(|told| told.machine_type.clone()) {
+        status.machine = Some(Machine { r#type: Some(name) });
+    }
     status
 }
 
@@ -83,7 +100,7 @@ fn describe_pod(status: &mut VirtualMachineInstanceStatus, pod: &Pod) {
 }
 
 fn describe_machine(status: &mut VirtualMachineInstanceStatus, spec: &VirtualMachineInstanceSpec) {
-    status.current_cpu_topology = machine::topology(spec);
+    status.current_cpu_topology = reading::topology(spec, None).ok().map(resize::in_status);
     status.machine = spec
         .domain
         .machine
@@ -140,14 +157,18 @@ fn interfaces(observed: &Observed<'_>, phase: Phase) -> Vec<InterfaceStatus> {
             } else {
                 Vec::new()
             };
+            let mut listed = spec.domain.devices.interfaces.iter();
+            let listed = listed.find(|interface| interface.name == name);
+            let state = listed.and_then(|interface| interface.state.as_deref());
+            let state = state.filter(|state| !state.is_empty()).unwrap_or("up");
             InterfaceStatus {
                 name: Some(name),
                 pod_interface_name: Some(pod_interface),
                 mac: running.then_some(mac).filter(|mac| !mac.is_empty()),
                 ip_address: addresses.first().cloned(),
                 ip_addresses: addresses,
-                info_source: running.then(|| "domain".to_owned()),
-                link_state: running.then(|| "up".to_owned()),
+                info_source: running.then(|| asked::DOMAIN.to_owned()),
+                link_state: running.then(|| state.to_owned()),
                 queue_count: running.then_some(queues),
                 ..InterfaceStatus::default()
             }

@@ -1,14 +1,27 @@
 //! etcd and kube-apiserver on loopback, with the product's own manifests applied.
+//!
+//! kube-apiserver reaches the controller as it does in a cluster, by its Service: there is nobody here
+//! who would make the Service's EndpointSlice, so [`Bench::lead_to`] does.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kube::{Client, Config};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, Client, Config};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::machines::FakeMachines;
+use crate::network::ADDRESS;
 
 /// User of the tests themselves.
 const ADMIN_TOKEN: &str = "admin-of-the-test";
@@ -16,17 +29,25 @@ const ADMIN_TOKEN: &str = "admin-of-the-test";
 /// User of the controller: the service account that is installed.
 pub(crate) const CONTROLLER_TOKEN: &str = "controller-of-the-test";
 
-/// Name of that user.
+/// User who may do nothing but what every user may.
+pub(crate) const STRANGER_TOKEN: &str = "stranger-of-the-test";
+
+/// Name of the controller's user.
 pub(crate) const CONTROLLER_USER: &str = "system:serviceaccount:kubevirt:vm-crd-controller";
 
 /// A control plane without controllers and nodes.
 pub(crate) struct Bench {
     /// Speaks for an administrator.
     pub(crate) client: Client,
+    /// What the machines of cases answer, where the controller can ask them.
+    pub(crate) machines: FakeMachines,
     dir: TempDir,
     port: u16,
+    etcd_port: u16,
+    /// What the API server is started with.
+    flags: Vec<String>,
     // The API server ends before its store does.
-    apiserver: Process,
+    apiserver: Mutex<Option<Process>>,
     _etcd: Process,
 }
 
@@ -47,27 +68,84 @@ impl Bench {
         let etcd_port = free_port();
         let etcd = start_etcd(dir.path(), etcd_port);
         let port = free_port();
-        let apiserver = start_apiserver(dir.path(), etcd_port, port);
-        let client = Client::try_from(client_config(port)).expect("a client");
-        let mut bench = Self {
+        let flags = apiserver_flags(dir.path(), etcd_port, port);
+        let client = Client::try_from(client_config(port, ADMIN_TOKEN)).expect("a client");
+        let bench = Self {
             client,
+            machines: FakeMachines::default(),
             dir,
             port,
-            apiserver,
+            etcd_port,
+            flags,
+            apiserver: Mutex::default(),
             _etcd: etcd,
         };
-        bench.wait_ready().await;
+        bench.start_apiserver().await;
         bench.install();
         bench
     }
 
+    /// Starts the API server, which does not run, and waits until it answers.
+    pub(crate) async fn start_apiserver(&self) {
+        let mut command = Command::new(apiserver());
+        command.args(&self.flags);
+        let process = start(command, &self.log_file("kube-apiserver"));
+        *self
+            .apiserver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(process);
+        self.wait_ready().await;
+    }
+
+    /// Ends the API server at once; what it stored stays.
+    pub(crate) fn kill_apiserver(&self) {
+        self.apiserver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Has etcd forget everything before `version`.
+    pub(crate) fn compact(&self, version: &str) {
+        let body = json!({ "revision": version, "physical": true }).to_string();
+        let address = format!("127.0.0.1:{}", self.etcd_port);
+        let mut connection = TcpStream::connect(&address).expect("etcd");
+        let request = format!(
+            "POST /v3/kv/compaction HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        connection.write_all(request.as_bytes()).expect("ask etcd");
+        let mut answer = String::new();
+        connection
+            .read_to_string(&mut answer)
+            .expect("etcd's answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    /// Speaks for the holder of `token`.
+    pub(crate) fn client_of(&self, token: &str) -> Client {
+        Client::try_from(self.config_of(token)).expect("a client")
+    }
+
+    /// How the holder of `token` reaches the API server.
+    pub(crate) fn config_of(&self, token: &str) -> Config {
+        client_config(self.port, token)
+    }
+
     /// A kubeconfig for the holder of `token`.
     pub(crate) fn kubeconfig(&self, token: &str) -> PathBuf {
-        let path = self.dir.path().join(format!("{token}.kubeconfig"));
+        self.kubeconfig_by(token, &format!("https://127.0.0.1:{}", self.port))
+    }
+
+    /// The same, by which the API server is found at `server`.
+    pub(crate) fn kubeconfig_by(&self, token: &str, server: &str) -> PathBuf {
+        let place = server.rsplit(':').next().unwrap_or_default();
+        let path = self.dir.path().join(format!("{token}-{place}.kubeconfig"));
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{ "name": "test", "cluster": {
-                "server": format!("https://127.0.0.1:{}", self.port),
+                "server": server,
                 "insecure-skip-tls-verify": true,
             } }],
             "users": [{ "name": "test", "user": { "token": token } }],
@@ -106,6 +184,23 @@ impl Bench {
     /// Who wrote what in `namespace`: `<verb> <resource>[/<subresource>]` of each write of `user`,
     /// events aside.
     pub(crate) fn writes(&self, user: &str, namespace: &str) -> Vec<String> {
+        self.audited(user, namespace, |_| true)
+    }
+
+    /// The same of those that the API server carried out.
+    pub(crate) fn done(&self, user: &str, namespace: &str) -> Vec<String> {
+        self.audited(user, namespace, |entry| {
+            let code = entry["responseStatus"]["code"].as_u64();
+            code.is_some_and(|code| (200..300).contains(&code))
+        })
+    }
+
+    fn audited(
+        &self,
+        user: &str,
+        namespace: &str,
+        is_meant: impl Fn(&Value) -> bool,
+    ) -> Vec<String> {
         let log = fs::read_to_string(self.dir.path().join("audit.log")).expect("the audit log");
         let entries = log
             .lines()
@@ -114,6 +209,7 @@ impl Bench {
             .filter(|entry| entry["user"]["username"] == user)
             .filter(|entry| entry["objectRef"]["namespace"] == namespace)
             .filter(|entry| entry["objectRef"]["resource"] != "events")
+            .filter(is_meant)
             .map(|entry| {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 let subresource = text(&entry["objectRef"]["subresource"]);
@@ -122,6 +218,29 @@ impl Bench {
                 format!("{} {resource}{slash}{subresource}", text(&entry["verb"]))
             })
             .collect()
+    }
+
+    /// Has the Service of the controller lead to those ports of this machine, and to no others.
+    pub(crate) async fn lead_to(&self, ports: &[u16]) {
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), "kubevirt");
+        let (all, now) = (ListParams::default(), DeleteParams::default());
+        let gone = slices.delete_collection(&now, &all).await;
+        gone.expect("delete the old slices");
+        for port in ports {
+            let slice = json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {
+                    "name": format!("controller-{port}"),
+                    "labels": { "kubernetes.io/service-name": "vm-crd-controller" },
+                },
+                "addressType": "IPv4",
+                "endpoints": [{ "addresses": [ADDRESS], "conditions": { "ready": true } }],
+                "ports": [{ "name": "api", "port": port, "protocol": "TCP" }],
+            });
+            let slice = serde_json::from_value(slice).expect("a slice");
+            let made = slices.create(&PostParams::default(), &slice).await;
+            made.expect("make the slice");
+        }
     }
 
     /// Applies manifests as a user does; `arguments` follow `kubectl apply --server-side`.
@@ -140,18 +259,28 @@ impl Bench {
         );
     }
 
-    async fn wait_ready(&mut self) {
+    /// Applies an object as a user does; what kubectl says besides.
+    pub(crate) fn kubectl_apply(&self, object: &Value) -> anyhow::Result<String> {
+        let file = tempfile::NamedTempFile::new()?;
+        fs::write(file.path(), object.to_string())?;
+        let output = Command::new(kubectl())
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig(ADMIN_TOKEN))
+            .args(["apply", "-f"])
+            .arg(file.path())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        anyhow::ensure!(output.status.success(), "kubectl apply: {said}");
+        Ok(said)
+    }
+
+    async fn wait_ready(&self) {
         for _ in 0..600 {
             let request = http_get("/readyz");
             if self.client.request_text(request).await.is_ok() {
                 return;
             }
-            if self
-                .apiserver
-                .0
-                .try_wait()
-                .is_ok_and(|status| status.is_some())
-            {
+            if self.apiserver_ended() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -160,12 +289,22 @@ impl Bench {
         panic!("kube-apiserver does not become ready:\n{log}");
     }
 
+    fn apiserver_ended(&self) -> bool {
+        let mut process = self
+            .apiserver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let ended = process.as_mut().map(|process| process.0.try_wait());
+        !matches!(ended, Some(Ok(None)))
+    }
+
     fn install(&self) {
         let product = concat!(env!("CARGO_MANIFEST_DIR"), "/../runtimeclass");
         self.apply(&["-f", &format!("{product}/base/namespace.yaml")]);
         self.apply(&["-k", &format!("{product}/crds")]);
         self.apply(&["-f", &format!("{product}/base/runtimeclass.yaml")]);
         self.apply(&["-k", &format!("{product}/controller")]);
+        self.apply(&["-k", &format!("{product}/guard")]);
     }
 }
 
@@ -175,13 +314,13 @@ fn http_get(path: &str) -> hyper::Request<Vec<u8>> {
         .expect("a request")
 }
 
-fn client_config(port: u16) -> Config {
+fn client_config(port: u16, token: &str) -> Config {
     let address = format!("https://127.0.0.1:{port}")
         .parse()
         .expect("an address");
     let mut config = Config::new(address);
     config.accept_invalid_certs = true;
-    config.auth_info.token = Some(ADMIN_TOKEN.to_owned().into());
+    config.auth_info.token = Some(token.to_owned().into());
     config
 }
 
@@ -213,7 +352,7 @@ fn start_etcd(dir: &Path, port: u16) -> Process {
     start(command, &dir.join("etcd.log"))
 }
 
-fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
+fn apiserver_flags(dir: &Path, etcd_port: u16, port: u16) -> Vec<String> {
     let pair = rcgen::KeyPair::generate().expect("a key");
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
@@ -224,7 +363,8 @@ fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
     let public_key = write("service-account.pub", &pair.public_key_pem());
     let tokens = format!(
         "{ADMIN_TOKEN},admin,1,system:masters\n{CONTROLLER_TOKEN},{CONTROLLER_USER},2,\
-         \"system:serviceaccounts,system:serviceaccounts:kubevirt\"\n"
+         \"system:serviceaccounts,system:serviceaccounts:kubevirt\"\n\
+         {STRANGER_TOKEN},stranger,3\n"
     );
     let tokens = write("tokens.csv", &tokens);
     let policy = json!({
@@ -233,8 +373,11 @@ fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
         "rules": [{ "level": "None", "verbs": ["get", "list", "watch"] }, { "level": "Metadata" }],
     });
     let policy = write("audit.json", &policy.to_string());
-    let mut command = Command::new(apiserver());
-    command.args([
+    let (authority, proxy, proxy_key) = front_proxy();
+    let authority = write("front-proxy-ca.crt", &authority);
+    let proxy = write("front-proxy-client.crt", &proxy);
+    let proxy_key = write("front-proxy-client.key", &proxy_key);
+    vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--secure-port={port}"),
@@ -251,8 +394,35 @@ fn start_apiserver(dir: &Path, etcd_port: u16, port: u16) -> Process {
         format!("--audit-policy-file={policy}"),
         format!("--audit-log-path={}", dir.join("audit.log").display()),
         "--audit-log-mode=blocking".to_owned(),
-    ]);
-    start(command, &dir.join("kube-apiserver.log"))
+        // The aggregation layer, which finds the controller by its endpoints.
+        "--enable-aggregator-routing=true".to_owned(),
+        format!("--requestheader-client-ca-file={authority}"),
+        "--requestheader-allowed-names=front-proxy-client".to_owned(),
+        "--requestheader-username-headers=X-Remote-User".to_owned(),
+        "--requestheader-group-headers=X-Remote-Group".to_owned(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
+        format!("--proxy-client-cert-file={proxy}"),
+        format!("--proxy-client-key-file={proxy_key}"),
+    ]
+}
+
+/// The front proxy's authority, its certificate and its key, as PEM.
+fn front_proxy() -> (String, String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "front-proxy-ca");
+    let authority = CertifiedIssuer::self_signed(params, key).expect("an authority");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "front-proxy-client");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = params.signed_by(&key, &authority).expect("a certificate");
+    (authority.pem(), certificate.pem(), key.serialize_pem())
 }
 
 fn start(mut command: Command, log: &Path) -> Process {

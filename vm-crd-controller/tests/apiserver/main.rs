@@ -10,16 +10,23 @@
 mod bench;
 mod cases;
 mod controller;
+mod machines;
+mod network;
 mod node;
+mod recorder;
 mod space;
+mod tap;
+#[path = "../../../vm-api/tests/admission/verdicts.rs"]
+mod verdicts;
+mod webhooks;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 
 use bench::Bench;
-use controller::Controller;
+use controller::{Controller, InProcess};
 
 /// Progress delay of the controller under test: short, so that slow starts are soon visible.
 const PROGRESS_DELAY_MILLIS: u64 = 2000;
@@ -34,16 +41,27 @@ fn main() -> ExitCode {
             .map(|(name, _)| Trial::test(name, || Ok(())));
         return libtest_mimic::run(&arguments, all.collect()).exit_code();
     }
+    network::enter();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let bench = Arc::new(runtime.block_on(Bench::start()));
 
     let controller = Controller::start(&bench, "first", &[]);
+    runtime.block_on(async { bench.lead_to(&[controller.api_port().await]).await });
     let trials = cases::side_by_side()
         .into_iter()
         .map(|(name, case)| trial(name, case, &bench, runtime.handle()))
         .collect();
     let first = libtest_mimic::run(&arguments, trials);
     controller.stop();
+
+    // A controller within this process: it asks machines that are no machines.
+    let controller = InProcess::start(&bench, &runtime);
+    let trials = cases::with_fake_machines()
+        .into_iter()
+        .map(|(name, case)| trial(name, case, &bench, runtime.handle()))
+        .collect();
+    let asked = libtest_mimic::run(&arguments, trials);
+    controller.stop(&runtime);
 
     // These start and stop controllers of their own, one after the other.
     arguments.test_threads = Some(1);
@@ -53,7 +71,7 @@ fn main() -> ExitCode {
         .collect();
     let second = libtest_mimic::run(&arguments, trials);
     drop(bench);
-    if first.has_failed() || second.has_failed() {
+    if [first, asked, second].iter().any(Conclusion::has_failed) {
         ExitCode::from(101)
     } else {
         ExitCode::SUCCESS

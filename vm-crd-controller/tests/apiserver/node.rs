@@ -1,10 +1,12 @@
 //! What a node would do. No node exists here: scheduler and kubelet are played by writing what these
 //! would write, so that every step of a scenario is under the test's control.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
@@ -75,6 +77,29 @@ impl FakeNode {
         .await
     }
 
+    /// Kubelet and the shim have given the machine what the pod asks for.
+    pub(crate) async fn resized(&self, pod: &Pod) -> Result<()> {
+        let pod = self.pods.get(&pod.name_any()).await?;
+        let mut status = serde_json::to_value(pod.status.clone().context("a status")?)?;
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        for (index, container) in containers.enumerate() {
+            status["containerStatuses"][index]["resources"] = json!(container.resources);
+        }
+        self.status(&pod, status).await
+    }
+
+    /// The shim refuses to give the machine what the pod asks for; kubelet tries again and again.
+    pub(crate) async fn resize_fails(&self, pod: &Pod, message: &str) -> Result<()> {
+        let pod = self.pods.get(&pod.name_any()).await?;
+        let mut status = serde_json::to_value(pod.status.clone().context("a status")?)?;
+        let condition = json!({ "type": "PodResizeInProgress", "status": "True",
+            "reason": "Error", "message": message });
+        if let Some(conditions) = status["conditions"].as_array_mut() {
+            conditions.push(condition);
+        }
+        self.status(&pod, status).await
+    }
+
     /// The machine container ends.
     pub(crate) async fn end(&self, pod: &Pod, code: i32, message: &str) -> Result<()> {
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
@@ -110,12 +135,33 @@ impl FakeNode {
         self.remove(pod).await
     }
 
+    /// Plays for as long as it is polled: what is new runs, what is deleted powers off and goes. While
+    /// the API server is away, it waits.
+    pub(crate) async fn play(self) {
+        loop {
+            let pods = self.pods.list(&ListParams::default()).await;
+            for pod in pods.map(|list| list.items).unwrap_or_default() {
+                let status = pod.status.as_ref();
+                // What fails is tried again at the next look.
+                let _ = if pod.metadata.deletion_timestamp.is_some() {
+                    self.finish(&pod, 0).await
+                } else if status.is_none_or(|status| status.pod_ip.is_none()) {
+                    self.run(&pod).await
+                } else {
+                    Ok(())
+                };
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     async fn report(&self, pod: &Pod, phase: &str, state: Value, ready: bool) -> Result<()> {
         let word = if ready { "True" } else { "False" };
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let statuses = containers.map(|container: &Container| {
             json!({ "name": container.name, "ready": ready, "restartCount": 0,
-                "image": container.image, "imageID": "", "state": state })
+                "image": container.image, "imageID": "", "state": state,
+                "resources": container.resources })
         });
         let statuses: Vec<_> = statuses.collect();
         self.status(

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use vm_api::v1::{Condition, VirtualMachine, VirtualMachineInstance};
+use vm_crd_controller::vmi::ASK_ANNOTATION;
 
 use crate::node::FakeNode;
 
@@ -96,6 +97,15 @@ impl Space {
         Ok(())
     }
 
+    /// Hints that something happened to the machine, as who does something to it does.
+    pub(crate) async fn hint(&self, value: &str) -> Result<()> {
+        let patch = json!({ "metadata": { "annotations": { ASK_ANNOTATION: value } } });
+        self.vmis
+            .patch(NAME, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
+        Ok(())
+    }
+
     pub(crate) async fn vm(&self) -> Result<VirtualMachine> {
         Ok(self.vms.get(NAME).await?)
     }
@@ -151,6 +161,31 @@ impl Space {
             },
         )
         .await
+    }
+
+    /// Waits until the machine has the condition.
+    pub(crate) async fn machine_condition(&self, kind: &str) -> Result<Condition> {
+        until(&format!("the machine says {kind}"), || async {
+            let conditions = self.vm().await?.status.unwrap_or_default().conditions;
+            let found = conditions.iter().find(|condition| condition.r#type == kind);
+            Ok(found
+                .with_context(|| format!("only {conditions:#?}"))?
+                .clone())
+        })
+        .await
+    }
+
+    /// A quota is used by nothing yet, as its controller would write.
+    pub(crate) async fn quota_is_counted(&self, name: &str) -> Result<()> {
+        let quotas: Api<ResourceQuota> = Api::namespaced(self.client.clone(), &self.namespace);
+        let hard = quotas.get(name).await?.spec.and_then(|spec| spec.hard);
+        let hard = hard.context("a quota")?;
+        let used: Value = hard.keys().map(|key| (key.clone(), json!("0"))).collect();
+        let patch = Patch::Merge(json!({ "status": { "hard": hard, "used": used } }));
+        quotas
+            .patch_status(name, &PatchParams::default(), &patch)
+            .await?;
+        Ok(())
     }
 
     /// Waits for a pod that is not being deleted.

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what a machine costs beside an ordinary pod and beside QEMU alone, measured in
-//! one run, one after the other, as medians. Fails if a promise of `SPECIFICATION.md` is not kept.
+//! one run, one after the other, as medians; and what many machines cost the controller, on simulated
+//! nodes. Fails if a promise of `SPECIFICATION.md` is not kept.
 
 mod exec;
 mod far_end;
@@ -10,6 +11,7 @@ mod plot;
 mod pods;
 mod raw;
 mod report;
+mod scale;
 mod sizes;
 mod start;
 mod stop;
@@ -29,9 +31,11 @@ use report::Report;
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these parts (default: all of them)
+    /// Only these parts (default: all but scale)
     #[arg(value_enum)]
     parts: Vec<Part>,
+    #[command(flatten)]
+    scale: scale::Args,
     /// How often each thing is measured
     #[arg(long, default_value_t = 7)]
     runs: usize,
@@ -69,6 +73,8 @@ enum Part {
     Throughput,
     /// Many machines at once
     Many,
+    /// The controller with ten thousand machines, without nodes; a control plane of its own
+    Scale,
 }
 
 /// Where all of it runs: the node with the newest containerd.
@@ -78,12 +84,31 @@ const NODE: Node = Node::Two;
 const NAMESPACE: &str = "--namespace=bench";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut report = Report::default();
+    if args.parts.contains(&Part::Scale) {
+        scale::measure(&args.scale, &mut report)?;
+    }
+    if args.parts.is_empty() || args.parts.iter().any(|part| *part != Part::Scale) {
+        on_nodes(args, &mut report)?;
+    }
+    report.print();
+    if let Some(path) = &args.json {
+        report.write(path)?;
+    }
+    if let Some(directory) = &args.plots {
+        plot::write(&report, directory)?;
+    }
+    report.check()
+}
+
+/// What is measured on nodes, on a cluster that comes and goes.
+fn on_nodes(args: &Args, report: &mut Report) -> Result<()> {
     let cluster = &args.cluster;
     if args.keep {
-        return measure(args);
+        return measure(args, report);
     }
     cluster::down(cluster)?;
-    let result = prepare(cluster).and_then(|()| measure(args));
+    let result = prepare(cluster).and_then(|()| measure(args, report));
     result.and(cluster::down(cluster))
 }
 
@@ -98,7 +123,7 @@ fn prepare(cluster: &ClusterName) -> Result<()> {
     footprint::warm_up(cluster)
 }
 
-fn measure(args: &Args) -> Result<()> {
+fn measure(args: &Args, report: &mut Report) -> Result<()> {
     let cluster = &args.cluster;
     clean_up(cluster)?;
     let namespace = serde_json::json!({
@@ -112,36 +137,29 @@ fn measure(args: &Args) -> Result<()> {
         "--timeout=60s",
     ];
     command::run(kubectl(cluster).args(account).arg(NAMESPACE))?;
-    let mut report = Report::default();
     let wanted = |part: &&Part| args.parts.is_empty() || args.parts.contains(part);
     for part in Part::value_variants().iter().filter(wanted) {
         match part {
-            Part::Sizes => sizes::measure(cluster, &mut report)?,
-            Part::Start => start::measure(cluster, args.runs, &mut report)?,
+            Part::Sizes => sizes::measure(cluster, report)?,
+            Part::Start => start::measure(cluster, args.runs, report)?,
             Part::Memory => {
                 for number in [1, 10] {
-                    memory::measure(cluster, number, &mut report)?;
+                    memory::measure(cluster, number, report)?;
                 }
             }
-            Part::Stop => stop::measure(cluster, args.runs, &mut report)?,
-            Part::Exec => exec::measure(cluster, args.runs, &mut report)?,
-            Part::Throughput => throughput::measure(cluster, args.runs, &mut report)?,
+            Part::Stop => stop::measure(cluster, args.runs, report)?,
+            Part::Exec => exec::measure(cluster, args.runs, report)?,
+            Part::Throughput => throughput::measure(cluster, args.runs, report)?,
             Part::Many => {
                 for number in &args.many {
-                    many::measure(cluster, *number, &mut report)?;
+                    many::measure(cluster, *number, report)?;
                 }
             }
+            // Not on nodes.
+            Part::Scale => {}
         }
     }
-    clean_up(cluster)?;
-    report.print();
-    if let Some(path) = &args.json {
-        report.write(path)?;
-    }
-    if let Some(directory) = &args.plots {
-        plot::write(&report, directory)?;
-    }
-    report.check()
+    clean_up(cluster)
 }
 
 fn clean_up(cluster: &ClusterName) -> Result<()> {

@@ -97,10 +97,13 @@ impl Report {
         groups.into_values()
     }
 
-    /// Prints the table.
+    /// Prints the table, groups in the order of their first figures.
     pub(super) fn print(&self) {
+        let mut figures: Vec<_> = self.figures.iter().collect();
+        let first = |group| self.figures.iter().position(|it| it.group == group);
+        figures.sort_by_key(|figure| first(figure.group));
         let mut group = "";
-        for figure in &self.figures {
+        for figure in figures {
             if figure.group != group {
                 group = figure.group;
                 println!("\n{group}");

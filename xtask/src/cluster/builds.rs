@@ -109,6 +109,21 @@ const METRICS_SERVER: Build = Build {
     main: "",
 };
 
+/// Plays nodes and kubelets, for measurements of the controller alone.
+const KWOK: Build = Build {
+    name: "kwok",
+    module: "sigs.k8s.io/kwok",
+    // Newer ones ask for a newer Go.
+    version: "v0.7.0",
+    go: GO,
+    staging_version: None,
+    cgo: false,
+    tags: "",
+    ldflags: "",
+    programs: &["cmd/kwok"],
+    main: "",
+};
+
 /// What a gRPC probe asks, for a guest that has none: `grpc-health ADDRESS`.
 const GRPC_HEALTH: Build = Build {
     name: "grpc-health",
@@ -141,6 +156,100 @@ func main() {
 	server := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	log.Fatal(server.Serve(listener))
+}
+"#,
+};
+
+/// Installs the chart, as a user does.
+const HELM: Build = Build {
+    name: "helm",
+    module: "helm.sh/helm/v3",
+    version: "v3.22.0",
+    // Its own wish.
+    go: "1.26.0",
+    staging_version: None,
+    cgo: false,
+    tags: "",
+    ldflags: "-X helm.sh/helm/v3/internal/version.version=v3.22.0",
+    programs: &["cmd/helm"],
+    main: "",
+};
+
+/// Reads the chart's rules and the queries of its dashboard as Prometheus does: `prometheus-rules RULES
+/// DASHBOARD`. Its own `promtool` takes in all of its server, which takes minutes to build.
+const PROMETHEUS_RULES: Build = Build {
+    name: "prometheus-rules",
+    module: "github.com/prometheus/prometheus",
+    version: "v0.316.0",
+    // Its own wish.
+    go: "1.26.7",
+    staging_version: None,
+    cgo: false,
+    tags: "",
+    ldflags: "",
+    programs: &[],
+    main: r#"package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+type panel struct {
+	Title   string
+	Targets []struct{ Expr string }
+	Panels  []panel
+}
+
+// What Grafana puts in the place of its variables.
+var variables = strings.NewReplacer("$namespace", ".*")
+
+func main() {
+	failed := false
+	fail := func(what string, err error) {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", what, err)
+		failed = true
+	}
+	p := parser.NewParser(parser.Options{})
+	_, errs := rulefmt.ParseFile(os.Args[1], false, model.UTF8Validation, p, slog.Default())
+	for _, err := range errs {
+		fail(os.Args[1], err)
+	}
+	var dashboard struct{ Panels []panel }
+	text, err := os.ReadFile(os.Args[2])
+	if err == nil {
+		err = json.Unmarshal(text, &dashboard)
+	}
+	if err != nil {
+		fail(os.Args[2], err)
+	}
+	queries := 0
+	var look func(panels []panel)
+	look = func(panels []panel) {
+		for _, panel := range panels {
+			for _, target := range panel.Targets {
+				queries++
+				if _, err := p.ParseExpr(variables.Replace(target.Expr)); err != nil {
+					fail(panel.Title, err)
+				}
+			}
+			look(panel.Panels)
+		}
+	}
+	look(dashboard.Panels)
+	if queries == 0 {
+		fail(os.Args[2], fmt.Errorf("it has no query"))
+	}
+	if failed {
+		os.Exit(1)
+	}
 }
 "#,
 };
@@ -178,6 +287,28 @@ pub(crate) struct Extras {
     pub(crate) grpc_health: PathBuf,
 }
 
+/// Directories of what only the tests of the chart need.
+pub(crate) struct ChartTools {
+    /// `helm`.
+    pub(crate) helm: PathBuf,
+    /// `kubectl` and others.
+    pub(crate) kubernetes: PathBuf,
+    /// `prometheus-rules`.
+    pub(crate) prometheus_rules: PathBuf,
+}
+
+/// The same for the tests of the chart.
+///
+/// # Errors
+/// As of [`ensure`].
+pub(crate) fn ensure_chart_tools() -> Result<ChartTools> {
+    Ok(ChartTools {
+        helm: HELM.ensure()?,
+        kubernetes: KUBERNETES.ensure()?,
+        prometheus_rules: PROMETHEUS_RULES.ensure()?,
+    })
+}
+
 /// The same for the end-to-end tests' own programs: two more minutes.
 ///
 /// # Errors
@@ -187,6 +318,14 @@ pub(crate) fn ensure_extras() -> Result<Extras> {
         metrics_server: METRICS_SERVER.ensure()?,
         grpc_health: GRPC_HEALTH.ensure()?,
     })
+}
+
+/// Directory of `kwok`, built if need be.
+///
+/// # Errors
+/// As of [`ensure`].
+pub(crate) fn ensure_kwok() -> Result<PathBuf> {
+    KWOK.ensure()
 }
 
 struct Build {

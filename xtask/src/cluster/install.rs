@@ -86,8 +86,7 @@ fn repository() -> &'static Path {
 /// What a user of this machine would apply: emulation costs memory that KVM does not.
 fn manifests() -> PathBuf {
     let directory = repository().join("runtimeclass");
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    if has_virtualization(&cpu) {
+    if has_virtualization() {
         directory
     } else {
         directory.join("overlays/emulation")
@@ -95,7 +94,12 @@ fn manifests() -> PathBuf {
 }
 
 /// Whether the CPU can run guests itself; that /dev/kvm exists does not say so.
-fn has_virtualization(cpuinfo: &str) -> bool {
+pub(crate) fn has_virtualization() -> bool {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    says_virtualization(&cpu)
+}
+
+fn says_virtualization(cpuinfo: &str) -> bool {
     cpuinfo
         .lines()
         .filter(|line| line.starts_with("flags"))
@@ -168,9 +172,9 @@ mod tests {
 
     #[test]
     fn virtualization_is_a_flag_and_not_part_of_one() {
-        assert!(has_virtualization("flags\t\t: fpu vmx sse"));
-        assert!(has_virtualization("flags\t\t: fpu svm"));
-        assert!(!has_virtualization(
+        assert!(says_virtualization("flags\t\t: fpu vmx sse"));
+        assert!(says_virtualization("flags\t\t: fpu svm"));
+        assert!(!says_virtualization(
             "flags\t\t: fpu svm_lock\nmodel name : vmx"
         ));
     }

@@ -36,10 +36,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
+pub(crate) use builds::{ChartTools, ensure_chart_tools as chart_tools};
 pub(crate) use down::down;
 pub(crate) use env::environment;
 pub(crate) use extras::extras;
-pub(crate) use install::{install, uninstall};
+pub(crate) use install::{has_virtualization, install, uninstall};
 pub(crate) use kubectl::{apply, kubectl};
 pub(crate) use load::load;
 pub(crate) use names::{ClusterName, Node};
@@ -50,6 +51,11 @@ pub(crate) use up::up;
 /// Directory of the Kubernetes programs, built if need be.
 pub(crate) fn kubernetes() -> Result<PathBuf> {
     Ok(builds::ensure()?.kubernetes)
+}
+
+/// Directory of kwok, which simulates nodes, built if need be.
+pub(crate) fn kwok() -> Result<PathBuf> {
+    builds::ensure_kwok()
 }
 
 /// Arguments of `cargo xtask cluster`.

@@ -2,7 +2,7 @@
 //! linked programs and what they bring to a node, nothing of a distribution's user land; the same
 //! sources give the same image, and nothing is packed twice.
 
-mod programs;
+pub(crate) mod programs;
 pub(crate) mod qemu;
 mod virtiofsd;
 
@@ -20,6 +20,9 @@ use programs::Programs;
 
 /// Where the files for the node are, in the installer's image and on the node alike.
 const PREFIX: &str = "/opt/kubevirt";
+
+/// The tag that the manifests name.
+const LATEST: &str = "latest";
 
 /// The user that the controller runs as: no one on any node.
 const CONTROLLER_USER: &str = "65532:65532";
@@ -54,9 +57,9 @@ impl Product {
         }
     }
 
-    /// The reference that the manifests name.
-    fn reference(self) -> String {
-        format!("kubevirt.local/{}:latest", self.name())
+    /// The reference of a release; the manifests name [`LATEST`].
+    fn reference(self, tag: &str) -> String {
+        format!("kubevirt.local/{}:{tag}", self.name())
     }
 }
 
@@ -66,7 +69,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     } else {
         args.names
     };
-    for (product, mut archive) in build(&names)? {
+    for (product, mut archive) in build(&names, LATEST)? {
         if let Some(dir) = &args.output {
             std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
             let copy = dir.join(format!("{}.tar", product.name()));
@@ -75,7 +78,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         }
         println!(
             "image={} archive={}",
-            product.reference(),
+            product.reference(LATEST),
             archive.display()
         );
     }
@@ -89,34 +92,45 @@ pub(crate) fn build_programs() -> Result<()> {
 
 /// Builds all images of the product; the archives.
 pub(crate) fn build_all() -> Result<Vec<PathBuf>> {
-    Ok(build(&Product::ALL)?
+    build_release(LATEST)
+}
+
+/// The same under another tag. They differ from those of any other tag in content too, so that a node
+/// has a release of its own for them.
+pub(crate) fn build_release(tag: &str) -> Result<Vec<PathBuf>> {
+    Ok(build(&Product::ALL, tag)?
         .into_iter()
         .map(|(_, archive)| archive)
         .collect())
 }
 
-fn build(products: &[Product]) -> Result<Vec<(Product, PathBuf)>> {
+fn build(products: &[Product], tag: &str) -> Result<Vec<(Product, PathBuf)>> {
     let programs = Programs::build()?;
     products
         .iter()
         .map(|&product| {
-            let archive = pack(product, &programs)
+            let archive = pack(product, &programs, tag)
                 .with_context(|| format!("build the image {}", product.name()))?;
             Ok((product, archive))
         })
         .collect()
 }
 
-fn pack(product: Product, programs: &Programs) -> Result<PathBuf> {
+fn pack(product: Product, programs: &Programs, tag: &str) -> Result<PathBuf> {
     let (key, image) = match product {
-        Product::NodeInstaller => node_installer(programs)?,
-        Product::Controller => controller(programs)?,
+        Product::NodeInstaller => node_installer(programs, tag)?,
+        Product::Controller => controller(programs, tag)?,
     };
     let key = key
+        .add(tag)
         .add(include_str!("mod.rs"))
         .add(include_str!("../oci.rs"));
     let archive = format!("{}.tar", product.name());
-    let dir = cache::entry("images", product.name(), key, |dir| {
+    let entry = match tag {
+        LATEST => product.name().to_owned(),
+        other => format!("{}.{other}", product.name()),
+    };
+    let dir = cache::entry("images", &entry, key, |dir| {
         let step = Step::begin(format!("Packing {}", image.name));
         oci::write_archive(&dir.join(&archive), &image)?;
         step.done();
@@ -125,9 +139,12 @@ fn pack(product: Product, programs: &Programs) -> Result<PathBuf> {
     Ok(dir.join(archive))
 }
 
-fn node_installer(programs: &Programs) -> Result<(Key, Image)> {
+fn node_installer(programs: &Programs, tag: &str) -> Result<(Key, Image)> {
     let qemu = qemu::tree()?;
     let mut tree = Tree::default();
+    if tag != LATEST {
+        tree.bytes(&format!("{PREFIX}/qemu/RELEASE"), format!("{tag}\n"), 0o644);
+    }
     tree.file("/usr/bin/kubevirt-node", &programs.installer, 0o755)
         .file(
             &format!("{PREFIX}/bin/containerd-shim-kubevirt-v1"),
@@ -138,7 +155,7 @@ fn node_installer(programs: &Programs) -> Result<(Key, Image)> {
         .host_tree(&format!("{PREFIX}/qemu"), &qemu)?
         .directory("/tmp", 0o1777);
     let image = Image {
-        name: Product::NodeInstaller.reference(),
+        name: Product::NodeInstaller.reference(tag),
         entrypoint: vec!["/usr/bin/kubevirt-node".into()],
         tree,
         ..Image::default()
@@ -148,12 +165,12 @@ fn node_installer(programs: &Programs) -> Result<(Key, Image)> {
     Ok((key, image))
 }
 
-fn controller(programs: &Programs) -> Result<(Key, Image)> {
+fn controller(programs: &Programs, tag: &str) -> Result<(Key, Image)> {
     let mut tree = Tree::default();
     tree.file("/usr/bin/vm-crd-controller", &programs.controller, 0o755)
         .directory("/tmp", 0o1777);
     let image = Image {
-        name: Product::Controller.reference(),
+        name: Product::Controller.reference(tag),
         entrypoint: vec!["/usr/bin/vm-crd-controller".into()],
         user: CONTROLLER_USER.into(),
         tree,

@@ -52,6 +52,17 @@ impl Programs {
     }
 }
 
+/// Builds the controller alone, as its image has it.
+pub(crate) fn controller() -> Result<PathBuf> {
+    let step = Step::begin("Building the controller");
+    build(&["vm-crd-controller"], PROFILES.1)?;
+    step.done();
+    program(
+        &target_dir()?.join(TARGET).join(PROFILES.1),
+        "vm-crd-controller",
+    )
+}
+
 /// Builds packages of one profile.
 fn build(packages: &[&str], profile: &str) -> Result<()> {
     let mut build = cargo();

@@ -51,7 +51,7 @@ const OBJECTS: [&str; 9] = [
 ];
 
 /// Firmware and data, files or whole directories, where the program looks for them.
-const DATA: [&str; 18] = [
+const DATA: [&str; 20] = [
     "usr/lib/ipxe/qemu/efi-virtio.rom",
     "usr/lib/ipxe/qemu/pxe-virtio.rom",
     "usr/share/OVMF/OVMF_CODE_4M.fd",
@@ -68,6 +68,8 @@ const DATA: [&str; 18] = [
     "usr/share/qemu/multiboot_dma.bin",
     "usr/share/qemu/pvh.bin",
     "usr/share/seabios/bios-256k.bin",
+    "usr/share/seabios/vgabios-bochs-display.bin",
+    "usr/share/seabios/vgabios-cirrus.bin",
     "usr/share/seabios/vgabios-ramfb.bin",
     "usr/share/seabios/vgabios-stdvga.bin",
     "usr/share/seabios/vgabios-virtio.bin",

@@ -3,17 +3,21 @@
 //! End to end it uses a cluster of its own name, and takes it down at the end; what the suite left
 //! on the nodes is compared with what was there before.
 
+mod chart;
 mod licences;
 mod uninstall;
+mod upgrade;
 
 use std::collections::HashMap;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use serde_json::Value;
 
-use crate::cluster::{self, ClusterName};
+use crate::cluster::{self, ClusterName, kubectl};
+use crate::command;
 use crate::distribution;
 use crate::faults::{self, Rounds};
 use crate::footprint;
@@ -48,8 +52,12 @@ enum Part {
     Controller,
     /// The test guests and the QEMU that is shipped, booted without a cluster
     Guests,
+    /// The Helm chart beside the plain manifests, by helm, kubectl and Prometheus' own reader of rules
+    Chart,
     /// Machines on a real two-node cluster
     E2e,
+    /// Installing by helm on a cluster, upgrading under a running machine, uninstalling
+    Upgrade,
 }
 
 /// The Debian packages whose programs the unit tests run: a real QEMU, a real OCI runtime, real
@@ -101,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         })?;
     }
     if wanted(Part::Controller) {
-        distribution::ensure(&["etcd-server"])?;
+        distribution::ensure(&["etcd-server", "iproute2", "libfaketime"])?;
         let apiserver = cluster::kubernetes()?.join("kube-apiserver");
         let environment = HashMap::from([(
             "TEST_ASSET_KUBE_APISERVER".to_owned(),
@@ -122,8 +130,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             cargo(&[&launch[..], &["--", "--ignored"]].concat(), &environment)
         })?;
     }
+    if wanted(Part::Chart) {
+        stage("chart", chart::check)?;
+    }
     if wanted(Part::E2e) {
-        stage("end to end", || end_to_end(args))?;
+        stage("end to end", || on_cluster(args, suite))?;
+    }
+    if wanted(Part::Upgrade) {
+        stage("upgrade", || on_cluster(args, upgrades))?;
     }
     eprintln!(
         "All tests passed in {:.0} s.",
@@ -154,17 +168,30 @@ fn cargo(arguments: &[&str], environment: &HashMap<String, String>) -> Result<()
     Ok(())
 }
 
-fn end_to_end(args: &Args) -> Result<()> {
+/// Runs `part` on a cluster of its own.
+fn on_cluster(args: &Args, part: fn(&Args) -> Result<()>) -> Result<()> {
     if args.keep {
-        let result = suite(args);
+        let result = part(args);
         eprintln!("The cluster {} stays up.", args.cluster);
         return result;
     }
     // What an earlier run left would be taken for the nodes' own.
     cluster::down(&args.cluster)?;
-    let result = suite(args);
+    let result = part(args);
     let down = cluster::down(&args.cluster);
     result.and(down)
+}
+
+fn upgrades(args: &Args) -> Result<()> {
+    let cluster = &args.cluster;
+    let helm = cluster::chart_tools()?.helm;
+    cluster::up(cluster)?;
+    let guest = guest::build(Guest::Tiny, Guest::Tiny.default_format())?;
+    cluster::load(cluster, &[guest.archive])?;
+    footprint::warm_up(cluster)?;
+    let bare = footprint::of(cluster)?;
+    upgrade::check(cluster, &helm)?;
+    footprint::settle(cluster, &bare).context("after uninstalling by helm")
 }
 
 fn suite(args: &Args) -> Result<()> {
@@ -202,6 +229,28 @@ fn suite(args: &Args) -> Result<()> {
         let Rounds { seed, rounds } = faults::SUITE;
         cluster::install(cluster)?;
         stage("faults", || faults::rounds(cluster, seed, 0, rounds))?;
+    }
+    Ok(())
+}
+
+/// For kubelet's back-off of a refused installer, twice over.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What kubectl prints as JSON.
+fn get(cluster: &ClusterName, arguments: &[&str]) -> Result<Value> {
+    Ok(serde_json::from_str(&command::output(
+        kubectl(cluster).args(arguments),
+    )?)?)
+}
+
+/// Waits until `look` says yes.
+fn eventually(mut look: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !look()? {
+        if Instant::now() > deadline {
+            bail!("not within {} s", PATIENCE.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(500));
     }
     Ok(())
 }

@@ -1,16 +1,12 @@
 //! Taking the product off a cluster by the commands of `docs/install.md`: refused on a node while a
 //! machine runs there, done once it is gone, and done at once when forced.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::{eventually, get};
 use crate::cluster::{self, ClusterName, Node, kubectl};
 use crate::command;
-
-/// For kubelet's back-off of a refused installer, twice over.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 const UNINSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../runtimeclass/uninstall");
 const NAMESPACE: &str = "--namespace=kubevirt";
@@ -102,22 +98,4 @@ fn installed(cluster: &ClusterName, node: Node) -> Result<bool> {
     let look = "test -e /opt/kubevirt && echo there || echo gone";
     let said = command::output(cluster::on_node(cluster, node)?.args(["sh", "-c", look]))?;
     Ok(said.trim() == "there")
-}
-
-fn get(cluster: &ClusterName, arguments: &[&str]) -> Result<Value> {
-    Ok(serde_json::from_str(&command::output(
-        kubectl(cluster).args(arguments),
-    )?)?)
-}
-
-/// Waits until `look` says yes.
-fn eventually(look: impl Fn() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !look()? {
-        if Instant::now() > deadline {
-            bail!("not within {} s", PATIENCE.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(500));
-    }
-    Ok(())
 }

@@ -15,6 +15,7 @@ use dhcproto::v4::SERVER_PORT;
 use ipnet::Ipv4Net;
 use socket2::{Domain, Socket, Type};
 use tracing::{debug, warn};
+use vm_api::machine::MachineDhcp;
 
 use self::request::DhcpRequest;
 use super::{Dns, GuestNetwork, MacAddress, NetworkError, pace::Pace};
@@ -40,6 +41,8 @@ pub(super) struct Lease {
     pub(super) dns: Dns,
     /// Empty if the guest shall choose.
     pub(super) hostname: String,
+    /// What the guest is told beside all that.
+    pub(super) more: MachineDhcp,
 }
 
 /// The server, listening already: what the guest asks before [`serve`](Self::serve) is answered

@@ -5,10 +5,14 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use dhcproto::{
     Encodable, Name,
-    v4::{CLIENT_PORT, DhcpOption, Flags, MIN_PACKET_SIZE, Message, MessageType, Opcode},
+    v4::{
+        CLIENT_PORT, DhcpOption, Flags, MIN_PACKET_SIZE, Message, MessageType, Opcode, OptionCode,
+        UnknownOption,
+    },
 };
 use ipnet::Ipv4Net;
 use tracing::{debug, warn};
+use vm_api::machine::MachineDhcp;
 
 use super::{Lease, request::DhcpRequest};
 
@@ -49,6 +53,7 @@ pub(super) fn answer(lease: &Lease, request: &DhcpRequest) -> Option<Reply> {
     options.insert(DhcpOption::ServerIdentifier(lease.guest.gateway));
     if kind != MessageType::Nak {
         configure(&mut message, lease);
+        tell(&mut message, &lease.more);
         message.set_ciaddr(request.current);
     }
     if kind == MessageType::Offer
@@ -123,6 +128,28 @@ fn configure(message: &mut Message, lease: &Lease) {
     }
 }
 
+/// What the machine's owner wants the guest to be told.
+fn tell(message: &mut Message, more: &MachineDhcp) {
+    // Boot programs take an address from the header alone.
+    if let Some(server) = more.boot_server.as_ref().and_then(|it| it.parse().ok()) {
+        message.set_siaddr::<Ipv4Addr>(server);
+    }
+    let options = message.opts_mut();
+    if let Some(file) = &more.boot_file {
+        options.insert(DhcpOption::BootfileName(file.as_bytes().to_vec()));
+    }
+    if let Some(server) = &more.boot_server {
+        options.insert(DhcpOption::TFTPServerName(server.as_bytes().to_vec()));
+    }
+    if !more.time_servers.is_empty() {
+        options.insert(DhcpOption::NtpServers(more.time_servers.clone()));
+    }
+    for (number, value) in &more.private {
+        let option = UnknownOption::new(OptionCode::Unknown(*number), value.as_bytes().to_vec());
+        options.insert(DhcpOption::Unknown(option));
+    }
+}
+
 /// Name servers with link-local addresses (as node-local caches have) are looked for on the guest's
 /// own link, unless there is a route to them. With such routes, clients ignore the router option
 /// (RFC 3442), hence the default route among them.
@@ -141,10 +168,11 @@ fn routes(lease: &Lease) -> Option<Vec<(Ipv4Net, Ipv4Addr)>> {
 }
 
 /// The octets of the message. If they are more than the client takes, search domains are left out,
-/// from the last, and then the host name.
+/// from the last, then private options, and then the host name and the rest that a client does without.
 fn encode(mut message: Message, lease: &Lease, limit: u16) -> Option<Vec<u8>> {
     let limit = usize::from(limit.min(lease.mtu)).saturating_sub(HEADERS);
     let mut search: Vec<Name> = lease.dns.search.clone();
+    let mut private = lease.more.private.keys();
     loop {
         let mut octets = message
             .to_vec()
@@ -157,14 +185,19 @@ fn encode(mut message: Message, lease: &Lease, limit: u16) -> Option<Vec<u8>> {
         }
         let options = message.opts_mut();
         if search.pop().is_some() {
-            options.remove(dhcproto::v4::OptionCode::DomainSearch);
+            options.remove(OptionCode::DomainSearch);
             if !search.is_empty() {
                 options.insert(DhcpOption::DomainSearch(search.clone()));
             }
+        } else if let Some(number) = private.next_back() {
+            options.remove(OptionCode::Unknown(*number));
         } else {
             options
-                .remove(dhcproto::v4::OptionCode::Hostname)
-                .or_else(|| options.remove(dhcproto::v4::OptionCode::DomainName))?;
+                .remove(OptionCode::NtpServers)
+                .or_else(|| options.remove(OptionCode::Hostname))
+                .or_else(|| options.remove(OptionCode::DomainName))
+                .or_else(|| options.remove(OptionCode::TFTPServerName))
+                .or_else(|| options.remove(OptionCode::BootfileName))?;
         }
     }
 }
@@ -177,6 +210,7 @@ mod tests {
         Decodable,
         v4::{DhcpOption, Message, MessageType, OptionCode},
     };
+    use vm_api::machine::MachineDhcp;
 
     use super::{Lease, Reply, answer};
     use crate::network::{Dns, GuestNetwork, derive_mac, dhcp::DhcpRequest};
@@ -195,6 +229,7 @@ mod tests {
             mtu: 1450,
             dns: Dns::parse("search a.svc.cluster.local cluster.local\nnameserver 10.96.0.10"),
             hostname: "web-0".into(),
+            more: MachineDhcp::default(),
         }
     }
 
@@ -290,6 +325,35 @@ mod tests {
             .map(|(_, option)| option.clone())
             .collect();
         insta::assert_debug_snapshot!(options);
+    }
+
+    #[test]
+    fn what_the_owner_wants_is_told_as_far_as_the_client_takes_it() {
+        let more = MachineDhcp {
+            boot_file: Some("pxelinux.0".into()),
+            boot_server: Some("192.0.2.9".into()),
+            time_servers: vec![Ipv4Addr::new(192, 0, 2, 3)],
+            private: (224..=254).map(|number| (number, "x".repeat(40))).collect(),
+        };
+        let lease = Lease { more, ..lease() };
+        let message = read(&answer(&lease, &request(MessageType::Discover)).unwrap());
+        assert_eq!(message.siaddr(), Ipv4Addr::new(192, 0, 2, 9));
+        let told = |code| message.opts().get(code).is_some();
+        assert!(told(OptionCode::BootfileName) && told(OptionCode::TFTPServerName));
+        assert!(told(OptionCode::NtpServers) && told(OptionCode::Unknown(224)));
+        assert!(
+            !told(OptionCode::Unknown(254)),
+            "there is no room for all of them"
+        );
+        let small = DhcpRequest {
+            limit: 576,
+            ..request(MessageType::Discover)
+        };
+        let reply = answer(&lease, &small).unwrap();
+        assert!(reply.message.len() <= 548);
+        let message = read(&reply);
+        assert!(message.opts().get(OptionCode::BootfileName).is_some());
+        assert!(message.opts().get(OptionCode::Router).is_some());
     }
 
     #[test]

@@ -22,6 +22,8 @@ use rustix::{
 };
 use tokio::sync::oneshot;
 
+use vm_api::machine::MachineDhcp;
+
 use crate::network::{
     Binding, DEFAULT_INTERFACE, Dns, Inbound, Network, NetworkError, NetworkUndo, Port, Protocol,
     Request, derive_mac, namespace::Namespace, set_up, tap, undo,
@@ -217,6 +219,7 @@ impl Bench {
             others: vec![],
             dns: Dns::parse("search shop.svc.cluster.local cluster.local\nnameserver 10.96.0.10"),
             hostname: "web-0".into(),
+            dhcp: MachineDhcp::default(),
         }
     }
 

@@ -3,6 +3,8 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use super::bench::{Bench, Machine, PEER, POD, may_run};
+use vm_api::machine::MachineDhcp;
+
 use crate::network::Dns;
 
 /// Keeps what the client was told, and applies it as a guest would.
@@ -21,7 +23,8 @@ pub(super) fn lease(machine: &Machine, directory: &Path) -> String {
     fs::write(&script, SCRIPT).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     machine.guest.run(&format!(
-        "busybox udhcpc -f -n -q -t 10 -T 1 -i eth0 -O mtu -O search -O broadcast -O staticroutes -s {}",
+        "busybox udhcpc -f -n -q -t 10 -T 1 -i eth0 -O mtu -O search -O broadcast -O staticroutes -O bootfile \
+         -O tftp -O ntpsrv -O 224 -s {}",
         script.display()
     ));
     fs::read_to_string(directory.join("lease")).unwrap()
@@ -61,6 +64,34 @@ fn a_client_gets_all_that_the_pod_has() {
     }
     bench.peer.greet([0, 0, 0, 0], 80, "peer");
     assert_eq!(machine.guest.hear(PEER, 80), Ok(format!("peer {POD}")));
+}
+
+#[test]
+fn a_client_gets_what_the_owner_wants() {
+    if !may_run() {
+        return;
+    }
+    let bench = Bench::new();
+    let machine = bench.machine_without_lease(|request| {
+        request.dhcp = MachineDhcp {
+            boot_file: Some("pxelinux.0".into()),
+            boot_server: Some("192.0.2.9".into()),
+            time_servers: vec!["192.0.2.3".parse().unwrap(), "192.0.2.4".parse().unwrap()],
+            private: [(224, "abc".to_owned())].into(),
+        };
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let lease = lease(&machine, directory.path());
+    for (name, value) in [
+        ("bootfile", "pxelinux.0"),
+        ("siaddr", "192.0.2.9"),
+        ("tftp", "192.0.2.9"),
+        ("ntpsrv", "192.0.2.3 192.0.2.4"),
+        ("opt224", "616263"),
+        ("hostname", "web-0"),
+    ] {
+        assert_says(&lease, name, value);
+    }
 }
 
 #[test]

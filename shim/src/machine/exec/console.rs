@@ -58,6 +58,8 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+
+    use crate::stdio::Owner;
     use std::path::Path;
     use std::time::Duration;
 
@@ -94,7 +96,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (ours, mut qemu) = UnixStream::pair().unwrap();
         let paths = StdioPaths::default();
-        let console = Console::connect(ours, &paths, "c", "n").await.unwrap();
+        let owner = Owner {
+            id: "c",
+            namespace: "n",
+        };
+        let console = Console::connect(ours, &paths, owner, true).await.unwrap();
         let prints = async {
             tokio::time::sleep(Duration::from_millis(500)).await;
             qemu.write_all(b"hello").unwrap();

@@ -72,12 +72,18 @@ pub(super) async fn run(run: &Run, client: &mut Client) -> u32 {
     }
 }
 
+/// What is told of a machine whose processors stand still.
+const PAUSED: &str = "the machine is paused: let it run again by the command vm:resume";
+
 const NO_AGENT: &str = "no guest agent runs in the machine: install and start qemu-guest-agent in \
                         the guest, then commands and probes run in it";
 
 /// Waits until the guest can be asked; else, the sentence that says why it cannot.
 async fn ready(run: &Run, client: &mut Client) -> Result<(), String> {
     let Target { qmp, guest, .. } = &*run.target;
+    if !guest.has_started() {
+        return Err(PAUSED.to_owned());
+    }
     if guest.now().is_none() && run.patient {
         let soon = guest.soon();
         tokio::pin!(soon);
@@ -92,9 +98,7 @@ async fn ready(run: &Run, client: &mut Client) -> Result<(), String> {
         return Err(NO_AGENT.to_owned());
     }
     match qmp.state().await {
-        Ok(RunState::paused) => {
-            Err("the machine is paused: let it run again by the command vm:resume".to_owned())
-        }
+        Ok(RunState::paused) => Err(PAUSED.to_owned()),
         Ok(RunState::io_error) => Err(QmpError::WaitsForDisk.to_string()),
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),

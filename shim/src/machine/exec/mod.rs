@@ -6,6 +6,8 @@
 
 mod client;
 mod console;
+mod framed;
+mod freeze;
 mod guest;
 mod process;
 mod stream;
@@ -26,9 +28,11 @@ use qemu_driver::exec::{Room, Size, User};
 use qemu_driver::qmp::Qmp;
 
 use super::agent::GuestAgent;
+use super::credentials::Standing;
 use super::power::PowerButton;
 use crate::stdio::Console;
 use crate::task::{Exit, Fault, Happening, Life, Member, Phase, StdioPaths};
+pub(super) use freeze::Frozen;
 pub(super) use process::Process;
 
 /// Processes that one machine can have, verbs included: each may hold some memory of the shim.
@@ -41,6 +45,7 @@ pub(super) struct Target {
     pub(super) guest: Arc<GuestAgent>,
     pub(super) room: Room,
     pub(super) button: Arc<PowerButton>,
+    pub(super) frozen: Arc<Frozen>,
     pub(super) console: Arc<Console>,
     /// The pod's network namespace.
     pub(super) network_namespace: PathBuf,
@@ -48,6 +53,8 @@ pub(super) struct Target {
     pub(super) vsock_cid: Option<u32>,
     /// Who commands run as in the guest, if not as root.
     pub(super) user: Option<User>,
+    /// How the guest's access credentials stand.
+    pub(super) credentials: Standing,
 }
 
 /// The processes of one machine.

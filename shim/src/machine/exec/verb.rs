@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UdpSocket;
 
 use super::client::{CHUNK, Client, Typed, left};
+use super::framed::{Framed, framed as frame};
 use super::process::Run;
 use super::{console, stream};
 use crate::stdio::Sink;
@@ -15,6 +16,9 @@ use crate::stdio::Sink;
 /// Exit status of a verb that was not done, and of one with wrong words.
 const FAILED: u32 = 1;
 const WRONG: u32 = 2;
+
+/// What is said once a connection is there, to whom asked for it.
+const CONNECTED: &str = "connected";
 
 /// Does the verb `name`; its exit status.
 pub(super) async fn run(run: &Run, name: &str, client: &mut Client) -> u32 {
@@ -40,11 +44,19 @@ pub(super) async fn run(run: &Run, name: &str, client: &mut Client) -> u32 {
 }
 
 async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
+    let credentials = run.target.credentials.get();
     let target = verbs::Target {
         qmp: &run.target.qmp,
         agent: run.target.guest.now(),
         network_namespace: &run.target.network_namespace,
         vsock_cid: run.target.vsock_cid,
+        credentials: credentials.as_ref(),
+    };
+    let (framed, announce) = match &verb {
+        Verb::Connect {
+            framed, announce, ..
+        } => (*framed, *announce),
+        _ => (false, false),
     };
     let outcome = match verb.run(target).await {
         Ok(outcome) => outcome,
@@ -53,11 +65,31 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
             return FAILED;
         }
     };
+    if announce {
+        client.say(CONNECTED).await;
+    }
     let done = match outcome {
         Outcome::Bytes(bytes) => return say_all(client, &bytes).await,
         Outcome::Picture(picture) => return show(client, picture).await,
         Outcome::PowerButton(said) => {
             if let Err(error) = run.target.button.press_once().await {
+                client.say(&error.to_string()).await;
+                return FAILED;
+            }
+            return say_all(client, &said).await;
+        }
+        Outcome::Freeze {
+            frozen,
+            thaw_after,
+            said,
+        } => {
+            let guest = &run.target.guest;
+            let done = if frozen {
+                run.target.frozen.freeze(guest, thaw_after).await
+            } else {
+                run.target.frozen.thaw(guest).await
+            };
+            if let Err(error) = done {
                 client.say(&error.to_string()).await;
                 return FAILED;
             }
@@ -71,7 +103,9 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
             let (read, write) = stream.into_split();
             both_ways(run, client, read, write).await
         }
-        Outcome::Connection(Connection::Udp(socket)) => datagrams(run, client, &socket).await,
+        Outcome::Connection(Connection::Udp(socket)) => {
+            datagrams(run, client, &socket, framed).await
+        }
         Outcome::Console => {
             let terminal = run.process.life.stdio.terminal;
             if terminal {
@@ -133,18 +167,37 @@ async fn both_ways(
     ended
 }
 
-/// Connects the client with a port that speaks in datagrams, until the client's input ends.
-async fn datagrams(run: &Run, client: &mut Client, socket: &UdpSocket) -> io::Result<()> {
+/// Connects the client with a port that speaks in datagrams, until the client's input ends. Where they
+/// are not `framed`, each piece of the input is one.
+async fn datagrams(
+    run: &Run,
+    client: &mut Client,
+    socket: &UdpSocket,
+    framed: bool,
+) -> io::Result<()> {
     let mut typed = Typed::of(run, client);
     let (mut piece, mut answer) = (vec![0; CHUNK], vec![0; CHUNK]);
+    let mut cut = Framed::default();
     loop {
         tokio::select! {
             count = typed.next(&mut piece) => match count? {
                 0 => return Ok(()),
+                count if framed => {
+                    cut.add(&piece[..count]);
+                    while let Some(datagram) = cut.next() {
+                        socket.send(&datagram).await?;
+                    }
+                }
                 count => drop(socket.send(&piece[..count]).await?),
             },
             count = socket.recv(&mut answer) => {
-                client.stdout.write_all(&answer[..count?]).await?;
+                let datagram = &answer[..count?];
+                match framed {
+                    true => if let Some(framed) = frame(datagram) {
+                        client.stdout.write_all(&framed).await?;
+                    },
+                    false => client.stdout.write_all(datagram).await?,
+                }
             }
         }
     }

@@ -67,11 +67,17 @@ impl Resize {
             let request = self.qmp.request_memory(before.requested).await;
             request.map_err(fault)?;
         }
+        if now.base == base {
+            return Ok(());
+        }
         self.qmp.balloon(base).await.map_err(fault)
     }
 
     /// What memory the guest can do without now, if it tells.
     async fn available(&self) -> Result<Option<u64>, Fault> {
+        if !self.start.size.balloon {
+            return Ok(None);
+        }
         let before = self.qmp.available_memory().await.map_err(fault)?;
         let asked = self.qmp.poll_available_memory(1).await;
         asked.map_err(fault)?;

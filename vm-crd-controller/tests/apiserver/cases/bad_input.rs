@@ -143,12 +143,12 @@ pub(crate) async fn image_missing(bench: Arc<Bench>, name: String) -> Result<()>
 
 pub(crate) async fn unsupported_field(bench: Arc<Bench>, name: String) -> Result<()> {
     let space = Space::new(&bench.client, &name).await?;
-    let devices = json!({ "domain": { "devices": { "sound": { "name": "a", "model": "ich9" } } } });
+    let devices = json!({ "domain": { "devices": { "useVirtioTransitional": true } } });
     space.machine("Always", devices).await?;
     let said = space
         .condition("Synchronized", "False", "UnsupportedField")
         .await?;
-    let path = "spec.domain.devices.sound";
+    let path = "spec.domain.devices.useVirtioTransitional";
     ensure!(
         said.message
             .as_deref()
@@ -158,7 +158,7 @@ pub(crate) async fn unsupported_field(bench: Arc<Bench>, name: String) -> Result
     let told = space.event("VirtualMachine", "UnsupportedField").await?;
     ensure!(told.contains(path), "{told}");
     ensure!(space.live_pods().await?.is_empty(), "no pod is made");
-    let mended = json!({ "domain": { "devices": { "sound": null } } });
+    let mended = json!({ "domain": { "devices": { "useVirtioTransitional": null } } });
     space
         .patch(json!({ "template": { "spec": mended } }))
         .await?;
@@ -172,7 +172,7 @@ pub(crate) async fn unsupported_field(bench: Arc<Bench>, name: String) -> Result
     );
     // Wrong in the machine itself: there is no instance to say so.
     space
-        .patch(json!({ "runStrategy": "WaitAsReceiver" }))
+        .patch(json!({ "updateVolumesStrategy": "Migration" }))
         .await?;
     until("the machine says what is not supported", || async {
         let status = space.vm().await?.status.unwrap_or_default();
@@ -185,6 +185,30 @@ pub(crate) async fn unsupported_field(bench: Arc<Bench>, name: String) -> Result
         Ok(())
     })
     .await?;
+    space.delete().await
+}
+
+/// The API server has them switched off unless it was told otherwise, and drops them in silence.
+pub(crate) async fn no_image_volumes(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    let image =
+        |name: &str| json!({ "name": name, "containerDisk": { "image": "example.com/a:1" } });
+    let two = json!({ "volumes": [image("root"), image("second")] });
+    space.machine("Always", two).await?;
+    let refused = space
+        .condition("Synchronized", "False", "UnsupportedField")
+        .await?;
+    let message = refused.message.unwrap_or_default();
+    ensure!(
+        message.contains("spec.volumes[1].containerDisk") && message.contains("ImageVolume"),
+        "{message}"
+    );
+    ensure!(space.live_pods().await?.is_empty());
+    let mended = json!({ "template": { "spec": { "volumes": [image("root")] } } });
+    space.patch(mended).await?;
+    let pod = space.pod().await?;
+    space.node.run(&pod).await?;
+    space.status("Running").await?;
     space.delete().await
 }
 

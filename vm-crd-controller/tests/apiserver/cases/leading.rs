@@ -14,7 +14,7 @@ use crate::controller::Controller;
 use crate::space::{NAME, Space, until};
 
 /// A lease short enough for a test.
-const SHORT: &[&str] = &["--lease-seconds=4"];
+pub(super) const SHORT: &[&str] = &["--lease-seconds=4"];
 
 async fn leader(bench: &Bench) -> Result<String> {
     let leases: Api<Lease> = Api::namespaced(bench.client.clone(), "kubevirt");
@@ -25,7 +25,8 @@ async fn leader(bench: &Bench) -> Result<String> {
         .context("nobody leads")
 }
 
-async fn leads(bench: &Bench, identity: &str) -> Result<()> {
+/// Waits until `identity` leads.
+pub(super) async fn leads(bench: &Bench, identity: &str) -> Result<()> {
     until(&format!("{identity} leads"), || async {
         let leader = leader(bench).await?;
         ensure!(leader == identity, "{leader} does");

@@ -1,4 +1,12 @@
-//! What the controller counts about itself, in the format of Prometheus.
+//! What the controller counts about itself, and what it tells about machines and instances by KubeVirt's
+//! names, in the format of Prometheus.
+
+mod instances;
+mod machines;
+mod objects;
+#[cfg(test)]
+mod tests;
+mod transitions;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,6 +18,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub use objects::{Objects, Shown};
+pub use transitions::Transitions;
+
 /// Upper bounds of the durations of reconciliations, in seconds.
 const BUCKETS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 
@@ -17,6 +28,12 @@ const BUCKETS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
+    /// What has KubeVirt's names, without a prefix of ours.
+    kubevirt: Arc<Registry>,
+    /// Machines and instances, while this replica leads.
+    pub objects: Objects,
+    /// How long instances take from phase to phase.
+    pub transitions: Transitions,
     /// Reconciliations by kind and result.
     pub reconciliations: Family<Outcome, Counter>,
     /// How long they took.
@@ -25,6 +42,8 @@ pub struct Metrics {
     pub writes: Family<Write, Counter>,
     /// Events by result.
     pub events: Family<EventOutcome, Counter>,
+    /// Spans of traces by result.
+    pub spans: Family<EventOutcome, Counter>,
     /// 1 while this replica leads.
     pub leading: Gauge<i64, std::sync::atomic::AtomicI64>,
 }
@@ -54,10 +73,10 @@ pub struct Write {
     pub verb: &'static str,
 }
 
-/// Label of an event.
+/// Label of what is sent elsewhere, an event or a span.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct EventOutcome {
-    /// created, repeated, failed or dropped.
+    /// created, repeated, sent, failed or dropped.
     pub result: &'static str,
 }
 
@@ -70,6 +89,7 @@ impl Metrics {
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let writes = Family::default();
         let events = Family::default();
+        let spans = Family::default();
         let leading = Gauge::default();
         let started = Gauge::<f64, AtomicU64>::default();
         let now = k8s_openapi::jiff::Timestamp::now();
@@ -90,14 +110,28 @@ impl Metrics {
             writes.clone(),
         );
         registry.register("events", "Events by result", events.clone());
+        registry.register("trace_spans", "Spans by result", spans.clone());
         registry.register("leading", "1 while this replica leads", leading.clone());
         registry.register("start_time_seconds", "When this process started", started);
+        let mut kubevirt = Registry::default();
+        kubevirt.register(
+            "kubevirt_virt_controller_leading_status",
+            "1 while this replica leads",
+            leading.clone(),
+        );
+        let transitions = Transitions::new(&mut kubevirt);
+        let objects = Objects::default();
+        kubevirt.register_collector(Box::new(objects.clone()));
         Self {
             registry: Arc::new(registry),
+            kubevirt: Arc::new(kubevirt),
+            objects,
+            transitions,
             reconciliations,
             durations,
             writes,
             events,
+            spans,
             leading,
         }
     }
@@ -105,8 +139,17 @@ impl Metrics {
     /// All metrics as text.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut out = String::new();
-        text::encode(&mut out, &self.registry)?;
+        text::encode_registry(&mut out, &self.registry)?;
+        text::encode_registry(&mut out, &self.kubevirt)?;
+        text::encode_eof(&mut out)?;
         Ok(out)
+    }
+
+    /// Counts spans.
+    pub fn count_spans(&self, result: &'static str, count: u64) {
+        self.spans
+            .get_or_create(&EventOutcome { result })
+            .inc_by(count);
     }
 
     /// Counts one write.
@@ -118,24 +161,5 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn writes_are_told_by_resource_and_verb() {
-        let metrics = Metrics::new();
-        metrics.count_write("pods", "create");
-        metrics.count_write("pods", "create");
-        let text = metrics.text().unwrap();
-        assert!(
-            text.contains(
-                "vm_crd_controller_api_writes_total{resource=\"pods\",verb=\"create\"} 2"
-            ),
-            "{text}"
-        );
     }
 }

@@ -3,11 +3,16 @@
 //! The values are those of KubeVirt's admission, but for one: a machine without interfaces is bound
 //! to the pod network by masquerade, where KubeVirt would choose bridge.
 
-use crate::machine::{DEFAULT_NETWORK, DiskBus, WatchdogAction, topology};
-use crate::v1::{
-    ContainerDiskSource, Disk, DiskTarget, Empty, Interface, Network, PodNetwork,
-    VirtualMachineInstanceSpec,
-};
+mod devices;
+mod features;
+mod growth;
+mod machine;
+
+pub(crate) use devices::{is_bound, pod_interface};
+pub use machine::{Identity, machine};
+
+use crate::machine::topology;
+use crate::v1::{ContainerDiskSource, Efi, VirtualMachineInstanceSpec};
 
 /// Architecture of guests.
 pub const ARCHITECTURE: &str = "amd64";
@@ -20,28 +25,21 @@ pub const CPU_MODEL: &str = "host-model";
 
 /// Writes the defaults into an instance; doing it again changes nothing.
 pub fn instance(spec: &mut VirtualMachineInstanceSpec) {
-    fill(&mut spec.architecture, ARCHITECTURE);
-    fill(&mut spec.eviction_strategy, "None");
+    board(spec);
+    spec.domain.resources.get_or_insert_default();
+    // An empty one is refused.
+    spec.eviction_strategy
+        .get_or_insert_with(|| "None".to_owned());
+    bootloader(spec);
     processors(spec);
-    fill(
-        &mut spec.domain.machine.get_or_insert_default().r#type,
-        MACHINE_TYPE,
-    );
-    let acpi = spec
-        .domain
-        .features
-        .get_or_insert_default()
-        .acpi
-        .get_or_insert_default();
-    acpi.enabled.get_or_insert(true);
-    spec.domain.devices.disks.iter_mut().for_each(disk);
+    growth::fill(spec);
+    features::fill(spec);
+    devices::fill(spec);
     for volume in &mut spec.volumes {
         if let Some(source) = &mut volume.container_disk {
             pull_policy(source);
         }
     }
-    watchdog(spec);
-    network(spec);
 }
 
 fn fill(field: &mut Option<String>, value: &str) {
@@ -50,28 +48,51 @@ fn fill(field: &mut Option<String>, value: &str) {
     }
 }
 
-fn processors(spec: &mut VirtualMachineInstanceSpec) {
-    let topology = topology(spec, None);
-    let cpu = spec.domain.cpu.get_or_insert_default();
-    fill(&mut cpu.model, CPU_MODEL);
-    // A limit that cannot be read is refused by the validation.
-    if let Ok(topology) = topology {
-        cpu.sockets = Some(topology.sockets);
-        cpu.cores = Some(topology.cores);
-        cpu.threads = Some(topology.threads);
+/// Architecture, and the board of it.
+fn board(spec: &mut VirtualMachineInstanceSpec) {
+    fill(&mut spec.architecture, ARCHITECTURE);
+    let board = match spec.architecture.as_deref() {
+        Some("arm64") => "virt",
+        Some("s390x") => "s390-ccw-virtio",
+        _ => MACHINE_TYPE,
+    };
+    fill(
+        &mut spec.domain.machine.get_or_insert_default().r#type,
+        board,
+    );
+}
+
+/// What boots an architecture that has no BIOS.
+fn bootloader(spec: &mut VirtualMachineInstanceSpec) {
+    if spec.architecture.as_deref() != Some("arm64") {
+        return;
+    }
+    let firmware = spec.domain.firmware.get_or_insert_default();
+    let bootloader = firmware.bootloader.get_or_insert_default();
+    if bootloader.bios.is_none() && bootloader.efi.is_none() {
+        bootloader.efi = Some(Efi {
+            secure_boot: Some(false),
+            ..Efi::default()
+        });
     }
 }
 
-fn disk(disk: &mut Disk) {
-    if let Some(cdrom) = &mut disk.cdrom {
-        fill(&mut cdrom.bus, DiskBus::Sata.as_str());
-        fill(&mut cdrom.tray, "closed");
-        cdrom.readonly.get_or_insert(true);
-    } else if let Some(lun) = &mut disk.lun {
-        fill(&mut lun.bus, DiskBus::Scsi.as_str());
-    } else {
-        let target: &mut DiskTarget = disk.disk.get_or_insert_default();
-        fill(&mut target.bus, DiskBus::Sata.as_str());
+fn processors(spec: &mut VirtualMachineInstanceSpec) {
+    let topology = topology(spec, None);
+    let model = match spec.architecture.as_deref() {
+        Some("arm64") => "host-passthrough",
+        _ => CPU_MODEL,
+    };
+    let cpu = spec.domain.cpu.get_or_insert_default();
+    fill(&mut cpu.model, model);
+    let given = [cpu.sockets, cpu.cores, cpu.threads];
+    let given = given.iter().any(|part| part.unwrap_or_default() > 0);
+    // A part that is given leaves the others at one, unwritten. A limit that cannot be read is
+    // refused by the validation.
+    if let (false, Ok(topology)) = (given, topology) {
+        cpu.sockets = Some(topology.sockets);
+        cpu.cores = Some(topology.cores);
+        cpu.threads = Some(topology.threads);
     }
 }
 
@@ -83,47 +104,6 @@ fn pull_policy(source: &mut ContainerDiskSource) {
     let name = source.image.rsplit('/').next().unwrap_or_default();
     let fixed = name.contains('@') || name.split_once(':').is_some_and(|(_, tag)| tag != "latest");
     source.image_pull_policy = Some(if fixed { "IfNotPresent" } else { "Always" }.to_owned());
-}
-
-fn network(spec: &mut VirtualMachineInstanceSpec) {
-    let devices = &mut spec.domain.devices;
-    for interface in &mut devices.interfaces {
-        if !is_bound(interface) {
-            interface.masquerade = Some(Empty {});
-        }
-    }
-    let none = devices.interfaces.is_empty() && spec.networks.is_empty();
-    if none && devices.autoattach_pod_interface != Some(false) {
-        devices.interfaces.push(Interface {
-            name: DEFAULT_NETWORK.to_owned(),
-            masquerade: Some(Empty {}),
-            ..Interface::default()
-        });
-        spec.networks.push(Network {
-            name: DEFAULT_NETWORK.to_owned(),
-            pod: Some(PodNetwork::default()),
-            ..Network::default()
-        });
-    }
-}
-
-fn watchdog(spec: &mut VirtualMachineInstanceSpec) {
-    let watchdog = spec.domain.devices.watchdog.as_mut();
-    if let Some(watchdog) = watchdog.filter(|watchdog| watchdog.diag288.is_none()) {
-        let timer = watchdog.i6300esb.get_or_insert_default();
-        fill(&mut timer.action, WatchdogAction::Reset.as_str());
-    }
-}
-
-fn is_bound(interface: &Interface) -> bool {
-    interface.masquerade.is_some()
-        || interface.bridge.is_some()
-        || interface.sriov.is_some()
-        || interface.binding.is_some()
-        || interface.passt_binding.is_some()
-        || interface.macvtap.is_some()
-        || interface.passt.is_some()
-        || interface.slirp.is_some()
 }
 
 #[cfg(test)]
@@ -150,8 +130,9 @@ mod tests {
                 "architecture": "amd64",
                 "evictionStrategy": "None",
                 "domain": {
-                    "cpu": { "sockets": 1, "cores": 1, "threads": 1, "model": "host-model" },
+                    "cpu": { "sockets": 1, "cores": 1, "threads": 1, "maxSockets": 4, "model": "host-model" },
                     "memory": { "guest": "64Mi" },
+                    "resources": {},
                     "machine": { "type": "q35" },
                     "features": { "acpi": { "enabled": true } },
                     "devices": {
