@@ -82,6 +82,8 @@ impl LocalClaim {
                 "resources": { "requests": { "storage": "64Mi" } },
             },
         })));
+        // A pod that comes before its claim is bound can wait for minutes in the scheduler's queue.
+        namespace.wait_for("pvc", name, "/status/phase", "Bound");
     }
 
     /// The volume's directory on the node.

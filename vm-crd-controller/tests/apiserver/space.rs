@@ -255,22 +255,27 @@ impl Space {
     }
 
     /// Deletes the machine and plays the node until it is gone.
+    ///
+    /// A machine that is deleted before its finalizer is set leaves its instance to Kubernetes'
+    /// garbage collector; that does not run here, so it is played too.
     pub(crate) async fn delete(&self) -> Result<()> {
         self.vms.delete(NAME, &DeleteParams::default()).await?;
-        until("the machine is gone", || async {
+        until("the machine and its instance are gone", || async {
             for pod in self.pods.list(&ListParams::default()).await?.items {
                 if pod.metadata.deletion_timestamp.is_some() {
                     self.node.remove(&pod).await?;
                 }
             }
             ensure!(self.vms.get_opt(NAME).await?.is_none(), "it is there");
+            if let Some(instance) = self.vmis.get_opt(NAME).await? {
+                if instance.metadata.deletion_timestamp.is_none() {
+                    self.vmis.delete(NAME, &DeleteParams::default()).await?;
+                }
+                bail!("the instance outlives the machine");
+            }
             Ok(())
         })
         .await?;
-        ensure!(
-            self.vmis.get_opt(NAME).await?.is_none(),
-            "the instance outlives the machine"
-        );
         ensure!(
             self.live_pods().await?.is_empty(),
             "a pod outlives the machine"
