@@ -12,6 +12,10 @@ pub(crate) enum Refusal {
     Passing,
 }
 
+/// What admission plugin OwnerReferencesPermissionEnforcement says of our owner references while the
+/// API server, just started, has not discovered the owner's kind or not read our roles yet.
+const OWNER_UNKNOWN: &str = "cannot set blockOwnerDeletion";
+
 /// What `error` means.
 pub(crate) fn refusal(error: &kube::Error) -> Refusal {
     let kube::Error::Api(status) = error else {
@@ -23,6 +27,9 @@ pub(crate) fn refusal(error: &kube::Error) -> Refusal {
         .any(|cause| cause.reason == "NamespaceTerminating")
     {
         return Refusal::Leaving;
+    }
+    if status.message.contains(OWNER_UNKNOWN) {
+        return Refusal::Passing;
     }
     match status.code {
         400 | 403 | 413 | 422 => Refusal::Mend(status.message.clone()),
@@ -53,6 +60,20 @@ mod tests {
         for code in [401, 404, 409, 429, 500, 503] {
             assert_eq!(judge(code), Refusal::Passing, "{code}");
         }
+    }
+
+    #[test]
+    fn an_api_server_that_does_not_know_the_owner_yet_is_waited_for() {
+        let message = "pods \"a\" is forbidden: cannot set blockOwnerDeletion in this case because \
+                       cannot find RESTMapping for APIVersion kubevirt.io/v1 Kind VirtualMachineInstance";
+        let status = Status {
+            message: message.to_owned(),
+            ..status(403)
+        };
+        assert_eq!(
+            refusal(&kube::Error::Api(Box::new(status))),
+            Refusal::Passing
+        );
     }
 
     #[test]
