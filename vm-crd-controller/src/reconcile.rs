@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tracing::{Instrument, debug, info_span, warn};
 
 use crate::metrics::{Kind, Metrics, Outcome};
+use crate::refusal::knows_no_owner;
 use crate::watch::Queue;
 
 /// Pauses before an object whose reconciliation failed is tried again.
@@ -24,6 +25,10 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 
 /// How soon an object is looked at again when the cluster knows a newer version of it than we saw.
 pub const STALE: Duration = Duration::from_millis(500);
+
+/// How soon an object is looked at again when the API server has just started and does not know the
+/// owner's kind yet; it learns of kinds twice a minute.
+const NO_OWNER: Duration = Duration::from_secs(2);
 
 /// Why a reconciliation failed.
 #[derive(Debug, ThisError)]
@@ -59,6 +64,15 @@ impl ReconcileError {
     /// The cluster knows a newer version of the object, or none: its change is on the way to us.
     fn is_stale(&self) -> bool {
         matches!(&self.source, kube::Error::Api(status) if matches!(status.code, 404 | 409))
+    }
+
+    /// How soon to look again at what is nobody's failure.
+    fn passes_within(&self) -> Option<Duration> {
+        if self.is_stale() {
+            Some(STALE)
+        } else {
+            knows_no_owner(&self.source).then_some(NO_OWNER)
+        }
     }
 }
 
@@ -143,8 +157,11 @@ where
             .durations
             .get_or_create(&Kind { kind })
             .observe(seconds);
-        let stale = matches!(&result, Err(error) if error.is_stale());
-        let outcome = if result.is_ok() || stale {
+        let soon = result
+            .as_ref()
+            .err()
+            .and_then(ReconcileError::passes_within);
+        let outcome = if result.is_ok() || soon.is_some() {
             "ok"
         } else {
             "error"
@@ -157,16 +174,16 @@ where
                 result: outcome,
             })
             .inc();
-        match result {
-            Err(error) if stale => {
-                debug!(%error, "seen too late; looking again");
-                Ok(Action::requeue(STALE))
+        match (result, soon) {
+            (Err(error), Some(soon)) => {
+                debug!(%error, "seen too late or too early; looking again");
+                Ok(Action::requeue(soon))
             }
-            Err(error) => {
+            (Err(error), None) => {
                 warn!(%error, kind, object = %key, "reconciliation failed; it is tried again");
                 Err(error)
             }
-            Ok(again) => {
+            (Ok(again), _) => {
                 context.failures.forget(&key);
                 Ok(again.map_or_else(Action::await_change, Action::requeue))
             }

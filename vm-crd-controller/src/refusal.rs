@@ -16,20 +16,25 @@ pub(crate) enum Refusal {
 /// API server, just started, has not discovered the owner's kind or not read our roles yet.
 const OWNER_UNKNOWN: &str = "cannot set blockOwnerDeletion";
 
+/// Whether the API server has just started and does not know the owner's kind yet.
+pub(crate) fn knows_no_owner(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains(OWNER_UNKNOWN))
+}
+
 /// What `error` means.
 pub(crate) fn refusal(error: &kube::Error) -> Refusal {
     let kube::Error::Api(status) = error else {
         return Refusal::Passing;
     };
+    if knows_no_owner(error) {
+        return Refusal::Passing;
+    }
     let causes = status.details.iter().flat_map(|details| &details.causes);
     if causes
         .into_iter()
         .any(|cause| cause.reason == "NamespaceTerminating")
     {
         return Refusal::Leaving;
-    }
-    if status.message.contains(OWNER_UNKNOWN) {
-        return Refusal::Passing;
     }
     match status.code {
         400 | 403 | 413 | 422 => Refusal::Mend(status.message.clone()),

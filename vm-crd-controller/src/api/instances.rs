@@ -58,16 +58,14 @@ impl Verb {
         }
     }
 
-    /// What is told about the instance when it is done.
+    /// What is told about the instance when it is done and the reconciler will not see it.
     fn note(self) -> Option<Note> {
         match self {
-            Self::Pause => Some(Note::normal("Paused", "VirtualMachineInstance paused")),
-            Self::Unpause => Some(Note::normal("Unpaused", "VirtualMachineInstance unpaused")),
             Self::SoftReboot => Some(Note::normal(
                 "SoftRebooted",
                 "VirtualMachineInstance soft rebooted",
             )),
-            Self::Reset | Self::Freeze | Self::Unfreeze => None,
+            Self::Pause | Self::Unpause | Self::Reset | Self::Freeze | Self::Unfreeze => None,
         }
     }
 }

@@ -23,6 +23,10 @@ mod webhooks;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Result;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 
 use bench::Bench;
@@ -49,7 +53,7 @@ fn main() -> ExitCode {
     runtime.block_on(async { bench.lead_to(&[controller.api_port().await]).await });
     let trials = cases::side_by_side()
         .into_iter()
-        .map(|(name, case)| trial(name, case, &bench, runtime.handle()))
+        .map(|named| trial(named, false, &bench, runtime.handle()))
         .collect();
     let first = libtest_mimic::run(&arguments, trials);
     controller.stop();
@@ -58,7 +62,7 @@ fn main() -> ExitCode {
     let controller = InProcess::start(&bench, &runtime);
     let trials = cases::with_fake_machines()
         .into_iter()
-        .map(|(name, case)| trial(name, case, &bench, runtime.handle()))
+        .map(|named| trial(named, false, &bench, runtime.handle()))
         .collect();
     let asked = libtest_mimic::run(&arguments, trials);
     controller.stop(&runtime);
@@ -67,7 +71,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let trials = cases::one_by_one()
         .into_iter()
-        .map(|(name, case)| trial(name, case, &bench, runtime.handle()))
+        .map(|named| trial(named, true, &bench, runtime.handle()))
         .collect();
     let second = libtest_mimic::run(&arguments, trials);
     drop(bench);
@@ -78,16 +82,31 @@ fn main() -> ExitCode {
     }
 }
 
+/// Takes away what a failed case before may have left: a leader that is waited for, webhooks.
+async fn tidy(bench: &Bench) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(bench.client.clone(), "kubevirt");
+    leases
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await?;
+    webhooks::forget(&bench.client).await
+}
+
+/// `alone`: after what the cases before left has been taken away.
 fn trial(
-    name: &str,
-    case: cases::Case,
+    (name, case): (&str, cases::Case),
+    alone: bool,
     bench: &Arc<Bench>,
     runtime: &tokio::runtime::Handle,
 ) -> Trial {
     let (bench, runtime) = (Arc::clone(bench), runtime.clone());
     let own_name = name.to_owned();
     Trial::test(name, move || {
-        let run = case(Arc::clone(&bench), own_name.clone());
+        let run = async {
+            if alone {
+                tidy(&bench).await?;
+            }
+            case(Arc::clone(&bench), own_name.clone()).await
+        };
         runtime.block_on(run).map_err(|error| {
             let log = bench.log_about(&space::namespace_of(&own_name));
             Failed::from(format!(

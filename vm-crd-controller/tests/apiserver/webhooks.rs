@@ -14,7 +14,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
@@ -82,14 +82,20 @@ impl Webhooks {
 
     /// Ends both.
     pub(crate) async fn stop(self) -> Result<()> {
-        let gone = DeleteParams::default();
-        let mutating: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        let validating: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
-        mutating.delete(NAME, &gone).await?;
-        validating.delete(NAME, &gone).await?;
         self.serving.abort();
-        Ok(())
+        forget(&self.client).await
     }
+}
+
+/// Makes the API server forget the webhooks of a case, if it has any.
+pub(crate) async fn forget(client: &Client) -> Result<()> {
+    let gone = DeleteParams::default();
+    let its = ListParams::default().fields(&format!("metadata.name={NAME}"));
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+    mutating.delete_collection(&gone, &its).await?;
+    validating.delete_collection(&gone, &its).await?;
+    Ok(())
 }
 
 fn manifest<T: DeserializeOwned>(kind: &str) -> Result<T> {

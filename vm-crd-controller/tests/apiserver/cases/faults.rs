@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::BoxFuture;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -40,16 +39,6 @@ impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// A space of a case whose controllers need not wait for the leaders of other cases, all of which are
-/// gone.
-async fn space(bench: &Bench, name: &str) -> Result<Space> {
-    let leases: Api<Lease> = Api::namespaced(bench.client.clone(), "kubevirt");
-    leases
-        .delete_collection(&DeleteParams::default(), &ListParams::default())
-        .await?;
-    Space::new(&bench.client, name).await
 }
 
 fn node_of(space: &Space) -> Task {
@@ -166,7 +155,7 @@ impl Killer {
 
 /// A whole life, through which the controller is killed at every write.
 async fn killed(bench: Arc<Bench>, name: &str, moment: Moment) -> Result<()> {
-    let space = space(&bench, name).await?;
+    let space = Space::new(&bench.client, name).await?;
     let killer = Arc::new(Killer::new(moment));
     let watching = Arc::clone(&killer);
     let tap = Tap::new(
@@ -206,7 +195,7 @@ pub(crate) async fn killed_after_each_write(bench: Arc<Bench>, name: String) -> 
 
 /// A leader stands still between two steps, and goes on when another has led the machine to its end.
 pub(crate) async fn two_leaders(bench: Arc<Bench>, name: String) -> Result<()> {
-    let space = space(&bench, &name).await?;
+    let space = Space::new(&bench.client, &name).await?;
     let (arrived, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let held = Arc::new(AtomicBool::new(false));
     let watcher = {
@@ -267,7 +256,7 @@ pub(crate) async fn two_leaders(bench: Arc<Bench>, name: String) -> Result<()> {
 /// The API server goes while a machine is started, and again while it is stopped, for longer than the
 /// lease lasts.
 pub(crate) async fn api_server_gone(bench: Arc<Bench>, name: String) -> Result<()> {
-    let space = space(&bench, &name).await?;
+    let space = Space::new(&bench.client, &name).await?;
     let mut controller = Controller::start(&bench, "patient", SHORT);
     leads(&bench, "patient").await?;
     let _node = node_of(&space);
@@ -296,7 +285,7 @@ async fn outage(bench: &Bench) {
 
 /// The controller sees nothing for a while, and what it missed is nowhere any more.
 pub(crate) async fn watch_history_lost(bench: Arc<Bench>, name: String) -> Result<()> {
-    let space = space(&bench, &name).await?;
+    let space = Space::new(&bench.client, &name).await?;
     let controller = Controller::start(&bench, "blind", LONG);
     leads(&bench, "blind").await?;
     let pod = space.running("Always").await?;
@@ -337,7 +326,7 @@ pub(crate) async fn watch_history_lost(bench: Arc<Bench>, name: String) -> Resul
 
 /// Somebody else writes the machine and its instance, spec, status and metadata, all the time.
 pub(crate) async fn conflicting_writers(bench: Arc<Bench>, name: String) -> Result<()> {
-    let space = space(&bench, &name).await?;
+    let space = Space::new(&bench.client, &name).await?;
     let controller = Controller::start(&bench, "disturbed", LONG);
     leads(&bench, "disturbed").await?;
     let _node = node_of(&space);
@@ -445,7 +434,7 @@ impl Clock {
 
 /// The clock of the controller's host is set back, and forward again.
 pub(crate) async fn clock_jumps(bench: Arc<Bench>, name: String) -> Result<()> {
-    let space = space(&bench, &name).await?;
+    let space = Space::new(&bench.client, &name).await?;
     let clock = Clock::new(&bench)?;
     let kubeconfig = bench.kubeconfig(CONTROLLER_TOKEN);
     let controller =
