@@ -195,6 +195,14 @@ impl Bench {
         })
     }
 
+    /// The same of those whose client left before the answer.
+    pub(crate) fn unanswered(&self, user: &str, namespace: &str) -> Vec<String> {
+        self.audited(user, namespace, |entry| {
+            let code = entry["responseStatus"]["code"].as_u64();
+            code.is_none_or(|code| code >= 499)
+        })
+    }
+
     fn audited(
         &self,
         user: &str,
