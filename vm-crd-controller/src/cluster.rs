@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, ResourceRequirements};
@@ -16,7 +16,6 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 use vm_api::contract::labels;
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
@@ -108,6 +107,19 @@ impl Cluster {
         if self.own.is_coming(object) {
             return Ok(Creation::Found);
         }
+        let creation = self.create_unwatched(object, resource).await?;
+        if creation == Creation::Made {
+            self.own.made(object);
+        }
+        Ok(creation)
+    }
+
+    /// The same of a kind whose objects no watch shows: nobody would tell that it went again.
+    pub async fn create_unwatched<K: Namespaced + Serialize>(
+        &self,
+        object: &K,
+        resource: &'static str,
+    ) -> kube::Result<Creation> {
         self.metrics.count_write(resource, "create");
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -115,10 +127,7 @@ impl Cluster {
         };
         let namespace = object.namespace().unwrap_or_default();
         match self.api::<K>(&namespace).create(&params, object).await {
-            Ok(_) => {
-                self.own.made(object);
-                Ok(Creation::Made)
-            }
+            Ok(_) => Ok(Creation::Made),
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
                 Ok(Creation::Found)
             }
@@ -393,16 +402,21 @@ impl Cluster {
 
     /// What runs machines on a node, `kvm` or `tcg`, as the node installer labelled it.
     pub async fn accelerator(&self, node: &str) -> kube::Result<Option<String>> {
-        let mut known = self.accelerators.lock().await;
-        if let Some(remembered) = known.get(node)
-            && remembered.asked.elapsed() < NODE_MEMORY
-        {
+        let known = || {
+            self.accelerators
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let fresh = |remembered: &Remembered| remembered.asked.elapsed() < NODE_MEMORY;
+        if let Some(remembered) = known().get(node).filter(|it| fresh(it)) {
             return Ok(remembered.accelerator.clone());
         }
         let found = Api::<Node>::all(self.client.clone())
             .get_metadata_opt(node)
             .await?;
         let accelerator = found.and_then(|node| node.labels().get(labels::ACCELERATOR).cloned());
+        let mut known = known();
+        known.retain(|_, remembered| fresh(remembered));
         known.insert(
             node.to_owned(),
             Remembered {

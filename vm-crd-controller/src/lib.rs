@@ -17,6 +17,7 @@ pub mod in_use;
 pub mod incumbent;
 pub mod instancetype;
 mod invalid;
+mod json;
 pub mod lease;
 pub mod machine;
 pub mod metrics;

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -14,12 +15,25 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::metrics::Metrics;
 
+const METRICS: &str = "/metrics";
+
 /// Content type of the exposition format that `prometheus-client` writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Most connections; a client that comes when there is no room comes again.
+const CONNECTIONS: usize = 32;
+
+/// Time that a connection has: a scrape and a probe take a new one after it.
+const CONNECTION: Duration = Duration::from_secs(120);
+
+/// Time for a request's headers.
+const HEADERS: Duration = Duration::from_secs(60);
 
 /// Whether the controller is ready; a clone tells the same.
 #[derive(Clone, Default)]
@@ -45,31 +59,44 @@ pub async fn serve(
 ) -> std::io::Result<Infallible> {
     let listener = TcpListener::bind(address).await?;
     info!(address = %listener.local_addr()?, "serving health and metrics");
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    // A text holds a line for every machine: one at a time is written.
+    let writing = Arc::new(Semaphore::new(1));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors, or the peer went away: neither ends the service.
                 warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
+        let Ok(slot) = connections.clone().try_acquire_owned() else {
+            continue;
+        };
         let (metrics, readiness) = (metrics.clone(), readiness.clone());
+        let writing = writing.clone();
         tokio::spawn(async move {
+            let _slot = slot;
             let service = service_fn(move |request: Request<Incoming>| {
-                let answer = answer(
-                    request.method(),
-                    request.uri().path(),
-                    &metrics,
-                    readiness.get(),
-                );
-                async move { Ok::<_, Infallible>(answer) }
+                let (metrics, readiness) = (metrics.clone(), readiness.clone());
+                let writing = writing.clone();
+                async move {
+                    let (method, path) = (request.method(), request.uri().path());
+                    let _turn = match path {
+                        METRICS => writing.acquire().await.ok(),
+                        _ => None,
+                    };
+                    let answer = answer(method, path, &metrics, readiness.get());
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
+                .header_read_timeout(HEADERS)
                 .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
+            if let Ok(Err(error)) = timeout(CONNECTION, connection).await {
                 debug!(%error, "a connection ended early");
             }
         });
@@ -87,7 +114,7 @@ fn answer(method: &Method, path: &str, metrics: &Metrics, ready: bool) -> Respon
             StatusCode::SERVICE_UNAVAILABLE,
             "the caches are not filled yet\n",
         ),
-        "/metrics" => match metrics.text() {
+        METRICS => match metrics.text() {
             Ok(text) => response(StatusCode::OK, OPEN_METRICS, text),
             Err(_) => plain(
                 StatusCode::INTERNAL_SERVER_ERROR,

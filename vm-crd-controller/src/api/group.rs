@@ -137,10 +137,8 @@ impl Group {
         let (machine, instance) = match wanted.entry.resource {
             Resource::Machines => {
                 let vm = objects::machine(&self.client, namespace, name).await?;
-                (
-                    Some(vm),
-                    objects::read(&self.client, namespace, name).await?,
-                )
+                let instance = objects::instance_of(&self.client, &vm).await?;
+                (Some(vm), instance)
             }
             Resource::Instances => {
                 let instance = objects::instance(&self.client, namespace, name).await?;

@@ -6,6 +6,7 @@
 //! client stays who it was under another one.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -25,7 +26,9 @@ use tracing::{debug, warn};
 use super::answer::{Answer, either};
 use super::failure::Failure;
 use super::identity::Identity;
+use super::per_address::PerAddress;
 use super::routes::{Call, Door, Routes};
+use crate::json::values;
 
 /// Time for a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -43,6 +46,9 @@ const LAST: Duration = Duration::from_secs(60);
 /// Most handshakes at a time.
 const HANDSHAKES: usize = 256;
 
+/// Most handshakes at a time, and connections without the front proxy's certificate, of one address.
+const OF_ONE: usize = 32;
+
 /// Most connections of the API server.
 const TRUSTED: usize = 1024;
 
@@ -52,7 +58,7 @@ const OTHERS: usize = 128;
 /// Most bytes of a request's headers.
 const HEADER_BYTES: usize = 64 << 10;
 
-/// Memory for bodies of either side that are being read, in KiB.
+/// Memory for bodies of either side that are not answered yet, in KiB.
 const BODIES_KIB: usize = 32 << 10;
 
 /// What all connections share.
@@ -60,6 +66,8 @@ pub(super) struct Listener {
     pub(super) routes: Routes,
     identity: watch::Receiver<Option<Arc<Identity>>>,
     handshakes: Arc<Semaphore>,
+    shaking: PerAddress,
+    strangers: PerAddress,
     trusted: Side,
     others: Side,
 }
@@ -67,14 +75,14 @@ pub(super) struct Listener {
 /// What clients of one kind have among them.
 struct Side {
     connections: Arc<Semaphore>,
-    bodies: Semaphore,
+    bodies: Arc<Semaphore>,
 }
 
 impl Side {
     fn new(connections: usize) -> Self {
         Self {
             connections: Arc::new(Semaphore::new(connections)),
-            bodies: Semaphore::new(BODIES_KIB),
+            bodies: Arc::new(Semaphore::new(BODIES_KIB)),
         }
     }
 }
@@ -95,6 +103,8 @@ impl Listener {
             routes,
             identity,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            shaking: PerAddress::new(OF_ONE),
+            strangers: PerAddress::new(OF_ONE),
             trusted: Side::new(TRUSTED),
             others: Side::new(OTHERS),
         })
@@ -103,8 +113,8 @@ impl Listener {
     /// Takes connections until dropped.
     pub(super) async fn run(self: Arc<Self>, listener: TcpListener) -> Infallible {
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match listener.accept().await {
+                Ok((stream, address)) => (stream, address.ip()),
                 Err(error) => {
                     // Out of descriptors, or the peer went away: neither ends the service.
                     warn!(%error, "cannot accept a connection");
@@ -117,6 +127,9 @@ impl Listener {
                 continue;
             };
             // A client that comes when there is no room comes again.
+            let Some(place) = self.shaking.enter(address) else {
+                continue;
+            };
             let Ok(shaking) = self.handshakes.clone().try_acquire_owned() else {
                 continue;
             };
@@ -128,13 +141,18 @@ impl Listener {
                     Ok(Err(error)) => return debug!(%error, "a handshake failed"),
                     Err(_) => return debug!("a handshake took too long"),
                 };
-                drop(shaking);
-                listener.connection(stream, identity).await;
+                drop((place, shaking));
+                listener.connection(stream, address, identity).await;
             });
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TlsStream<TcpStream>, identity: Arc<Identity>) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TlsStream<TcpStream>,
+        address: IpAddr,
+        identity: Arc<Identity>,
+    ) {
         let certificates = stream.get_ref().1.peer_certificates();
         let first = certificates.and_then(|certificates| certificates.first());
         let is_front_proxy = match (first, &identity.front) {
@@ -146,6 +164,11 @@ impl Listener {
         } else {
             &self.others
         };
+        let place = self.strangers.enter(address);
+        if place.is_none() && !is_front_proxy {
+            return debug!(%address, "too many connections of one address");
+        }
+        let _place = place.filter(|_| !is_front_proxy);
         let Ok(_slot) = side.connections.clone().try_acquire_owned() else {
             return debug!(is_front_proxy, "too many connections");
         };
@@ -191,7 +214,7 @@ impl Listener {
             return Failure::no_path(path).into();
         };
         match self.let_in(request, peer, door).await {
-            Ok(call) => handler(call).await,
+            Ok((call, _room)) => handler(call).await,
             Err(failure) => either(Err(failure)),
         }
     }
@@ -201,7 +224,7 @@ impl Listener {
         mut request: Request<Incoming>,
         peer: &Peer,
         door: Door,
-    ) -> Result<Call, Failure> {
+    ) -> Result<(Call, Option<OwnedSemaphorePermit>), Failure> {
         let user = match door {
             Door::Anybody => None,
             Door::FrontProxy => Some(peer.user(request.headers())?),
@@ -218,15 +241,16 @@ impl Listener {
         } else {
             &self.others
         };
-        let body = match upgrade {
+        let limits = door.body_limits(parts.uri.path());
+        let (body, room) = match upgrade {
             // What follows is not HTTP's.
-            Some(_) => Bytes::new(),
-            None => match timeout(BODY, read(body, length, door.body_limit(), side)).await {
+            Some(_) => (Bytes::new(), None),
+            None => match timeout(BODY, read(body, length, limits, side)).await {
                 Ok(read) => read?,
                 Err(_) => return Err(Failure::timeout("the request's body did not come in time")),
             },
         };
-        Ok(Call {
+        let call = Call {
             method: parts.method,
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
@@ -234,7 +258,8 @@ impl Listener {
             body,
             user,
             upgrade,
-        })
+        };
+        Ok((call, room))
     }
 }
 
@@ -251,23 +276,31 @@ impl Peer {
     }
 }
 
+/// The body, and its place in the memory for bodies.
 async fn read(
     body: Incoming,
     length: Option<usize>,
-    limit: usize,
+    (limit, most_values): (usize, usize),
     side: &Side,
-) -> Result<Bytes, Failure> {
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Failure> {
     let expected = length.unwrap_or(limit);
     if expected > limit {
         return Err(Failure::too_large(limit));
     }
     if hyper::body::Body::is_end_stream(&body) {
-        return Ok(Bytes::new());
+        return Ok((Bytes::new(), None));
     }
     let kib = u32::try_from(expected.div_ceil(1 << 10)).unwrap_or(u32::MAX);
-    let _room = side.bodies.acquire_many(kib).await;
+    let room = side.bodies.clone().acquire_many_owned(kib).await.ok();
     match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
+        Ok(collected) => {
+            let body = collected.to_bytes();
+            if values(&body) > most_values {
+                let why = format!("the request's body has more than {most_values} values");
+                return Err(Failure::bad_request(why));
+            }
+            Ok((body, room))
+        }
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Err(Failure::too_large(limit))
         }

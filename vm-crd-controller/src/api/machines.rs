@@ -5,6 +5,7 @@ use hyper::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -75,8 +76,7 @@ pub(super) async fn change(
 ) -> Result<Answer, Failure> {
     for _ in 0..ATTEMPTS {
         let vm = objects::machine(client, namespace, name).await?;
-        let instance: Option<VirtualMachineInstance> =
-            objects::read(client, namespace, name).await?;
+        let instance = objects::instance_of(client, &vm).await?;
         let seen = Seen {
             vm: &vm,
             instance: instance.as_ref(),
@@ -192,7 +192,7 @@ pub(super) async fn expanded_body(
 fn machine_in(namespace: &str, body: &[u8]) -> Result<Value, Failure> {
     let wrong = |error| Failure::bad_request(format!("the request's body is no machine: {error}"));
     let mut vm: Value = serde_json::from_slice(body).map_err(wrong)?;
-    let typed: VirtualMachine = serde_json::from_value(vm.clone()).map_err(wrong)?;
+    let typed = VirtualMachine::deserialize(&vm).map_err(wrong)?;
     match typed.metadata.namespace.as_deref() {
         Some(other) if other != namespace && !other.is_empty() => {
             return Err(Failure::bad_request(format!(

@@ -25,6 +25,7 @@ mod listener;
 mod machines;
 mod objects;
 mod options;
+mod per_address;
 mod request;
 mod routes;
 mod socket;

@@ -6,8 +6,8 @@ use vm_api::v1::{Phase, VirtualMachine, VirtualMachineInstance};
 
 use super::failure::{Failure, INSTANCE, Kind, MACHINE};
 use crate::cluster::Namespaced;
-use crate::render;
 use crate::verbs::Machine;
+use crate::{owner, render};
 
 /// The machine `namespace`/`name`.
 pub(super) async fn machine(
@@ -36,16 +36,18 @@ pub(super) async fn instance_of_machine(
     name: &str,
 ) -> Result<VirtualMachineInstance, Failure> {
     let vm = machine(client, namespace, name).await?;
-    let found: Option<VirtualMachineInstance> = read(client, namespace, name).await?;
-    let own = |instance: &VirtualMachineInstance| {
-        let owners = instance.owner_references();
-        owners
-            .iter()
-            .any(|owner| Some(&owner.uid) == vm.metadata.uid.as_ref())
-    };
-    found
-        .filter(own)
-        .ok_or_else(|| Failure::conflict(MACHINE, name, "VMI is not started"))
+    let found = instance_of(client, &vm).await?;
+    found.ok_or_else(|| Failure::conflict(MACHINE, name, "VMI is not started"))
+}
+
+/// The instance of `vm`; not another's that has its name.
+pub(super) async fn instance_of(
+    client: &Client,
+    vm: &VirtualMachine,
+) -> Result<Option<VirtualMachineInstance>, Failure> {
+    let namespace = vm.namespace().unwrap_or_default();
+    let found: Option<VirtualMachineInstance> = read(client, &namespace, &vm.name_any()).await?;
+    Ok(found.filter(|instance| owner::is_of(instance, vm.metadata.uid.as_deref())))
 }
 
 /// The object `namespace`/`name`, if it is there.
@@ -88,13 +90,7 @@ pub(super) async fn pod(
 ) -> Result<Option<Pod>, Failure> {
     let namespace = instance.namespace().unwrap_or_default();
     let found: Option<Pod> = read(client, &namespace, &render::pod_name(instance)).await?;
-    let own = |pod: &Pod| {
-        let owners = pod.owner_references();
-        owners
-            .iter()
-            .any(|owner| Some(&owner.uid) == instance.metadata.uid.as_ref())
-    };
-    Ok(found.filter(own))
+    Ok(found.filter(|pod| owner::is_of(pod, instance.metadata.uid.as_deref())))
 }
 
 /// The machine of an instance that runs.

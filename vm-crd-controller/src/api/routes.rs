@@ -13,6 +13,8 @@ use hyper::{HeaderMap, Method};
 use super::answer::{Answer, either};
 use super::failure::Failure;
 use super::front_proxy::User;
+use super::request::EXPAND;
+use crate::json::MAXIMUM_VALUES;
 
 /// A request whose caller was let in.
 pub struct Call {
@@ -42,12 +44,14 @@ pub enum Door {
 }
 
 impl Door {
-    /// Bytes that a body may have: an AdmissionReview holds two objects, each as large as the API
-    /// server takes them.
-    pub(super) fn body_limit(self) -> usize {
+    /// What a body at `path` may have: bytes, and values in its JSON, each of which costs a hundred
+    /// times its text when it is read. An AdmissionReview holds two objects, each as large as the API
+    /// server takes them; of the subresources, one takes an object and the others options.
+    pub(super) fn body_limits(self, path: &str) -> (usize, usize) {
         match self {
-            Self::Anybody => 8 << 20,
-            Self::FrontProxy => 3 << 20,
+            Self::Anybody => (8 << 20, 5 * MAXIMUM_VALUES),
+            Self::FrontProxy if path.ends_with(EXPAND) => (1 << 20, MAXIMUM_VALUES),
+            Self::FrontProxy => (16 << 10, MAXIMUM_VALUES),
         }
     }
 }

@@ -256,9 +256,9 @@ impl Types {
     ) -> kube::Result<Result<String, Problem>> {
         let revision = revision::of(vm, found).map_err(kube::Error::SerdeError)?;
         let name = revision.name_any();
-        // A revision of that name holds the same: the object's UID and generation are in it.
+        // A revision of that name holds the same: the machine, the object's UID and generation are in it.
         self.cluster
-            .create(&revision, resource::CONTROLLER_REVISIONS)
+            .create_unwatched(&revision, resource::CONTROLLER_REVISIONS)
             .await?;
         Ok(Ok(name))
     }

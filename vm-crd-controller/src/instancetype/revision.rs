@@ -60,7 +60,7 @@ pub(super) fn of(vm: &VirtualMachine, found: &Found) -> serde_json::Result<Contr
         .map(|(key, value)| (format!("{LABELS}/{key}"), value));
     Ok(ControllerRevision {
         metadata: ObjectMeta {
-            name: Some(self::name(&vm.name_any(), &name, &uid, generation)),
+            name: Some(self::name(vm, &name, &uid, generation)),
             namespace: vm.namespace(),
             labels: Some(labels.collect()),
             owner_references: Some(vec![owner::reference(vm)]),
@@ -71,15 +71,17 @@ pub(super) fn of(vm: &VirtualMachine, found: &Found) -> serde_json::Result<Contr
     })
 }
 
-/// The name of a revision: it says of which machine and of which state of which object it is.
-fn name(vm: &str, object: &str, uid: &str, generation: i64) -> String {
+/// The name of a revision: it says of which machine and of which state of which object it is. An
+/// earlier machine of the name has revisions of other names, which may be about to go.
+fn name(vm: &VirtualMachine, object: &str, uid: &str, generation: i64) -> String {
+    let (vm, id) = (vm.name_any(), vm.uid().unwrap_or_default());
     let end = format!("{VERSION}-{uid}-{generation}");
-    let whole = format!("{vm}-{object}-{end}");
+    let whole = format!("{vm}-{object}-{:08x}-{end}", digest(&[&id]) >> 32);
     if whole.len() <= NAME_LIMIT {
         return whole;
     }
     // Both names may be as long as a name can be: then a digest stands for them.
-    let end = format!("-{:016x}-{end}", digest(&[vm, object]));
+    let end = format!("-{:016x}-{end}", digest(&[&vm, object, &id]));
     let stem = &vm[..vm.len().min(NAME_LIMIT.saturating_sub(end.len()))];
     format!("{}{end}", stem.trim_end_matches(['-', '.']))
 }
@@ -152,7 +154,12 @@ mod tests {
     #[test]
     fn a_revision_holds_what_was_found() {
         let revision = of(&vm("tl"), &found()).unwrap();
-        assert_eq!(revision.name_any(), "tl-small-v1beta1-u-1-3");
+        let name = revision.name_any();
+        assert!(name.starts_with("tl-small-"), "{name}");
+        assert!(name.ends_with("-v1beta1-u-1-3"), "{name}");
+        let mut successor = vm("tl");
+        successor.metadata.uid = Some("another".to_owned());
+        assert_ne!(of(&successor, &found()).unwrap().name_any(), name);
         let labels = revision.labels();
         for (key, value) in [
             ("object-generation", "3"),
@@ -175,7 +182,7 @@ mod tests {
     #[test]
     fn names_fit_and_stay_apart() {
         let (long, longer) = ("v".repeat(253), "w".repeat(253));
-        let names = [&long, &longer].map(|object| name(&long, object, "u-1", 3));
+        let names = [&long, &longer].map(|object| name(&vm(&long), object, "u-1", 3));
         assert!(names.iter().all(|name| name.len() <= NAME_LIMIT));
         assert_ne!(names[0], names[1]);
         assert!(names[0].ends_with("-v1beta1-u-1-3"), "{}", names[0]);

@@ -199,6 +199,7 @@ fn settle(
     life: Life,
 ) -> Plan {
     let must_remember = status.state_change_requests != old.state_change_requests
+        || (has_ended(observed.instance) && status.run_strategy != old.run_strategy)
         || status.start_failure != old.start_failure;
     let changed = status != *old;
     // A deletion brings a status of its own at once.
@@ -214,6 +215,14 @@ fn settle(
     }
     plan.hold = observed.instance.is_some() && !holds(observed.vm);
     plan
+}
+
+/// Whether the guest of `instance` ended: nothing but the machine's status will tell that it ran.
+fn has_ended(instance: Option<&VirtualMachineInstance>) -> bool {
+    let status = instance.and_then(|instance| instance.status.as_ref());
+    status
+        .and_then(|status| status.phase)
+        .is_some_and(Phase::is_final)
 }
 
 /// Whether the status does not remember `refs` yet.

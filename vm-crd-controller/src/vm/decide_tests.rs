@@ -162,6 +162,15 @@ fn what_must_be_remembered_is_written_before_the_instance_goes() {
     assert_eq!(requests.len(), 1);
     assert_eq!(requests[0].action, "Start");
 
+    // A guest that was quick, or its end would be forgotten with its instance, and it would run again.
+    let unseen = vm(json!({}));
+    let mut done = running();
+    done["phase"] = json!("Succeeded");
+    let done = made(&unseen, done);
+    let ended = plan(&unseen, Some(&done), RunStrategy::RerunOnFailure);
+    let told = ended.status.and_then(|status| status.run_strategy);
+    assert_eq!(told.as_deref(), Some("RerunOnFailure"));
+
     let never = made(
         &machine,
         json!({ "phase": "Failed", "conditions": [

@@ -40,10 +40,13 @@ use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
 use crate::traces::{Exporter, Start};
 use crate::watch::Guarded;
-use crate::{clock, invalid, render};
+use crate::{clock, invalid, owner, render};
 
 /// The age from which a pod that does not get on is asked about: kubelet's own retries are past.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How soon an instance is looked at again whose pod no watch shows.
+const UNSEEN: Duration = Duration::from_secs(1);
 
 /// Annotation of an instance: whenever its value changes, the machine is asked at once. Who does
 /// something to the machine that its pod does not show sets it.
@@ -101,18 +104,19 @@ impl Instances {
     ) -> Result<Option<Duration>, ReconcileError> {
         let namespace = instance.namespace().unwrap_or_default();
         let name = ObjectRef::new(&render::pod_name(instance)).within(&namespace);
-        let pod = self.pods.get(&name);
+        let is_ours = |pod: &Pod| owner::is_of(pod, instance.metadata.uid.as_deref());
+        let mut pod = self.pods.get(&name).filter(|pod| is_ours(pod));
         let written = &self.cluster.own;
         if written.is_stale(instance) || pod.as_deref().is_some_and(|pod| written.is_stale(pod)) {
             // The watch brings what was written; this only makes sure.
             return Ok(Some(STALE));
         }
-        if pod.is_none() && must_be_gone(instance) {
+        // The watch may be behind, and does not show a pod that lost its label.
+        let is_unseen = pod.is_none() && must_be_gone(instance);
+        if is_unseen {
             let found = self.cluster.pod(&namespace, &name.name).await;
-            if found.doing("look for the pod")?.is_some() {
-                // The watch will show it.
-                return Ok(Some(STALE));
-            }
+            let found = found.doing("look for the pod")?;
+            pod = found.filter(is_ours).map(Arc::new);
         }
         let mut obstacle = None;
         if wants_pod(instance, pod.as_deref()) {
@@ -143,7 +147,9 @@ impl Instances {
             now: clock::now(),
             progress_delay: self.progress_delay,
         });
-        self.carry_out(instance, pod.as_deref(), plan).await
+        let again = self.carry_out(instance, pod.as_deref(), plan).await?;
+        let unseen = (is_unseen && pod.is_some()).then_some(UNSEEN);
+        Ok(again.into_iter().chain(unseen).min())
     }
 
     /// Makes the pod, or tells what keeps it from being made.
@@ -182,8 +188,17 @@ impl Instances {
                 self.events.publish(&reference(instance), [note]);
                 Ok(Ok(()))
             }
-            // The watch lags behind our own write.
-            Ok(Creation::Found) => Ok(Ok(())),
+            // The watch lags behind our own write, or another has the name.
+            Ok(Creation::Found) => {
+                let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+                let found = self.cluster.pod(&namespace, &name).await;
+                let found = found.doing("look for the pod")?;
+                let uid = instance.metadata.uid.as_deref();
+                match found.is_some_and(|found| !owner::is_of(&found, uid)) {
+                    true => Ok(Err(Obstacle::NameTaken(name))),
+                    false => Ok(Ok(())),
+                }
+            }
             Err(error) => not_made(instance, &pod, error),
         }
     }

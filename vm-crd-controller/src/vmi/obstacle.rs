@@ -26,6 +26,15 @@ pub(super) enum Obstacle {
     /// The API server refused the claim for what the machine keeps.
     #[error("the API server refused the claim for the machine's persistent state: {0}")]
     StateRefused(String),
+    /// The claim for what the machine keeps is another machine's, or being deleted.
+    #[error(
+        "the claim {0} for the machine's persistent state belongs to an earlier machine or is being \
+         deleted; waiting until it is gone"
+    )]
+    StateGoing(String),
+    /// The name of the pod is taken.
+    #[error("a pod {0} is there that is not this machine's: delete it")]
+    NameTaken(String),
     /// The API server refused the pod.
     #[error("the API server refused the pod: {0}")]
     Refused(String),
@@ -38,7 +47,9 @@ impl Obstacle {
             Self::Unsupported(_) => reason::UNSUPPORTED_FIELD,
             Self::Invalid(_) => reason::INVALID_SPEC,
             Self::ClaimMissing { .. } => reason::PVC_NOT_FOUND,
-            Self::StateRefused(_) | Self::Refused(_) => reason::FAILED_CREATE,
+            Self::StateRefused(_) | Self::StateGoing(_) | Self::NameTaken(_) | Self::Refused(_) => {
+                reason::FAILED_CREATE
+            }
         }
     }
 }

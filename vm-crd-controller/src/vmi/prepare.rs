@@ -1,7 +1,7 @@
 //! Everything that must be right before an instance gets a pod: the checks that the whole product
 //! shares, then the claims.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use tracing::info;
 use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
@@ -69,13 +69,10 @@ async fn make_state_claim(
     };
     let namespace = instance.namespace().unwrap_or_default();
     let found = cluster.claim(&namespace, &claim.name_any()).await;
-    if found
-        .doing("read the claim for the machine's state")?
-        .is_some()
-    {
-        return Ok(Ok(()));
+    if let Some(found) = found.doing("read the claim for the machine's state")? {
+        return Ok(is_free(&found, &claim));
     }
-    match cluster.create(&claim, resource::CLAIMS).await {
+    match cluster.create_unwatched(&claim, resource::CLAIMS).await {
         Ok(_) => {
             info!(
                 claim = claim.name_any(),
@@ -89,6 +86,21 @@ async fn make_state_claim(
             Refusal::Passing => Err(error).doing("create the claim for the machine's state"),
         },
     }
+}
+
+/// Whether the claim that is there may hold what `claim` would: the machine's own, or one that the
+/// user made; not one that will go with an earlier machine of the name.
+fn is_free(found: &PersistentVolumeClaim, claim: &PersistentVolumeClaim) -> Result<(), Obstacle> {
+    let owners = |claim: &PersistentVolumeClaim| {
+        let owners = claim.owner_references().iter();
+        owners.map(|owner| owner.uid.clone()).collect::<Vec<_>>()
+    };
+    let (theirs, ours) = (owners(found), owners(claim));
+    let another = !theirs.is_empty() && !theirs.iter().any(|uid| ours.contains(uid));
+    if another || found.metadata.deletion_timestamp.is_some() {
+        return Err(Obstacle::StateGoing(found.name_any()));
+    }
+    Ok(())
 }
 
 /// What the whole product accepts, and what of it this version can do.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{LimitRange, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{LimitRange, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use vm_api::v1::VirtualMachineInstance;
+use vm_crd_controller::render;
 
 use crate::bench::Bench;
 use crate::space::{NAME, Space, template, until};
@@ -260,6 +261,84 @@ pub(crate) async fn name_taken(bench: Arc<Bench>, name: String) -> Result<()> {
     );
     space.vmis.delete(NAME, &DeleteParams::default()).await?;
     let pod = space.another_pod(&first).await?;
+    space.node.run(&pod).await?;
+    space.status("Running").await?;
+    space.delete().await
+}
+
+/// A pod that has the name of the machine's, as anybody may make one while the machine waits, is
+/// neither taken for it nor touched.
+pub(crate) async fn pod_name_taken(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    let claim = json!({ "volumes": [
+        { "name": "data", "persistentVolumeClaim": { "claimName": "late" } },
+    ] });
+    space.machine("Always", claim).await?;
+    space
+        .condition("Synchronized", "False", "FailedPvcNotFound")
+        .await?;
+    let foreign: Pod = space
+        .create(json!({
+            "metadata": {
+                "name": render::pod_name(&space.vmi().await?),
+                "labels": { "kubevirt.io": "virt-launcher" },
+            },
+            "spec": {
+                "securityContext": { "runAsNonRoot": true, "runAsUser": 1000,
+                    "seccompProfile": { "type": "RuntimeDefault" } },
+                "containers": [{ "name": "compute", "image": "example.com/other:1",
+                    "securityContext": { "allowPrivilegeEscalation": false,
+                        "capabilities": { "drop": ["ALL"] } } }],
+            },
+        }))
+        .await?;
+    let _: PersistentVolumeClaim = space
+        .create(json!({ "metadata": { "name": "late" }, "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } },
+        } }))
+        .await?;
+    let said = space
+        .condition("Synchronized", "False", "FailedCreate")
+        .await?;
+    let said = said.message.unwrap_or_default();
+    ensure!(said.contains("not this machine's"), "{said}");
+    let left = space.pods.get(&foreign.name_any()).await?;
+    ensure!(left.metadata.deletion_timestamp.is_none(), "it was touched");
+    let gone = DeleteParams::default().grace_period(0);
+    space.pods.delete(&foreign.name_any(), &gone).await?;
+    let pod = space.another_pod(&foreign).await?;
+    space.node.run(&pod).await?;
+    space.status("Running").await?;
+    space.delete().await
+}
+
+/// The claim with an earlier machine's secrets goes with that one: its successor waits for it.
+pub(crate) async fn state_of_a_predecessor(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    let claims: Api<PersistentVolumeClaim> =
+        Api::namespaced(space.client.clone(), &space.namespace);
+    let owner = json!({ "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": NAME,
+        "uid": "00000000-0000-0000-0000-000000000001" });
+    let old: PersistentVolumeClaim = space
+        .create(json!({
+            "metadata": { "name": "persistent-state-for-tl", "ownerReferences": [owner] },
+            "spec": { "accessModes": ["ReadWriteOnce"],
+                "resources": { "requests": { "storage": "10Mi" } } },
+        }))
+        .await?;
+    let tpm = json!({ "domain": { "devices": { "tpm": { "persistent": true } } } });
+    space.machine("Always", tpm).await?;
+    let said = space
+        .condition("Synchronized", "False", "FailedCreate")
+        .await?;
+    let said = said.message.unwrap_or_default();
+    ensure!(said.contains("earlier machine"), "{said}");
+    claims
+        .delete(&old.name_any(), &DeleteParams::default())
+        .await?;
+    let pod = space.pod().await?;
+    let new = claims.get(&old.name_any()).await?;
+    ensure!(new.uid() != old.uid(), "the old one");
     space.node.run(&pod).await?;
     space.status("Running").await?;
     space.delete().await

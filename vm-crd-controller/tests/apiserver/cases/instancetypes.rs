@@ -103,6 +103,36 @@ async fn pod_of(space: &Space, name: &str) -> Result<Pod> {
 }
 
 /// A machine has the size of its type, and keeps it when the type changes.
+/// A machine that is deleted and made anew at once does not rely on what goes with its predecessor.
+pub(crate) async fn a_successor_stores_its_own(bench: Arc<Bench>, name: String) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    size(&space, "small", 2, "192Mi").await?;
+    let named = json!({ "instancetype": namespaced("small") });
+    let revisions: Api<ControllerRevision> =
+        Api::namespaced(space.client.clone(), &space.namespace);
+    let revision_of = |vm: VirtualMachine| {
+        let refs = vm.status.and_then(|status| status.instancetype_ref);
+        let revision = refs.and_then(|refs| refs.controller_revision_ref);
+        let name = revision.and_then(|revision| revision.name);
+        name.context("the status names a revision")
+    };
+    machine(&space, NAME, named.clone(), open(json!({}))).await?;
+    let pod = space.pod().await?;
+    space.node.run(&pod).await?;
+    let first = revision_of(space.status("Running").await?)?;
+    space.delete().await?;
+    machine(&space, NAME, named, open(json!({}))).await?;
+    // The garbage collector comes late.
+    let next = space.another_pod(&pod).await?;
+    revisions.delete(&first, &DeleteParams::default()).await?;
+    ensure!(size_of(&next)? == (2, "192Mi".to_owned()));
+    space.node.run(&next).await?;
+    let second = revision_of(space.status("Running").await?)?;
+    ensure!(first != second, "{first}");
+    revisions.get(&second).await?;
+    space.delete().await
+}
+
 pub(crate) async fn keeps_its_size(bench: Arc<Bench>, name: String) -> Result<()> {
     let space = Space::new(&bench.client, &name).await?;
     size(&space, "small", 2, "192Mi").await?;

@@ -44,15 +44,15 @@ pub(crate) fn side_by_side() -> Vec<(&'static str, Case)> {
         strategies: always_runs_again rerun_on_failure once manual halted_follows_a_start_request
             running_true crash_loop crash_loop_mended;
         bad_input: unschedulable claim_missing image_missing unsupported_field
-            no_image_volumes refused_by_the_api_server name_taken complaint_of_kubelet;
-        instancetypes: keeps_its_size conflict_names_the_fields missing_type_is_waited_for
+            no_image_volumes refused_by_the_api_server name_taken pod_name_taken state_of_a_predecessor complaint_of_kubelet;
+        instancetypes: keeps_its_size a_successor_stores_its_own conflict_names_the_fields missing_type_is_waited_for
             inferred_from_a_claim another_type_wants_a_restart a_published_set
             unsupported_field_of_a_type;
         replica_sets: scaled_up_and_down paused adopts_and_releases an_ended_guest_is_replaced
             refused_by_name quota;
         pools: scaled_up_and_down updated_one_by_one updated_when_it_restarts numbered_references
             paused_and_released refused_by_name heals;
-        subresources: discovered starts_and_stops starts_paused restarts stops_by_force wrong_states
+        subresources: discovered starts_and_stops starts_paused restarts stops_by_force wrong_states leaves_a_foreign_instance
             refused_by_name who_may_not expanded graphed dry_runs not_by_the_front_door
             the_policy_keeps_exec_to_verbs;
     }

@@ -12,11 +12,12 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use vm_api::v1::VirtualMachineInstance;
 
 use crate::bench::{Bench, CONTROLLER_TOKEN, STRANGER_TOKEN};
 use crate::controller::Controller;
 use crate::network::ADDRESS;
-use crate::space::{NAME, Space, until};
+use crate::space::{NAME, Space, template, until};
 
 const GROUP: &str = "/apis/subresources.kubevirt.io/v1";
 
@@ -220,6 +221,39 @@ pub(crate) async fn stops_by_force(bench: Arc<Bench>, name: String) -> Result<()
     .await?;
     space.node.finish(&pod, 137).await?;
     space.status("Stopped").await?;
+    Ok(())
+}
+
+/// A machine's verbs do not reach an instance that has its name and is not its own.
+pub(crate) async fn leaves_a_foreign_instance(bench: Arc<Bench>, name: String) -> Result<()> {
+    available(&bench).await?;
+    let space = Space::new(&bench.client, &name).await?;
+    let lone: VirtualMachineInstance = space
+        .create(json!({
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+            "metadata": { "name": NAME }, "spec": template(json!({})),
+        }))
+        .await?;
+    let pod = space.pod().await?;
+    space.node.run(&pod).await?;
+    space.phase("Running").await?;
+    space.machine("Halted", json!({})).await?;
+    let stop = vm(&space, "stop", json!({ "gracePeriod": 0 })).await?;
+    stop.is(409, "VM is not running")?;
+    let graph = get(
+        &space.client,
+        &path(&space, "virtualmachines", "objectgraph"),
+    )
+    .await?;
+    ensure!(graph.code == 200, "{} {}", graph.code, graph.body);
+    ensure!(
+        !graph.body.to_string().contains(&pod.name_any()),
+        "{}",
+        graph.body
+    );
+    let left = space.pods.get(&pod.name_any()).await?;
+    ensure!(left.metadata.deletion_timestamp.is_none(), "it was stopped");
+    ensure!(space.vmi().await?.uid() == lone.uid(), "it was replaced");
     Ok(())
 }
 
