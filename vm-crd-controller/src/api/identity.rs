@@ -93,12 +93,18 @@ pub(super) async fn keep(
         let front = front
             .inspect_err(|error| warn!(%error, "requests of users cannot be served"))
             .ok();
-        if served.as_ref() != Some(&(certificates.clone(), front.clone())) {
-            match make(&certificates, front.clone()) {
+        // Clients learn to trust a new authority before they meet it.
+        let told = bundle::publish(&client, &certificates.bundle).await;
+        if let Err(error) = &told {
+            warn!(%error, "clients may not know the authority yet");
+        }
+        let wanted = (certificates, front);
+        if served.as_ref() != Some(&wanted) && (told.is_ok() || served.is_none()) {
+            match make(&wanted.0, wanted.1.clone()) {
                 Ok(made) => {
                     identity.send_replace(Some(Arc::new(made)));
                     info!("serving with a new certificate or for a new front proxy");
-                    served = Some((certificates.clone(), front));
+                    served = Some(wanted.clone());
                 }
                 Err(error) => {
                     warn!(%error, "no certificate to serve with");
@@ -107,12 +113,9 @@ pub(super) async fn keep(
                 }
             }
         }
-        pause = match bundle::publish(&client, &certificates.bundle).await {
-            Ok(()) => until_due(&certificates, &keeper.names),
-            Err(error) => {
-                warn!(%error, "clients may not know the authority yet");
-                RETRY
-            }
+        pause = match told {
+            Ok(()) => until_due(&wanted.0, &keeper.names),
+            Err(_) => RETRY,
         };
     }
 }
