@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{LimitRange, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use vm_api::v1::VirtualMachineInstance;
@@ -271,7 +271,7 @@ pub(crate) async fn name_taken(bench: Arc<Bench>, name: String) -> Result<()> {
 pub(crate) async fn pod_name_taken(bench: Arc<Bench>, name: String) -> Result<()> {
     let space = Space::new(&bench.client, &name).await?;
     let claim = json!({ "volumes": [
-        { "name": "data", "persistentVolumeClaim": { "claimName": "late" } },
+        { "name": "root", "persistentVolumeClaim": { "claimName": "late" } },
     ] });
     space.machine("Always", claim).await?;
     space
@@ -306,7 +306,12 @@ pub(crate) async fn pod_name_taken(bench: Arc<Bench>, name: String) -> Result<()
     ensure!(left.metadata.deletion_timestamp.is_none(), "it was touched");
     let gone = DeleteParams::default().grace_period(0);
     space.pods.delete(&foreign.name_any(), &gone).await?;
-    let pod = space.another_pod(&foreign).await?;
+    let pod = until("the machine has its own pod", || async {
+        let pod = space.pods.get(&foreign.name_any()).await?;
+        ensure!(pod.uid() != foreign.uid(), "it is the other");
+        Ok(pod)
+    })
+    .await?;
     space.node.run(&pod).await?;
     space.status("Running").await?;
     space.delete().await
@@ -335,6 +340,11 @@ pub(crate) async fn state_of_a_predecessor(bench: Arc<Bench>, name: String) -> R
     ensure!(said.contains("earlier machine"), "{said}");
     claims
         .delete(&old.name_any(), &DeleteParams::default())
+        .await?;
+    // What else the claim's protection waits for does not run here.
+    let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    claims
+        .patch(&old.name_any(), &PatchParams::default(), &free)
         .await?;
     let pod = space.pod().await?;
     let new = claims.get(&old.name_any()).await?;
