@@ -16,6 +16,10 @@ use crate::network::{NetworkError, in_namespace};
 /// Longest time until the guest takes a connection.
 const BOUND: Duration = Duration::from_secs(10);
 
+/// How long a connection that `::1` took is watched for its end. There it is taken before the guest is
+/// asked (`network/relay.rs`), who says no in a round trip.
+const HANG_UP: Duration = Duration::from_millis(250);
+
 /// Where a pod reaches itself, in the order in which containerd tries it.
 const LOOPBACK: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -92,15 +96,63 @@ async fn connect(
     })?;
     let socket = socket.map_err(refused)?;
     match protocol {
-        Protocol::Tcp => TcpSocket::from_std_stream(socket.into())
-            .connect(address)
-            .await
-            .map(Connection::Tcp)
-            .map_err(refused),
+        Protocol::Tcp => {
+            let socket = TcpSocket::from_std_stream(socket.into());
+            let stream = socket.connect(address).await.map_err(refused)?;
+            if address.is_ipv6() {
+                stays(&stream).await.map_err(refused)?;
+            }
+            Ok(Connection::Tcp(stream))
+        }
         Protocol::Udp => {
             let socket = UdpSocket::from_std(socket.into()).map_err(refused)?;
             socket.connect(address).await.map_err(refused)?;
             Ok(Connection::Udp(socket))
         }
+    }
+}
+
+/// An error if `stream` is torn down at once.
+async fn stays(stream: &TcpStream) -> io::Result<()> {
+    match timeout(HANG_UP, stream.peek(&mut [0])).await {
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, server) = tokio::join!(client, listener.accept());
+        (client.unwrap(), server.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_reset_at_once_was_refused() {
+        let (client, server) = pair().await;
+        SockRef::from(&server)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(server);
+        let error = stays(&client).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn one_that_waits_or_speaks_or_ends_was_taken() {
+        let (client, mut server) = pair().await;
+        stays(&client).await.unwrap();
+        server.write_all(b"hello").await.unwrap();
+        stays(&client).await.unwrap();
+        drop(server);
+        stays(&client).await.unwrap();
     }
 }
