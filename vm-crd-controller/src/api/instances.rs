@@ -58,14 +58,16 @@ impl Verb {
         }
     }
 
-    /// What is told about the instance when it is done and the reconciler will not see it.
+    /// What is told about the instance when it is done: the reconciler sees no pause that is over soon.
     fn note(self) -> Option<Note> {
         match self {
+            Self::Pause => Some(Note::normal("Paused", "VirtualMachineInstance paused")),
+            Self::Unpause => Some(Note::normal("Unpaused", "VirtualMachineInstance unpaused")),
             Self::SoftReboot => Some(Note::normal(
                 "SoftRebooted",
                 "VirtualMachineInstance soft rebooted",
             )),
-            Self::Pause | Self::Unpause | Self::Reset | Self::Freeze | Self::Unfreeze => None,
+            Self::Reset | Self::Freeze | Self::Unfreeze => None,
         }
     }
 }
