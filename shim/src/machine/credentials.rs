@@ -13,6 +13,7 @@ use qemu_driver::agent::{Agent, AgentError};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use vm_api::field::shown;
 
 use super::agent::GuestAgent;
 use crate::task::readable;
@@ -105,10 +106,10 @@ async fn apply(guest: &GuestAgent, set: &mut Wanted, wanted: Wanted) -> Result<(
             set.passwords.insert(user, password);
         }
     }
-    if failures.is_empty() {
-        Ok(())
-    } else {
-        Err(failures.join("; "))
+    match failures.is_empty() {
+        true => Ok(()),
+        // As many as a message has room for.
+        false => Err(shown(&failures.join("; "))),
     }
 }
 
@@ -118,7 +119,7 @@ async fn set_password(agent: &Agent, user: &str, password: &str) -> Result<(), A
 
 fn note(failures: &mut Vec<String>, what: &str, user: &str, done: &Result<(), AgentError>) {
     if let Err(error) = done {
-        let user = vm_api::field::shown(user);
+        let user = shown(user);
         failures.push(format!("{what} of {user} could not be set: {error}"));
     }
 }
