@@ -85,7 +85,9 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
         } => {
             let guest = &run.target.guest;
             let done = if frozen {
-                run.target.frozen.freeze(guest, thaw_after).await
+                let member = run.target.member.clone();
+                let ended = async move { _ = member.life.ended().await };
+                run.target.frozen.freeze(guest, thaw_after, ended).await
             } else {
                 run.target.frozen.thaw(guest).await
             };
