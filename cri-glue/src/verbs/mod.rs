@@ -166,6 +166,9 @@ impl Verb {
                 let ours = UnixStream::from_std(ours).map_err(VerbError::Stream)?;
                 Ok(Outcome::Stream(ours))
             }
+                if !qmp.has_display().await? {
+                    return Err(VerbError::NoDisplay);
+                }
             Self::Console => Ok(Outcome::Console),
             Self::Agent { command, arguments } => {
                 let agent = agent.ok_or(VerbError::NoAgent)?;

@@ -204,3 +204,40 @@ async fn datagrams(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use cri_glue::verbs::VerbError;
+
+    use super::*;
+    use crate::machine::monitor::monitor;
+
+    /// Does the verb on a machine that has not run yet, and has no display.
+    async fn run(verb: &str) -> Result<Outcome, VerbError> {
+        let answer = |line: &str| {
+            if line.contains("query-status") {
+                let state = r#"{"status": "prelaunch", "running": false, "singlestep": false}"#;
+                return Some(format!("\"return\": {state}"));
+            }
+            line.contains("query-vnc")
+                .then(|| "\"return\": []".to_owned())
+        };
+        let qmp = monitor(Duration::from_secs(10), answer).await;
+        let target = verbs::Target {
+            qmp: &qmp,
+            agent: None,
+            network_namespace: Path::new("/proc/self/ns/net"),
+            vsock_cid: None,
+            credentials: None,
+        };
+        verbs::parse(verb, &[]).unwrap().run(target).await
+    }
+
+    #[tokio::test]
+    async fn a_viewer_needs_a_display() {
+        assert!(matches!(run("vnc").await, Err(VerbError::NoDisplay)));
+    }
+}
