@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use cri_glue::verbs::{self, Connection, Help, Outcome, Verb};
 use qemu_driver::qmp::Picture;
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UdpSocket;
 
@@ -77,6 +78,15 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
                 return FAILED;
             }
             return say_all(client, &said).await;
+        }
+        Outcome::Plug(said) => {
+            // Said first: with the machine, this process ends.
+            let status = say_all(client, &said).await;
+            if let Err(fault) = run.target.member.send(Signal::KILL) {
+                client.say(&fault.to_string()).await;
+                return FAILED;
+            }
+            return status;
         }
         Outcome::Freeze {
             frozen,
@@ -234,6 +244,18 @@ mod tests {
             credentials: None,
         };
         verbs::parse(verb, &[]).unwrap().run(target).await
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_never_ran_is_switched_off_or_left() {
+        match run("shutdown").await.unwrap() {
+            Outcome::Plug(said) => {
+                let said = String::from_utf8(said).unwrap();
+                assert_eq!(said, "switched off; the machine is shutdown\n");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(run("reboot").await, Err(VerbError::Paused)));
     }
 
     #[tokio::test]
