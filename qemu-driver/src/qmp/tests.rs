@@ -189,6 +189,32 @@ async fn a_line_of_which_nothing_was_sent_does_no_harm() {
 }
 
 #[tokio::test]
+async fn a_picture_that_nobody_waits_for_leaves_nothing() {
+    local(async {
+        let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
+        let (qmp, _events) = monitor(async move |to, command, id| {
+            say.send(command.to_owned()).unwrap();
+            match command {
+                "add-fd" => write(to, json!({"return": {"fdset-id": 7, "fd": 1}, "id": id})).await,
+                _ => obey(to, id).await,
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(said.recv().await.unwrap(), "qmp_capabilities");
+        let given_up = tokio::task::spawn_local({
+            let qmp = qmp.clone();
+            async move { qmp.screenshot().await.map(drop) }
+        });
+        assert_eq!(said.recv().await.unwrap(), "add-fd");
+        given_up.abort();
+        assert_eq!(said.recv().await.unwrap(), "screendump");
+        assert_eq!(said.recv().await.unwrap(), "remove-fd");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn rubbish_does_not_fill_the_log() {
     let mut log = tempfile::tempfile().unwrap();
     let warnings = tracing_subscriber::fmt()
