@@ -103,6 +103,9 @@ async fn apply(guest: &GuestAgent, set: &mut Wanted, wanted: Wanted) -> Result<(
             set.keys.insert(user, keys);
         }
     }
+    // Else they would grow with every user that ever had one.
+    let still = |user: &String, _: &mut String| wanted.passwords.contains_key(user);
+    set.passwords.retain(still);
     for (user, password) in wanted.passwords {
         if set.passwords.get(&user) == Some(&password) {
             continue;
