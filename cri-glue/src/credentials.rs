@@ -19,11 +19,15 @@ use crate::beneath::{Directory, Links};
 use crate::identity::Identity;
 use crate::mounts::{PodMounts, Volume};
 
-/// Bytes of a Secret at most: what Kubernetes lets one have.
-const MAX_BYTES: u64 = 1 << 20;
+/// Bytes of all Secrets of a machine at most: what Kubernetes lets one have. Of what is made of them, as
+/// many: a key counts for each of its users.
+const MAX_BYTES: usize = 1 << 20;
 
-/// Data of a Secret at most that are read.
-const MAX_DATA: usize = 256;
+/// Data of all Secrets of a machine at most.
+const MAX_DATA: usize = 1024;
+
+/// Keys at most, each counted for each of its users.
+const MAX_KEYS: usize = 4096;
 
 /// Why credentials cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +44,15 @@ pub enum CredentialError {
     #[error("accessCredentials: cannot read the Secret {secret}: {source}")]
     Read { secret: String, source: io::Error },
     #[error(
-        "accessCredentials: the Secret {secret} has more than {MAX_DATA} data, or more than \
+        "accessCredentials: with the Secret {secret}, there are more than {MAX_DATA} data, or more than \
          {MAX_BYTES} bytes"
     )]
     TooLarge { secret: String },
+    #[error(
+        "accessCredentials: there are more than {MAX_KEYS} keys, or more than {MAX_BYTES} bytes of \
+         them, each counted for each of its users"
+    )]
+    TooManyKeys,
     #[error("accessCredentials: {datum} of the Secret {secret} is no text")]
     NotText { secret: String, datum: String },
 }
@@ -117,21 +126,22 @@ impl AgentCredentials {
     /// What they are now. Blocks for as long as a few files take.
     pub fn read(&self) -> Result<Wanted, CredentialError> {
         let mut wanted = Wanted::default();
+        let (mut secrets, mut room) = (Secrets::of(&self.identity), Room::default());
         for (secret, what) in &self.sources {
-            let data = secret.read(&self.identity)?;
+            let data = secrets.read(secret)?;
             match what {
                 For::Keys(users) => {
-                    let keys: Vec<_> = data.values().flat_map(|text| lines(text)).collect();
                     for user in users {
                         let all = wanted.keys.entry(user.clone()).or_default();
-                        all.extend(keys.iter().cloned());
+                        room.add_keys(data, all)?;
                     }
                 }
                 For::Passwords => {
-                    let trimmed = |(user, text): (String, String)| {
-                        (user, text.trim_end_matches(['\r', '\n']).to_owned())
+                    let trimmed = |(user, text): (&String, &String)| {
+                        let password = text.trim_end_matches(['\r', '\n']);
+                        (user.clone(), password.to_owned())
                     };
-                    wanted.passwords.extend(data.into_iter().map(trimmed));
+                    wanted.passwords.extend(data.iter().map(trimmed));
                 }
             }
         }
@@ -146,20 +156,82 @@ pub fn seed_keys(
     identity: &Identity,
 ) -> Result<Vec<String>, CredentialError> {
     let mut keys = Vec::new();
+    let (mut secrets, mut room) = (Secrets::of(identity), Room::default());
     for credential in credentials {
         if credential.kind == CredentialKind::SeedKeys {
-            let data = Secret::of(credential.secret, mounts)?.read(identity)?;
-            keys.extend(data.values().flat_map(|text| lines(text)));
+            let secret = Secret::of(credential.secret, mounts)?;
+            room.add_keys(secrets.read(&secret)?, &mut keys)?;
         }
     }
     Ok(keys)
 }
 
+/// Room for keys.
+struct Room {
+    keys: usize,
+    bytes: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            keys: MAX_KEYS,
+            bytes: MAX_BYTES,
+        }
+    }
+}
+
+impl Room {
+    /// Adds the keys in `data` to `all` of a user.
+    fn add_keys(&mut self, data: &Data, all: &mut Vec<String>) -> Result<(), CredentialError> {
+        for key in data.values().flat_map(|text| lines(text)) {
+            let left = (self.keys.checked_sub(1), self.bytes.checked_sub(key.len()));
+            let (Some(keys), Some(bytes)) = left else {
+                return Err(CredentialError::TooManyKeys);
+            };
+            *self = Self { keys, bytes };
+            all.push(key.to_owned());
+        }
+        Ok(())
+    }
+}
+
 /// The keys in `text`: a line each, comments apart.
-fn lines(text: &str) -> Vec<String> {
+fn lines(text: &str) -> impl Iterator<Item = &str> {
     let lines = text.lines().map(str::trim);
-    let keys = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-    keys.map(str::to_owned).collect()
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// The data of a Secret, by their names.
+type Data = BTreeMap<String, String>;
+
+/// Secrets as they are read: each once, with the rights of `identity`, and all within bounds.
+struct Secrets<'a> {
+    identity: &'a Identity,
+    read: BTreeMap<String, Data>,
+    data: usize,
+    bytes: usize,
+}
+
+impl<'a> Secrets<'a> {
+    fn of(identity: &'a Identity) -> Self {
+        Self {
+            identity,
+            read: BTreeMap::new(),
+            data: MAX_DATA,
+            bytes: MAX_BYTES,
+        }
+    }
+
+    fn read(&mut self, secret: &Secret) -> Result<&Data, CredentialError> {
+        if !self.read.contains_key(&secret.name) {
+            let (data, bytes) = (&mut self.data, &mut self.bytes);
+            let read = self.identity.run(|| secret.read_here(data, bytes));
+            let read = read.unwrap_or_else(|source| Err(secret.failed(source)))?;
+            self.read.insert(secret.name.clone(), read);
+        }
+        Ok(&self.read[&secret.name])
+    }
 }
 
 impl Secret {
@@ -175,16 +247,11 @@ impl Secret {
         }
     }
 
-    /// The data of the Secret by their names, with the rights of `identity`.
-    fn read(&self, identity: &Identity) -> Result<BTreeMap<String, String>, CredentialError> {
-        let read = identity.run(|| self.read_here());
-        read.unwrap_or_else(|source| Err(self.failed(source)))
-    }
-
-    fn read_here(&self) -> Result<BTreeMap<String, String>, CredentialError> {
+    /// Its data, of which there may be so many, and so many bytes.
+    fn read_here(&self, most: &mut usize, bytes: &mut usize) -> Result<Data, CredentialError> {
         let failed = |source| self.failed(source);
         let directory = Directory::open(&self.directory).map_err(failed)?;
-        let (mut data, mut left) = (BTreeMap::new(), MAX_BYTES);
+        let mut data = Data::new();
         for entry in directory.entries().map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let datum = entry.to_string_lossy().into_owned();
@@ -195,21 +262,19 @@ impl Secret {
             let too_large = || CredentialError::TooLarge {
                 secret: self.name.clone(),
             };
-            if data.len() == MAX_DATA {
-                return Err(too_large());
-            }
+            *most = most.checked_sub(1).ok_or_else(too_large)?;
             // Kubelet's files are links to links, all inside.
             let file = directory.file(Path::new(&entry), OFlags::RDONLY, Links::Followed);
-            let text = self.text(file.map_err(|error| failed(error.into()))?, left, &datum)?;
-            left = left.checked_sub(text.len() as u64).ok_or_else(too_large)?;
+            let text = self.text(file.map_err(|error| failed(error.into()))?, *bytes, &datum)?;
+            *bytes = bytes.checked_sub(text.len()).ok_or_else(too_large)?;
             data.insert(datum, text);
         }
         Ok(data)
     }
 
-    fn text(&self, file: File, most: u64, datum: &str) -> Result<String, CredentialError> {
+    fn text(&self, file: File, most: usize, datum: &str) -> Result<String, CredentialError> {
         let mut bytes = Vec::new();
-        let read = file.take(most + 1).read_to_end(&mut bytes);
+        let read = file.take(most as u64 + 1).read_to_end(&mut bytes);
         read.map_err(|source| self.failed(source))?;
         String::from_utf8(bytes).map_err(|_| CredentialError::NotText {
             secret: self.name.clone(),
@@ -323,5 +388,37 @@ mod tests {
         symlink("/etc/passwd", at("root")).unwrap();
         let error = credentials.read().unwrap_err().to_string();
         assert!(error.contains("cannot read the Secret s"), "{error}");
+    }
+
+    #[test]
+    fn all_of_them_together_are_bounded() {
+        let secret = secret(&[("a", &format!("ssh-rsa {}", "A".repeat(600 << 10)))]);
+        let mounts = mounts("s", secret.path());
+        let of = |kind| MachineCredential { secret: "s", kind };
+        let one = ["root".to_owned()];
+        // One Secret is read once, however often it is named.
+        let passwords = [of(CredentialKind::Passwords); 8];
+        let keys = of(CredentialKind::AgentKeys(&one));
+        let all = [&passwords[..], &[keys]].concat();
+        let read = |all: &[_]| {
+            let credentials = AgentCredentials::of(all, &mounts, &ROOT).unwrap();
+            credentials
+                .unwrap()
+                .read()
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(read(&all).unwrap().keys["root"].len(), 1);
+        let error = read(&[keys, keys]).unwrap_err();
+        assert!(error.contains("more than 1048576 bytes of them"), "{error}");
+        let two = ["root".to_owned(), "me".to_owned()];
+        let error = read(&[of(CredentialKind::AgentKeys(&two))]).unwrap_err();
+        assert!(error.contains("more than 4096 keys"), "{error}");
+        let seeds = [of(CredentialKind::SeedKeys); 2];
+        assert!(seed_keys(&seeds[..1], &mounts, &ROOT).is_ok());
+        let error = seed_keys(&seeds, &mounts, &ROOT).unwrap_err();
+        assert!(matches!(error, CredentialError::TooManyKeys));
+        std::fs::write(secret.path().join("..2026/a"), "k\n".repeat(MAX_KEYS + 1)).unwrap();
+        let error = seed_keys(&seeds[..1], &mounts, &ROOT).unwrap_err();
+        assert!(matches!(error, CredentialError::TooManyKeys));
     }
 }

@@ -55,12 +55,12 @@ pub(crate) struct Sources<'a> {
 /// [`KERNEL_BOOT_VOLUME`], or else in the machine container's own image.
 pub(crate) fn open(boot: &KernelBoot<'_>, sources: &Sources<'_>) -> Result<Kernel, KernelError> {
     let (root, identity) = match sources.mounts.volume(KERNEL_BOOT_VOLUME) {
-        Err(_) => (sources.rootfs, None),
+        Err(_) => (Directory::open(sources.rootfs), None),
         Ok(Volume::Mount {
             source,
             read_only: true,
             ..
-        }) => (source.as_path(), Some(sources.identity)),
+        }) => (Directory::open_read_only(source), Some(sources.identity)),
         Ok(_) => return Err(KernelError::NoImage),
     };
     let failed = |source| KernelError::Open {
@@ -68,7 +68,7 @@ pub(crate) fn open(boot: &KernelBoot<'_>, sources: &Sources<'_>) -> Result<Kerne
         source,
     };
     // The way to either is the node's own.
-    let root = Directory::open(root).map_err(failed)?;
+    let root = root.map_err(failed)?;
     let open = || {
         let kernel = open_file(&root, Path::new(boot.kernel), sources.qemu)?;
         let initrd = boot.initrd.map(Path::new);

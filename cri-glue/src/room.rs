@@ -15,9 +15,13 @@
 
 use vm_api::field::FieldError;
 use vm_api::machine::{self, Topology};
+use vm_api::support::MAXIMUM_VCPUS;
 use vm_api::v1::VirtualMachineInstanceSpec;
 
 use qemu_driver::machine::MAX_VCPUS;
+
+// What is promised of a spec can be started.
+const _: () = assert!(MAXIMUM_VCPUS == MAX_VCPUS);
 
 /// What this node has, as far as the kernel tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -24,6 +24,10 @@ use crate::mounts::Volume;
 /// The machine's UEFI variables in the claim.
 const UEFI_VARS: &str = "uefi-vars.fd";
 
+/// The same with Secure Boot. They are others: those that a machine had without it, whose guest could
+/// enrol keys of its own, vouch for nothing.
+const SECURE_UEFI_VARS: &str = "uefi-vars-secure.fd";
+
 /// The directory of the TPM's state in the claim.
 const TPM: &str = "tpm";
 
@@ -55,15 +59,19 @@ pub enum StateError {
         kind: &'static str,
     },
     #[error(
-        "{UEFI_VARS} in the claim at {STATE_DIRECTORY} is in use by another machine of this node: \
+        "{name} in the claim at {STATE_DIRECTORY} is in use by another machine of this node: \
          stop that one first"
     )]
-    InUse,
+    InUse { name: &'static str },
     #[error(
-        "{UEFI_VARS} in the claim at {STATE_DIRECTORY} has {bytes} bytes, and this firmware keeps \
+        "{name} in the claim at {STATE_DIRECTORY} has {bytes} bytes, and this firmware keeps \
          {wanted}: remove it, or choose the firmware that made it"
     )]
-    Size { bytes: u64, wanted: u64 },
+    Size {
+        name: &'static str,
+        bytes: u64,
+        wanted: u64,
+    },
     #[error("cannot keep {name} in the claim at {STATE_DIRECTORY}: {source}")]
     Io {
         name: &'static str,
@@ -102,29 +110,30 @@ impl<'a> StateClaim<'a> {
         }
     }
 
-    /// The machine's UEFI variables, a copy of `template` where there are none yet. They are locked
-    /// as long as any descriptor of them is open.
-    pub fn uefi_vars(&self, template: &mut impl Read) -> Result<File, StateError> {
-        let fail = |source| StateError::Io {
-            name: UEFI_VARS,
-            source,
+    /// The machine's UEFI variables, for Secure Boot or without, a copy of `template` where there are none
+    /// yet. They are locked as long as any descriptor of them is open.
+    pub fn uefi_vars(&self, secure: bool, template: &mut impl Read) -> Result<File, StateError> {
+        let name = match secure {
+            true => SECURE_UEFI_VARS,
+            false => UEFI_VARS,
         };
+        let fail = |source| StateError::Io { name, source };
         let mut content = Vec::new();
         template.read_to_end(&mut content).map_err(fail)?;
         let directory = Directory::open(self.source).map_err(fail)?;
         let open = || {
-            if let Some(file) = open_vars(&directory)? {
+            if let Some(file) = open_vars(&directory, name)? {
                 return Ok(file);
             }
-            self.make_vars(&directory, &content).map_err(fail)?;
-            let file = open_vars(&directory)?;
+            self.make_vars(&directory, name, &content).map_err(fail)?;
+            let file = open_vars(&directory, name)?;
             file.ok_or_else(|| fail(io::ErrorKind::NotFound.into()))
         };
         let file = self.identity.run(open).map_err(fail)??;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             // A file system without locks: a claim of one machine has to do.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) => {}
-            Err(Errno::WOULDBLOCK) => return Err(StateError::InUse),
+            Err(Errno::WOULDBLOCK) => return Err(StateError::InUse { name }),
             Err(error) => return Err(fail(error.into())),
         }
         let bytes = file.metadata().map_err(fail)?.len();
@@ -132,21 +141,25 @@ impl<'a> StateClaim<'a> {
         if bytes == wanted {
             Ok(file)
         } else {
-            Err(StateError::Size { bytes, wanted })
+            Err(StateError::Size {
+                name,
+                bytes,
+                wanted,
+            })
         }
     }
 
     /// Makes the variables whole under another name, and then gives them theirs unless somebody else
     /// was quicker.
-    fn make_vars(&self, directory: &Directory, content: &[u8]) -> io::Result<()> {
-        let unfinished = format!(".{UEFI_VARS}.{}", self.container);
+    fn make_vars(&self, directory: &Directory, name: &str, content: &[u8]) -> io::Result<()> {
+        let unfinished = format!(".{name}.{}", self.container);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
         let made = directory.open_at(Path::new(&unfinished), flags, mode)?;
         let mut made = File::from(made);
         let written = io::Write::write_all(&mut made, content).and_then(|()| made.sync_all());
         let named = written.and_then(|()| {
-            let (from, to) = (unfinished.as_str(), UEFI_VARS);
+            let (from, to) = (unfinished.as_str(), name);
             match renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE) {
                 Ok(()) => Ok(true),
                 Err(Errno::EXIST) => Ok(false),
@@ -202,18 +215,12 @@ impl<'a> StateClaim<'a> {
     }
 }
 
-fn open_vars(directory: &Directory) -> Result<Option<File>, StateError> {
-    match directory.file(Path::new(UEFI_VARS), OFlags::RDWR, Links::Refused) {
+fn open_vars(directory: &Directory, name: &'static str) -> Result<Option<File>, StateError> {
+    match directory.file(Path::new(name), OFlags::RDWR, Links::Refused) {
         Ok(file) => Ok(Some(file)),
         Err(RegularError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(RegularError::Io(source)) => Err(StateError::Io {
-            name: UEFI_VARS,
-            source,
-        }),
-        Err(RegularError::Kind(kind)) => Err(StateError::Kind {
-            name: UEFI_VARS,
-            kind,
-        }),
+        Err(RegularError::Io(source)) => Err(StateError::Io { name, source }),
+        Err(RegularError::Kind(kind)) => Err(StateError::Kind { name, kind }),
     }
 }
 
@@ -257,9 +264,9 @@ mod tests {
         let volume = volume(claim.path(), false);
         let user = USER;
         let state = StateClaim::of(Some(&volume), &user, "c1").unwrap();
-        let vars = |template: &str| state.uefi_vars(&mut template.as_bytes());
+        let vars = |template: &str| state.uefi_vars(false, &mut template.as_bytes());
         let mut first = vars("first").unwrap();
-        assert!(matches!(vars("first"), Err(StateError::InUse)));
+        assert!(matches!(vars("first"), Err(StateError::InUse { .. })));
         io::Write::write_all(&mut first, b"guest").unwrap();
         drop(first);
         let mut kept = String::new();
@@ -271,6 +278,10 @@ mod tests {
             "{error}"
         );
         assert_eq!(std::fs::read_dir(claim.path()).unwrap().count(), 1);
+        let mut secure = String::new();
+        let made = state.uefi_vars(true, &mut &b"enrolled"[..]);
+        made.unwrap().read_to_string(&mut secure).unwrap();
+        assert_eq!(secure, "enrolled", "not what a guest wrote without");
     }
 
     #[test]
@@ -280,7 +291,10 @@ mod tests {
         let user = USER;
         let state = StateClaim::of(Some(&volume), &user, "c1").unwrap();
         symlink("/etc/passwd", claim.path().join(UEFI_VARS)).unwrap();
-        let error = state.uefi_vars(&mut &b"x"[..]).unwrap_err().to_string();
+        let error = state
+            .uefi_vars(false, &mut &b"x"[..])
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("uefi-vars.fd in the claim at /state"),
             "{error}"

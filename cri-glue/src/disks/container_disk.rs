@@ -3,6 +3,7 @@
 //! The image is the machine container's own, or an image volume of the pod.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use qemu_driver::image;
@@ -28,7 +29,7 @@ pub(super) fn open(
         Ok(volume) => in_volume(name, volume, path, sources.identity)?,
         // The image is the pod's as a whole, whoever of its users owns the file: it is read with the
         // node's own rights.
-        Err(_) => find(name, &open_root(name, sources.rootfs)?, path)?,
+        Err(_) => find(name, &root_of(name, Directory::open(sources.rootfs))?, path)?,
     };
     let info = image::inspect(&base).map_err(DiskError::image(name))?;
     let base = DiskFile::new(base)?;
@@ -66,8 +67,9 @@ fn in_volume(
             name: name.to_owned(),
         });
     }
-    // The way to the mount is the node's own.
-    let root = open_root(name, source)?;
+    // The way to the mount is the node's own. That the mount is read-only there is the container's view,
+    // and QEMU can own the file.
+    let root = root_of(name, Directory::open_read_only(source))?;
     let found = identity.run(|| find(name, &root, path));
     found.unwrap_or_else(|source| {
         Err(DiskError::OpenImage {
@@ -78,8 +80,8 @@ fn in_volume(
     })
 }
 
-fn open_root(name: &str, root: &Path) -> Result<Directory, DiskError> {
-    Directory::open(root).map_err(|source| DiskError::OpenImage {
+fn root_of(name: &str, opened: io::Result<Directory>) -> Result<Directory, DiskError> {
+    opened.map_err(|source| DiskError::OpenImage {
         name: name.to_owned(),
         path: "/".into(),
         source,
@@ -111,10 +113,7 @@ fn only_file(name: &str, root: &Directory) -> Result<PathBuf, DiskError> {
             return Err(DiskError::OpenImage {
                 name: name.to_owned(),
                 path: path.to_owned(),
-                source: std::io::Error::other(format!(
-                    "it is {}, not a directory",
-                    kind_word(kind)
-                )),
+                source: io::Error::other(format!("it is {}, not a directory", kind_word(kind))),
             });
         }
         Some(_) => {}
@@ -153,4 +152,37 @@ fn open_file(name: &str, root: &Directory, path: &Path) -> Result<File, DiskErro
             source,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use rustix::thread::CapabilitySet;
+
+    use super::*;
+
+    #[test]
+    fn the_disk_of_a_volume_cannot_be_opened_anew_for_writing() {
+        assert!(rustix::process::geteuid().is_root(), "this test needs root");
+        let image = tempfile::tempdir().unwrap();
+        std::fs::create_dir(image.path().join("disk")).unwrap();
+        std::fs::write(image.path().join("disk/a.img"), "disk").unwrap();
+        let volume = Volume::Mount {
+            source: image.path().to_owned(),
+            read_only: true,
+            options: vec![],
+            ids: None,
+        };
+        let root = Identity {
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            capabilities: CapabilitySet::empty(),
+        };
+        let disk = in_volume("a", &volume, None, &root).unwrap();
+        let path = format!("/proc/self/fd/{}", disk.as_raw_fd());
+        let error = File::options().write(true).open(path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+    }
 }

@@ -138,6 +138,11 @@ pub enum DiskError {
         depth: usize,
     },
     #[error(
+        "volume {name}: with it, the machine's disks of seeds and settings have more than {most} MiB in \
+         all, of which a file takes 2 KiB at least"
+    )]
+    TooMuchGenerated { name: String, most: usize },
+    #[error(
         "volume {name}: it has no key autounattend.xml or unattend.xml: under these names the set-up of \
          Windows looks for its answers"
     )]

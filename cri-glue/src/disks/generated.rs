@@ -7,6 +7,10 @@ use super::{DiskError, Opened, Sources, raw, settings};
 use crate::iso::{self, Tree};
 use crate::seed::{self, Form};
 
+/// Bytes of all such disks of a machine at most: they are in memory, which the pod's overhead counts
+/// little for.
+const MAX_BYTES: usize = 8 << 20;
+
 /// Label of settings whose volume names none, as in KubeVirt.
 const SETTINGS_LABEL: &str = "cfgdata";
 
@@ -17,9 +21,17 @@ const SYSPREP_LABEL: &str = "unattendCD";
 pub(super) fn open(
     disk: &MachineDisk<'_>,
     source: VolumeSource<'_>,
-    sources: &Sources<'_>,
+    sources: &mut Sources<'_>,
 ) -> Result<Opened, DiskError> {
     let (tree, label) = content(disk.name, source, sources)?;
+    let image = iso::image(&tree, label);
+    sources.generated_bytes += image.len();
+    if sources.generated_bytes > MAX_BYTES {
+        return Err(DiskError::TooMuchGenerated {
+            name: disk.name.to_owned(),
+            most: MAX_BYTES >> 20,
+        });
+    }
     // ATA has no disk that is only read: there the guest writes into memory, which is gone with it.
     let writable = disk.bus == DiskBus::Sata && disk.kind == DiskKind::Disk && !disk.read_only;
     let access = if writable {
@@ -27,7 +39,7 @@ pub(super) fn open(
     } else {
         Access::ReadOnly
     };
-    let made = memory::make(&iso::image(&tree, label), access);
+    let made = memory::make(&image, access);
     let file = made.map_err(|source| DiskError::Memory {
         name: disk.name.to_owned(),
         source,

@@ -49,6 +49,8 @@ pub struct Sources<'a> {
     pub capacities: &'a BTreeMap<String, u64>,
     /// What the seed tells the guest about itself.
     pub identification: Identification<'a>,
+    /// Bytes of the disks that were made of seeds and settings so far.
+    pub generated_bytes: usize,
     /// Where each step is noted.
     pub record: &'a mut Record,
 }

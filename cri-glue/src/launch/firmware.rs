@@ -55,7 +55,7 @@ pub(super) fn firmware(
     let template = root.read_in_root(vars).map_err(missing(vars, keys.1))?;
     let mut template = io::Read::take(template, MAX_UEFI_VARS_BYTES);
     let file = match state.filter(|_| persistent) {
-        Some(state) => state.uefi_vars(&mut template)?,
+        Some(state) => state.uefi_vars(secure_boot, &mut template)?,
         None => {
             let scratch = Scratch {
                 rootfs: &request.rootfs,

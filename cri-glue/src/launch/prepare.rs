@@ -163,6 +163,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
             tagged: tagged(&wished_disks),
             keys: &seed_keys,
         },
+        generated_bytes: 0,
         record: &mut record,
     };
     let queues =

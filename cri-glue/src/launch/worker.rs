@@ -27,7 +27,10 @@ impl Drop for Busy {
 
 impl Worker {
     /// Does `work`, but waits for at most `bound`; what it does not end by then, it goes on with.
-    pub(super) async fn run<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// Also when it still does what it was given before.
+    pub async fn run<T: Send + 'static>(
         &self,
         bound: Duration,
         work: impl FnOnce() -> T + Send + 'static,
@@ -43,7 +46,7 @@ impl Worker {
             // Nobody listens any more if it took too long.
             drop(answer.send(done));
         };
-        let thread = std::thread::Builder::new().name("launch".into());
+        let thread = std::thread::Builder::new().name("worker".into());
         thread.spawn(work).map_err(LaunchError::Thread)?;
         match timeout(bound, answered).await {
             Ok(Ok(done)) => Ok(done),

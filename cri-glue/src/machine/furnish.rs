@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use qemu_driver::machine::{
     Chassis, Clock, ClockBase, Display, Enlightenment, Features, FirmwareText, Hyperv, Input,
-    InputBus, InputKind, Machine, MachineError, Name, Sound, Vendor,
+    InputBus, Machine, MachineError, Name, Sound, Vendor,
 };
 use vm_api::field::FieldError;
-use vm_api::machine::{self, InputType, PanicModel, SoundModel, Video};
+use vm_api::machine::{self, PanicModel, SoundModel, Video};
 use vm_api::v1::VirtualMachineInstanceSpec;
 
 use super::BuildError;
@@ -154,10 +154,6 @@ fn display(video: Video) -> Display {
 fn input(wished: machine::MachineInput<'_>) -> Result<Input, MachineError> {
     Ok(Input {
         name: Name::new("input", wished.name)?,
-        kind: match wished.kind {
-            InputType::Tablet => InputKind::Tablet,
-            InputType::Keyboard => InputKind::Keyboard,
-        },
         bus: match wished.bus {
             machine::InputBus::Usb => InputBus::Usb,
             machine::InputBus::Virtio => InputBus::Virtio,

@@ -6,6 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dhcproto::Name;
 use tracing::{debug, warn};
 
+/// Search domains and, of each family, name servers that are handed on: as many as Kubernetes lets a pod
+/// have of the first (`dnsConfig.searches`), and more than any resolver asks of the others.
+const MAX_SEARCH: usize = 32;
+const MAX_SERVERS: usize = 8;
+
 /// The pod's resolver settings as far as DHCP can carry them. `options` such as `ndots` have no
 /// DHCP option: guests keep their own defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +25,7 @@ pub struct Dns {
 
 impl Dns {
     /// Reads the text of a `resolv.conf`. It comes from kubelet, so that odd lines are worth a
-    /// warning and no more.
+    /// warning and no more. A pod can mount its own: of too many entries, the first are kept.
     pub fn parse(text: &str) -> Self {
         let mut dns = Self::default();
         for line in text.lines() {
@@ -32,7 +37,9 @@ impl Dns {
                     None => {}
                 },
                 // The last of several lines counts, and `domain` is a search list of one.
-                Some("search" | "domain") => dns.search = words.filter_map(domain).collect(),
+                Some("search" | "domain") => {
+                    dns.search = words.filter_map(domain).take(MAX_SEARCH).collect();
+                }
                 Some("options") => debug!(
                     line,
                     "resolver options cannot be handed on to the guest by DHCP"
@@ -40,6 +47,8 @@ impl Dns {
                 _ => {}
             }
         }
+        dns.servers.truncate(MAX_SERVERS);
+        dns.servers6.truncate(MAX_SERVERS);
         dns
     }
 }
@@ -131,6 +140,16 @@ mod tests {
             dns.servers6,
             ["fd00::a".parse::<std::net::Ipv6Addr>().unwrap()]
         );
+    }
+
+    #[test]
+    fn of_too_many_the_first_are_kept() {
+        let domains: Vec<_> = (0..1000).map(|number| format!("d{number}")).collect();
+        let servers = (0..250).map(|n| format!("nameserver 10.0.0.{n}\nnameserver fd00::{n}\n"));
+        let servers: String = servers.collect();
+        let dns = Dns::parse(&format!("search {}\n{servers}", domains.join(" ")));
+        assert_eq!((dns.servers.len(), dns.servers6.len()), (8, 8));
+        assert_eq!((dns.search.len(), search(&dns)[31].as_str()), (32, "d31."));
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub enum Outcome {
     Console,
     /// The power button is to be pressed, by the caller, and then this to be said.
     PowerButton(Vec<u8>),
+    /// The plug is to be pulled, by the caller, and then this to be said: the machine has not run since
+    /// its start or its reset, and so has nothing that could follow its power button.
+    Plug(Vec<u8>),
     /// The guest's file systems are to be frozen, or thawed, by the caller, and then this to be said.
     Freeze {
         /// Frozen, not thawed.
@@ -121,14 +124,21 @@ impl Verb {
                 done(format, "reset", qmp.state().await?)
             }
             Self::Shutdown { format } => {
-                match done(format, "power button pressed", qmp.state().await?)? {
+                let state = qmp.state().await?;
+                let never_ran = state == RunState::prelaunch;
+                let said = match never_ran {
+                    true => done(format, "switched off", RunState::shutdown)?,
+                    false => done(format, "power button pressed", state)?,
+                };
+                match said {
+                    Outcome::Bytes(said) if never_ran => Ok(Outcome::Plug(said)),
                     Outcome::Bytes(said) => Ok(Outcome::PowerButton(said)),
                     other => Ok(other),
                 }
             }
             Self::Reboot { format } => {
                 let state = qmp.state().await?;
-                if state == RunState::paused {
+                if shown(state) == RunState::paused {
                     return Err(VerbError::Paused);
                 }
                 reboot(qmp, agent).await?;
@@ -156,6 +166,9 @@ impl Verb {
                     .map_err(no_display)
             }
             Self::Vnc { number } => {
+                if !qmp.has_display().await? {
+                    return Err(VerbError::NoDisplay);
+                }
                 let (ours, qemus) =
                     std::os::unix::net::UnixStream::pair().map_err(VerbError::Stream)?;
                 ours.set_nonblocking(true).map_err(VerbError::Stream)?;

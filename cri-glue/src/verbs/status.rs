@@ -100,16 +100,20 @@ pub struct GuestAgent {
     pub interfaces: Vec<Value>,
 }
 
+impl Disk {
+    /// The disk that QEMU knows by this id.
+    fn of((id, stats): (String, DiskStats)) -> Self {
+        let name = id.strip_prefix("disk-").unwrap_or(&id).to_owned();
+        Self { name, stats }
+    }
+}
+
 impl Status {
     /// Asks the machine and its guest.
     pub(super) async fn of(target: Target<'_>) -> Result<Self, VerbError> {
         let qmp = target.qmp;
         let memory = qmp.memory_bytes().await?;
         let disks = qmp.disk_stats().await?;
-        let disk = |(id, stats): (String, DiskStats)| Disk {
-            name: id.trim_start_matches("disk-").to_owned(),
-            stats,
-        };
         Ok(Self {
             state: shown(qmp.state().await?),
             accelerator: if qmp.kvm().await? { "kvm" } else { "tcg" },
@@ -118,7 +122,7 @@ impl Status {
             vcpus: qmp.vcpu_threads().await?.len(),
             memory_bytes: memory,
             vsock_cid: target.vsock_cid,
-            disks: disks.into_iter().map(disk).collect(),
+            disks: disks.into_iter().map(Disk::of).collect(),
             access_credentials: target.credentials.cloned(),
             guest_agent: GuestAgent::of(target).await,
         })
@@ -206,5 +210,18 @@ impl fmt::Display for Status {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_has_the_name_that_its_owner_gave_it() {
+        for (id, name) in [("disk-root", "root"), ("disk-disk-0", "disk-0"), ("x", "x")] {
+            let disk = Disk::of((id.to_owned(), DiskStats::default()));
+            assert_eq!(disk.name, name);
+        }
     }
 }

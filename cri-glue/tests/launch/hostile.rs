@@ -398,6 +398,24 @@ fn a_seed_whose_secret_has_no_key() {
     pod.refused(&["volume seed", "no key userdata"]);
 }
 
+#[test]
+fn settings_that_are_too_much_together() {
+    let mut pod = Pod::new();
+    guest::write_disk(&pod.disk("disk.img"), Then::Halt);
+    fs::create_dir(pod.path("settings")).unwrap();
+    for name in ["x", "y", "z"] {
+        fs::write(pod.path("settings").join(name), vec![0; 1 << 20]).unwrap();
+    }
+    let names = ["a", "b", "c"];
+    for name in names {
+        pod.mount(&format!("/volumes/{name}"), &pod.path("settings"), "ro");
+    }
+    let disks = names.map(|name| json!({"name": name, "disk": {"bus": "virtio"}}));
+    let volumes = names.map(|name| json!({"name": name, "configMap": {"name": "m"}}));
+    pod.wish(&json!({"domain": {"devices": {"disks": disks}}, "volumes": volumes}));
+    pod.refused(&["volume c", "more than 8 MiB in all"]);
+}
+
 /// A device that no driver serves: had it been opened, the error would say so.
 fn make_device(path: &Path) {
     run(&format!("mknod -m 666 {} c 255 250", path.display()));

@@ -115,7 +115,7 @@ async fn what_persists_is_in_the_claim() {
         fs::set_permissions(above, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
     pod.mount("/state", &claim, "rw");
-    let vars = claim.join("uefi-vars.fd");
+    let vars = claim.join("uefi-vars-secure.fd");
     let mut kept = None;
     for _ in 0..2 {
         let launched = pod.launch().await.unwrap();

@@ -112,7 +112,6 @@ fn machine(words: &Words) -> Machine {
         .unwrap();
     let input = Input {
         name: name(&words.input, &harmless.input),
-        kind: InputKind::Tablet,
         bus: InputBus::Usb,
     };
     machine.add_input(input).unwrap();

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Builder;
-use crate::machine::{Display, Input, InputBus, InputKind, Sound};
+use crate::machine::{Display, Input, InputBus, Sound};
 use crate::pci;
 
 /// The display. Viewers are brought to it by the monitor: nothing listens.
@@ -29,11 +29,9 @@ pub(super) fn display(build: &mut Builder, display: Display) {
 pub(super) fn inputs(build: &mut Builder, inputs: &[Input]) {
     let (mut port, mut function) = (1.., 0..);
     for input in inputs {
-        let driver = match (input.bus, input.kind) {
-            (InputBus::Usb, InputKind::Tablet) => "usb-tablet",
-            (InputBus::Usb, InputKind::Keyboard) => "usb-kbd",
-            (InputBus::Virtio, InputKind::Tablet) => "virtio-tablet-pci",
-            (InputBus::Virtio, InputKind::Keyboard) => "virtio-keyboard-pci",
+        let driver = match input.bus {
+            InputBus::Usb => "usb-tablet",
+            InputBus::Virtio => "virtio-tablet-pci",
         };
         let mut device = json!({"driver": driver, "id": format!("input-{}", input.name)});
         match input.bus {

@@ -46,7 +46,7 @@ pub use kernel::Kernel;
 pub(crate) use name::disk_node;
 pub use name::{MachineType, Name};
 pub use nic::{MAX_ACPI_INDEX, MAX_QUEUES, MacAddress, Nic, NicModel};
-pub use peripheral::{Display, Input, InputBus, InputKind, Sound};
+pub use peripheral::{Display, Input, InputBus, Sound};
 pub use uuid::Uuid;
 pub use vsock::{FIRST_CID, LAST_CID, Vsock};
 pub use watchdog::WatchdogAction;

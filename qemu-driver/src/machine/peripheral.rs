@@ -17,24 +17,13 @@ pub enum Display {
     Ramfb,
 }
 
-/// A device that the guest's user moves or types on. Its QEMU device id is `input-<name>`.
+/// A pointer with absolute coordinates. Its QEMU device id is `input-<name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
     /// Its name, unique among inputs.
     pub name: Name,
-    /// What it is.
-    pub kind: InputKind,
     /// Where it is plugged in.
     pub bus: InputBus,
-}
-
-/// What an input is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InputKind {
-    /// A pointer with absolute coordinates.
-    Tablet,
-    /// A keyboard.
-    Keyboard,
 }
 
 /// Where an input is plugged in.

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{MutexGuard, broadcast, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -137,9 +137,6 @@ impl Connection {
         line.push(b'\n');
         let exchange = self.exchange(name, id, &line, descriptor);
         let answer = timeout(self.bound, exchange).await;
-        if answer.is_err() {
-            self.forget(id);
-        }
         let answer = answer.map_err(|_| QmpError::TimeOut {
             command: name,
             bound: self.bound,
@@ -167,34 +164,30 @@ impl Connection {
             .as_mut()
             .ok_or_else(closed)?
             .insert(id, sender);
+        let _call = Call {
+            waiting: &self.waiting,
+            id,
+        };
         {
-            let mut place = self.writer.lock().await;
-            let mut writer = place.take().ok_or_else(closed)?;
-            let sent = match descriptor {
-                Some(descriptor) => send_with(writer.as_ref(), line, descriptor).await,
-                None => Ok(0),
+            let mut sending = Sending {
+                writer: self.writer.lock().await,
+                left: line,
+                begun: false,
             };
-            let sent = match sent {
-                Ok(sent) => sent,
-                // Nothing of the line was sent: the next one can be.
-                Err(error) => {
-                    *place = Some(writer);
-                    return Err(QmpError::Socket(error));
+            if let Some(descriptor) = descriptor {
+                let writer = sending.writer.as_ref().ok_or_else(closed)?;
+                let sent = send_with(writer.as_ref(), line, descriptor).await;
+                sending.sent(sent.map_err(QmpError::Socket)?);
+            }
+            while !sending.left.is_empty() {
+                let writer = sending.writer.as_mut().ok_or_else(closed)?;
+                match writer.write(sending.left).await {
+                    Ok(0) | Err(_) => return Err(closed()),
+                    Ok(sent) => sending.sent(sent),
                 }
-            };
-            writer
-                .write_all(&line[sent..])
-                .await
-                .map_err(|_| closed())?;
-            *place = Some(writer);
+            }
         }
         receiver.await.map_err(|_| closed())
-    }
-
-    fn forget(&self, id: u64) {
-        if let Some(waiting) = lock(&self.waiting).as_mut() {
-            waiting.remove(&id);
-        }
     }
 
     pub(super) fn events(&self) -> broadcast::Receiver<Event> {
@@ -219,6 +212,43 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.reader.abort();
+    }
+}
+
+/// A call that may be answered; none any more once this is dropped.
+struct Call<'a> {
+    waiting: &'a Waiting,
+    id: u64,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = lock(self.waiting).as_mut() {
+            waiting.remove(&self.id);
+        }
+    }
+}
+
+/// A line on its way. Given up before its first byte was sent, it has done no harm; after that, the
+/// writer goes with it.
+struct Sending<'a> {
+    writer: MutexGuard<'a, Option<OwnedWriteHalf>>,
+    left: &'a [u8],
+    begun: bool,
+}
+
+impl Sending<'_> {
+    fn sent(&mut self, count: usize) {
+        self.left = &self.left[count..];
+        self.begun = true;
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if self.begun && !self.left.is_empty() {
+            self.writer.take();
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Take};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use qapi::qmp;
+use qapi::{Command, qmp};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -37,7 +37,7 @@ struct ScreenDump {
     format: &'static str,
 }
 
-impl qapi::Command for ScreenDump {
+impl Command for ScreenDump {
     type Ok = qapi::Empty;
     const NAME: &'static str = "screendump";
     const ALLOW_OOB: bool = false;
@@ -49,6 +49,14 @@ impl Qmp {
     /// # Errors
     /// Also when too many pictures of it are being read.
     pub async fn screenshot(&self) -> Result<Picture, QmpError> {
+        // To its end, whoever waits for it: QEMU would keep the descriptor.
+        let qmp = self.clone();
+        let picture = tokio::spawn(async move { qmp.picture().await });
+        let command = ScreenDump::NAME;
+        picture.await.map_err(|_| QmpError::Closed { command })?
+    }
+
+    async fn picture(&self) -> Result<Picture, QmpError> {
         let place = self.pictures.clone().try_acquire_owned();
         let place = place.map_err(|_| QmpError::Pictures(PICTURES))?;
         let socket = QmpError::Socket;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use qapi::qmp;
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -44,6 +45,16 @@ struct AddSocket<'a> {
 impl qapi::Command for AddSocket<'_> {
     type Ok = serde_json::Value;
     const NAME: &'static str = "chardev-add";
+    const ALLOW_OOB: bool = false;
+}
+
+/// The command `query-vnc-servers`. Of its answer, only how many there are counts.
+#[derive(Serialize)]
+struct Displays {}
+
+impl qapi::Command for Displays {
+    type Ok = Vec<IgnoredAny>;
+    const NAME: &'static str = "query-vnc-servers";
     const ALLOW_OOB: bool = false;
 }
 
@@ -120,7 +131,14 @@ impl Qmp {
         }
     }
 
+    /// Whether the machine has a display that viewers can be brought to.
+    pub async fn has_display(&self) -> Result<bool, QmpError> {
+        let displays = self.connection.execute(&Displays {}).await?;
+        Ok(!displays.is_empty())
+    }
+
     /// Connects `socket` with the machine's display, as a VNC client that needs no password.
+    /// There must be one: QEMU keeps the socket and says nothing where there is none.
     pub async fn add_viewer(&self, name: &str, socket: OwnedFd) -> Result<(), QmpError> {
         self.give(name, &socket).await?;
         let viewer = qmp::add_client {

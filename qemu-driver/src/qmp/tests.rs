@@ -157,6 +157,64 @@ async fn a_monitor_that_does_not_read_is_not_awaited_for_ever() {
 }
 
 #[tokio::test]
+async fn a_line_of_which_nothing_was_sent_does_no_harm() {
+    let (host, qemu) = UnixStream::pair().unwrap();
+    std::io::Write::write_all(&mut &qemu, greeting(8).as_bytes()).unwrap();
+    std::io::Write::write_all(&mut &qemu, b"{\"return\": {}, \"id\": 0}\n").unwrap();
+    let full = host.try_clone().unwrap();
+    let (qmp, _events) = Qmp::connect(host, SHORT).await.unwrap();
+    while std::io::Write::write(&mut &full, &[b'\n'; 4096]).is_ok() {}
+    while std::io::Write::write(&mut &full, b"\n").is_ok() {}
+    assert!(matches!(qmp.cont().await, Err(QmpError::TimeOut { .. })));
+    let descriptor = std::fs::File::open("/dev/null").unwrap().into();
+    let viewer = qmp.add_viewer("v", descriptor).await;
+    assert!(matches!(viewer, Err(QmpError::TimeOut { .. })));
+    // The monitor reads again: it was busy, no more.
+    qemu.set_nonblocking(true).unwrap();
+    let mut rest = Vec::new();
+    assert!((&qemu).read_to_end(&mut rest).is_err());
+    let rest = String::from_utf8(rest).unwrap();
+    assert!(rest.contains("qmp_capabilities") && !rest.contains("cont"));
+    assert!(!rest.contains("getfd"));
+    qemu.set_nonblocking(false).unwrap();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let mut lines = std::io::BufReader::new(&qemu);
+        std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+        let request: Value = serde_json::from_str(&line).unwrap();
+        let answer = format!("{}\n", json!({"return": {}, "id": request["id"]}));
+        std::io::Write::write_all(&mut &qemu, answer.as_bytes()).unwrap();
+    });
+    qmp.cont().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_picture_that_nobody_waits_for_leaves_nothing() {
+    local(async {
+        let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
+        let (qmp, _events) = monitor(async move |to, command, id| {
+            say.send(command.to_owned()).unwrap();
+            match command {
+                "add-fd" => write(to, json!({"return": {"fdset-id": 7, "fd": 1}, "id": id})).await,
+                _ => obey(to, id).await,
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(said.recv().await.unwrap(), "qmp_capabilities");
+        let given_up = tokio::task::spawn_local({
+            let qmp = qmp.clone();
+            async move { qmp.screenshot().await.map(drop) }
+        });
+        assert_eq!(said.recv().await.unwrap(), "add-fd");
+        given_up.abort();
+        assert_eq!(said.recv().await.unwrap(), "screendump");
+        assert_eq!(said.recv().await.unwrap(), "remove-fd");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn rubbish_does_not_fill_the_log() {
     let mut log = tempfile::tempfile().unwrap();
     let warnings = tracing_subscriber::fmt()

@@ -192,6 +192,7 @@ async fn the_monitor_reports_refusals_and_late_answers_do_no_harm() {
     tokio::task::yield_now().await;
     given_up.abort();
     assert_eq!(guest.qmp.state().await.unwrap(), RunState::prelaunch);
+    assert!(!guest.qmp.has_display().await.unwrap());
     let states = (0..50).map(|_| {
         let qmp = guest.qmp.clone();
         tokio::spawn(async move { qmp.state().await.unwrap() })
@@ -216,4 +217,5 @@ async fn pictures_are_read_a_few_at_a_time() {
     assert_eq!(&begin, b"\x89PNG\r\n\x1a\n");
     drop(second);
     guest.qmp.screenshot().await.unwrap();
+    assert!(guest.qmp.has_display().await.unwrap());
 }

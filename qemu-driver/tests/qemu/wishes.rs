@@ -4,8 +4,7 @@ use jiff::civil::date;
 use qemu_driver::Machine;
 use qemu_driver::machine::{
     Accelerator, Chassis, Clock, ClockBase, Cpu, CpuModel, CpuWord, Display, Enlightenment,
-    Features, FirmwareText, Hyperv, Input, InputBus, InputKind, MachineType, Memory, Sound, Uuid,
-    Vendor,
+    Features, FirmwareText, Hyperv, Input, InputBus, MachineType, Memory, Sound, Uuid, Vendor,
 };
 
 use super::boot_sector::BootSector;
@@ -55,17 +54,13 @@ fn furnished(display: Display, sound: Sound) -> Machine {
         .with_panic_on_pci()
         .without_balloon()
         .without_hotplug();
-    for (index, (bus, kind)) in [
-        (InputBus::Usb, InputKind::Tablet),
-        (InputBus::Usb, InputKind::Keyboard),
-        (InputBus::Virtio, InputKind::Tablet),
-        (InputBus::Virtio, InputKind::Keyboard),
-    ]
-    .into_iter()
-    .enumerate()
+    for (index, bus) in [InputBus::Usb, InputBus::Virtio]
+        .repeat(2)
+        .into_iter()
+        .enumerate()
     {
         let name = name(&format!("i{index}"));
-        machine.add_input(Input { name, kind, bus }).unwrap();
+        machine.add_input(Input { name, bus }).unwrap();
     }
     machine
 }

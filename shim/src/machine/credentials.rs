@@ -8,17 +8,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cri_glue::credentials::{AgentCredentials, Wanted};
+use cri_glue::launch::Worker;
 use cri_glue::verbs::Credentials;
 use qemu_driver::agent::{Agent, AgentError};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use vm_api::field::shown;
 
 use super::agent::GuestAgent;
 use crate::task::readable;
 
 /// Time between two tries to set what could not be set.
 const AGAIN: Duration = Duration::from_secs(30);
+
+/// How long reading may take: who writes a pod by hand can mount anything in a Secret's place.
+const READ_BOUND: Duration = Duration::from_secs(10);
+
+/// Time between a change and the reading that follows, in which further changes join it.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Time between two readings where changes cannot be seen.
+const UNSEEN: Duration = Duration::from_secs(60);
 
 /// How the credentials of a machine stand; clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -43,17 +53,21 @@ pub(super) async fn keep(
     standing: Standing,
 ) {
     let credentials = Arc::new(credentials);
+    let worker = Worker::default();
     let mut set = Wanted::default();
     standing.set(Credentials::waiting());
     loop {
         guest.wait().await;
-        // Before they are read, so that no change is missed.
-        let changes = watch(&credentials);
         let reading = credentials.clone();
-        let result = match spawn_blocking(move || reading.read()).await {
-            Ok(Ok(wanted)) => apply(&guest, &mut set, wanted).await,
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
+        // Watched before they are read, so that no change is missed.
+        let read = move || (watch(&reading), reading.read());
+        let (changes, result) = match worker.run(READ_BOUND, read).await {
+            Ok((changes, Ok(wanted))) => (changes, apply(&guest, &mut set, wanted).await),
+            Ok((changes, Err(error))) => (changes, Err(error.to_string())),
+            Err(_) => {
+                let message = "the Secrets with access credentials were not read in time";
+                (Err(io::ErrorKind::TimedOut.into()), Err(message.to_owned()))
+            }
         };
         let failed = result.is_err();
         match result {
@@ -63,15 +77,9 @@ pub(super) async fn keep(
                 standing.set(Credentials::failed(message));
             }
         }
-        let again = async {
-            match failed {
-                true => sleep(AGAIN).await,
-                false => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = again => {}
-            () = change(changes) => tracing::info!("a Secret with access credentials has changed"),
+            () = sleep(AGAIN), if failed => {}
+            () = change(changes) => {}
         }
     }
 }
@@ -95,6 +103,9 @@ async fn apply(guest: &GuestAgent, set: &mut Wanted, wanted: Wanted) -> Result<(
             set.keys.insert(user, keys);
         }
     }
+    // Else they would grow with every user that ever had one.
+    let still = |user: &String, _: &mut String| wanted.passwords.contains_key(user);
+    set.passwords.retain(still);
     for (user, password) in wanted.passwords {
         if set.passwords.get(&user) == Some(&password) {
             continue;
@@ -105,10 +116,10 @@ async fn apply(guest: &GuestAgent, set: &mut Wanted, wanted: Wanted) -> Result<(
             set.passwords.insert(user, password);
         }
     }
-    if failures.is_empty() {
-        Ok(())
-    } else {
-        Err(failures.join("; "))
+    match failures.is_empty() {
+        true => Ok(()),
+        // As many as a message has room for.
+        false => Err(shown(&failures.join("; "))),
     }
 }
 
@@ -118,7 +129,7 @@ async fn set_password(agent: &Agent, user: &str, password: &str) -> Result<(), A
 
 fn note(failures: &mut Vec<String>, what: &str, user: &str, done: &Result<(), AgentError>) {
     if let Err(error) = done {
-        let user = vm_api::field::shown(user);
+        let user = shown(user);
         failures.push(format!("{what} of {user} could not be set: {error}"));
     }
 }
@@ -133,14 +144,41 @@ fn watch(credentials: &AgentCredentials) -> io::Result<OwnedFd> {
     Ok(changes)
 }
 
-/// Waits for a change; for ever where changes cannot be seen.
+/// Waits for a change, and those that follow at once; for a while where changes cannot be seen.
 async fn change(changes: io::Result<OwnedFd>) {
     let seen = match changes {
         Ok(changes) => readable(changes).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = seen {
-        tracing::warn!(%error, "changes of Secrets with access credentials are not seen");
-        std::future::pending::<()>().await;
+    match seen {
+        Ok(()) => {
+            tracing::info!("a Secret with access credentials has changed");
+            sleep(PAUSE).await;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "changes of Secrets with access credentials are not seen");
+            sleep(UNSEEN).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_are_followed_with_pauses() {
+        let begin = Instant::now();
+        let (seen, mut changed) = io::pipe().unwrap();
+        changed.write_all(b"x").unwrap();
+        change(Ok(seen.into())).await;
+        assert_eq!(begin.elapsed(), PAUSE);
+        // What cannot be watched is read now and then.
+        change(Err(io::ErrorKind::StorageFull.into())).await;
+        assert_eq!(begin.elapsed(), PAUSE + UNSEEN);
     }
 }

@@ -52,7 +52,9 @@ impl PowerButton {
 
     async fn push(&self) -> Result<(), QmpError> {
         // A guest that was paused, or waits for a disk, could not follow it.
-        if let RunState::paused | RunState::io_error = self.qmp.state().await? {
+        if let RunState::paused | RunState::prelaunch | RunState::io_error =
+            self.qmp.state().await?
+        {
             self.qmp.cont().await?;
         }
         self.qmp.system_powerdown().await
@@ -126,6 +128,32 @@ mod tests {
         let (_, events) = broadcast::channel(1);
         let qmp = refusing(presses.clone()).await;
         PowerButton::new(qmp.clone(), GuestAgent::new(agent, qmp, events))
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_was_reset_while_paused_runs_to_follow_its_button() {
+        let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let answer = move |line: &str| {
+            said.send(line.to_owned()).unwrap();
+            let state = r#"{"status": "prelaunch", "running": false, "singlestep": false}"#;
+            line.contains("query-status")
+                .then(|| format!("\"return\": {state}"))
+        };
+        let (agent, _) = UnixStream::pair().unwrap();
+        let agent = Agent::new(agent, AGAIN).unwrap();
+        let (_, events) = broadcast::channel(1);
+        let qmp = monitor(AGAIN, answer).await;
+        let button = PowerButton::new(qmp.clone(), GuestAgent::new(agent, qmp, events));
+        button.push().await.unwrap();
+        for command in [
+            "qmp_capabilities",
+            "query-status",
+            "cont",
+            "system_powerdown",
+        ] {
+            let line = heard.recv().await.unwrap();
+            assert!(line.contains(&format!("\"{command}\"")), "{line}");
+        }
     }
 
     #[tokio::test]

@@ -2,10 +2,10 @@
 
 use super::fill as text;
 use crate::machine::{DEFAULT_NETWORK, DiskBus, WatchdogAction};
+use crate::machine::{InputBus, InputType};
 use crate::v1::{
     Disk, DiskTarget, Empty, Input, Interface, Network, PodNetwork, VirtualMachineInstanceSpec,
 };
-use crate::validate::{InputBus, InputType};
 
 pub(super) fn fill(spec: &mut VirtualMachineInstanceSpec) {
     let devices = &mut spec.domain.devices;

@@ -1,5 +1,7 @@
 //! Keys and passwords for a guest's users: which Secrets hold them, and how they reach the guest.
 
+use std::collections::BTreeSet;
+
 use crate::field::FieldError;
 use crate::v1::{
     AccessCredential, AccessCredentialSource, SshPublicKeyAccessCredential,
@@ -29,6 +31,9 @@ pub enum CredentialKind<'a> {
 /// Characters of a user's name at most, as in Linux (`useradd(8)`), and a little more.
 const LONGEST_USER: usize = 64;
 
+/// Users that all credentials name together, at most: the guest's agent is asked for each of them.
+const MAX_USERS: usize = 64;
+
 /// The credentials of `spec`.
 pub fn credentials(
     spec: &VirtualMachineInstanceSpec,
@@ -40,6 +45,14 @@ pub fn credentials(
             Ok(credential) => credentials.push(credential),
             Err(error) => errors.push(error),
         }
+    }
+    let users = credentials.iter().map(|credential| match credential.kind {
+        CredentialKind::AgentKeys(users) => users.len(),
+        _ => 0,
+    });
+    if users.sum::<usize>() > MAX_USERS {
+        let message = format!("name at most {MAX_USERS} users in all");
+        errors.push(FieldError::new("accessCredentials", message));
     }
     if errors.is_empty() {
         Ok(credentials)
@@ -133,9 +146,14 @@ fn keys_by<'a>(
             let wrong = |user: &&String| {
                 user.is_empty() || user.len() > LONGEST_USER || user.contains(char::is_control)
             };
-            match agent.users.iter().find(wrong) {
+            if let Some(user) = agent.users.iter().find(wrong) {
+                let message = format!("`{user}` is not the name of a user");
+                return Err(FieldError::new(path, message));
+            }
+            let mut seen = BTreeSet::new();
+            match agent.users.iter().find(|user| !seen.insert(*user)) {
                 Some(user) => {
-                    let message = format!("`{user}` is not the name of a user");
+                    let message = format!("`{user}` is named twice: name it once");
                     Err(FieldError::new(path, message))
                 }
                 None => Ok(CredentialKind::AgentKeys(&agent.users)),
@@ -207,11 +225,30 @@ mod tests {
                 keys("a", agent(json!(["a\n"]))),
                 ".sshPublicKey.propagationMethod.qemuGuestAgent.users",
             ),
+            (
+                keys("a", agent(json!(["a", "b", "a"]))),
+                ".sshPublicKey.propagationMethod.qemuGuestAgent.users",
+            ),
         ] {
             let error = credentials(&spec(json!([credential])))
                 .unwrap_err()
                 .swap_remove(0);
             assert_eq!(error.path, format!("accessCredentials[0]{path}"));
         }
+    }
+
+    #[test]
+    fn all_credentials_together_name_some_users() {
+        let of = |count: usize| {
+            let users: Vec<_> = (0..count).map(|number| format!("u{number}")).collect();
+            let method = json!({ "qemuGuestAgent": { "users": users } });
+            keys("a", method)
+        };
+        assert!(credentials(&spec(json!([of(32), of(32)]))).is_ok());
+        let errors = credentials(&spec(json!([of(32), of(33)]))).unwrap_err();
+        assert_eq!(
+            errors[0].to_string(),
+            "accessCredentials: name at most 64 users in all"
+        );
     }
 }

@@ -7,7 +7,7 @@ use crate::field::FieldError;
 use crate::v1::DhcpOptions;
 
 /// Options that a network may use as it likes (RFC 3942), but for the last, which ends the list.
-const PRIVATE: std::ops::RangeInclusive<i32> = 224..=254;
+pub(crate) const PRIVATE_OPTIONS: std::ops::RangeInclusive<i32> = 224..=254;
 
 /// Bytes of one option at most (RFC 2132, 2).
 const LONGEST: usize = 255;
@@ -60,7 +60,7 @@ pub(super) fn read(
     for (index, option) in options.private_options.iter().enumerate() {
         let at = |field: &str| format!("{path}.privateOptions[{index}].{field}");
         let number = u8::try_from(option.option).ok();
-        match number.filter(|_| PRIVATE.contains(&option.option)) {
+        match number.filter(|_| PRIVATE_OPTIONS.contains(&option.option)) {
             Some(number) if dhcp.private.contains_key(&number) => {
                 let message = format!("the option {number} is there more than once");
                 errors.push(FieldError::new(at("option"), message));

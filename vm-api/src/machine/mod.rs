@@ -36,6 +36,7 @@ pub use clock::{ClockBase, MachineClock, TickPolicy, Track, clock};
 pub use cpu_features::{MachineCpuFeature, cpu_features};
 pub use credentials::{CredentialKind, MachineCredential, credentials};
 pub use dhcp::MachineDhcp;
+pub(crate) use dhcp::PRIVATE_OPTIONS;
 pub use disks::{Cache, DiskBus, DiskKind, ErrorPolicy, Io, MachineDisk, Tray, disks};
 pub use features::{Enlightenment, Hyperv, MachineFeatures, features, of_kvm, with_needs};
 pub use filesystems::{MAXIMUM_FILESYSTEMS, MAXIMUM_TAG_BYTES, MachineFilesystem, filesystems};

@@ -25,8 +25,6 @@ words! {
     InputType {
         /// A pointer with absolute coordinates.
         Tablet = "tablet",
-        /// A keyboard.
-        Keyboard = "keyboard",
     }
 }
 
@@ -62,13 +60,11 @@ words! {
     }
 }
 
-/// An input of a machine.
+/// An input of a machine, a tablet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineInput<'a> {
     /// Its name.
     pub name: &'a str,
-    /// What it is; a tablet by default.
-    pub kind: InputType,
     /// Where it is; on USB by default.
     pub bus: InputBus,
 }
@@ -97,7 +93,6 @@ pub fn inputs(spec: &VirtualMachineInstanceSpec) -> Result<Vec<MachineInput<'_>>
         let wanted = devices.autoattach_input_device == Some(true);
         let tablet = MachineInput {
             name: DEFAULT_INPUT,
-            kind: InputType::Tablet,
             bus: InputBus::Usb,
         };
         return Ok(wanted.then_some(tablet).into_iter().collect());
@@ -123,12 +118,11 @@ pub fn inputs(spec: &VirtualMachineInstanceSpec) -> Result<Vec<MachineInput<'_>>
             let message = format!("another input is called `{name}` too");
             errors.push(FieldError::new(at("name"), message));
         }
-        let kind = word(|| at("type"), Some(&input.r#type));
+        let kind = word::<InputType>(|| at("type"), Some(&input.r#type));
         let bus = word(|| at("bus"), input.bus.as_deref());
         match (kind, bus) {
-            (Ok(kind), Ok(bus)) => inputs.push(MachineInput {
+            (Ok(_), Ok(bus)) => inputs.push(MachineInput {
                 name,
-                kind: kind.unwrap_or(InputType::Tablet),
                 bus: bus.unwrap_or(InputBus::Usb),
             }),
             (kind, bus) => errors.extend([kind.err(), bus.err()].into_iter().flatten()),
@@ -197,11 +191,7 @@ mod tests {
     #[test]
     fn inputs_are_tablets_on_usb_by_default() {
         let wanted = spec(json!({ "autoattachInputDevice": true }));
-        let tablet = |name, bus| MachineInput {
-            name,
-            kind: InputType::Tablet,
-            bus,
-        };
+        let tablet = |name, bus| MachineInput { name, bus };
         assert_eq!(
             inputs(&wanted),
             Ok(vec![tablet("default-0", InputBus::Usb)])

@@ -12,8 +12,8 @@ pub const MINIMUM_MEMORY: u64 = 4 << 20;
 /// Bytes of memory that a machine has at most.
 pub const MAXIMUM_MEMORY: u64 = 1 << 40;
 
-/// Virtual processors that a machine has at most: those of a q35 board in QEMU 7.2.
-pub const MAXIMUM_VCPUS: u32 = 288;
+/// Virtual processors that a machine has at most: those that QEMU is asked for at most.
+pub const MAXIMUM_VCPUS: u32 = 255;
 
 pub(super) fn refused(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();

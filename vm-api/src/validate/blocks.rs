@@ -3,28 +3,8 @@
 use super::pci;
 use super::words::strict;
 use crate::field::FieldError;
+use crate::machine::{BLOCK_BYTES, ErrorPolicy};
 use crate::v1::{BlockSize, CustomBlockSize, VirtualMachineInstanceSpec};
-use crate::words::words;
-
-/// Bytes of a block at least: what every disk has.
-const MINIMUM: u32 = 512;
-
-/// Bytes of a block at most, as in QEMU.
-const MAXIMUM: u32 = 2 << 20;
-
-words! {
-    /// What an error of reading or writing does.
-    ErrorPolicy {
-        /// The machine is paused.
-        Stop = "stop",
-        /// Nothing.
-        Ignore = "ignore",
-        /// The guest is told.
-        Report = "report",
-        /// The machine is paused where no space is left, else the guest is told.
-        Enospace = "enospace",
-    }
-}
 
 pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -63,11 +43,12 @@ fn custom_sizes(custom: &CustomBlockSize, path: &str) -> Vec<FieldError> {
     }
     let wrong = [("logical", logical), ("physical", physical)]
         .into_iter()
-        .filter(|(_, bytes)| !bytes.is_power_of_two() || !(MINIMUM..=MAXIMUM).contains(bytes));
+        .filter(|(_, bytes)| !bytes.is_power_of_two() || !BLOCK_BYTES.contains(bytes));
     let error = |(name, bytes)| {
         let message = format!(
-            "{bytes} bytes are no block: use a power of two from {MINIMUM} to {MAXIMUM}, for \
-             logical and physical"
+            "{bytes} bytes are no block: use a power of two from {} to {}, for logical and physical",
+            BLOCK_BYTES.start(),
+            BLOCK_BYTES.end()
         );
         FieldError::new(format!("{path}.{name}"), message)
     };

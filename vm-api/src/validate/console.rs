@@ -3,64 +3,8 @@
 
 use super::words::strict;
 use crate::field::{FieldError, word};
+use crate::machine::{InputBus, InputType, PanicModel, SoundModel, Video};
 use crate::v1::VirtualMachineInstanceSpec;
-use crate::words::words;
-
-words! {
-    /// The adapter of the screen.
-    VideoType {
-        /// Standard VGA.
-        Vga = "vga",
-        /// Cirrus GD5446.
-        Cirrus = "cirrus",
-        /// virtio-gpu.
-        Virtio = "virtio",
-        /// A frame buffer in the guest's memory.
-        Ramfb = "ramfb",
-        /// A plain frame buffer.
-        Bochs = "bochs",
-    }
-}
-
-words! {
-    /// The sound card.
-    SoundModel {
-        /// Intel HD Audio.
-        Ich9 = "ich9",
-        /// Intel 82801AA.
-        Ac97 = "ac97",
-    }
-}
-
-words! {
-    /// What an input device is.
-    InputType {
-        /// A pointer with absolute places.
-        Tablet = "tablet",
-    }
-}
-
-words! {
-    /// What an input device is connected by.
-    InputBus {
-        /// USB.
-        Usb = "usb",
-        /// virtio-input.
-        Virtio = "virtio",
-    }
-}
-
-words! {
-    /// The device by which a guest reports a panic.
-    PanicModel {
-        /// Hyper-V's registers.
-        Hyperv = "hyperv",
-        /// An ISA device.
-        Isa = "isa",
-        /// A PCI device.
-        Pvpanic = "pvpanic",
-    }
-}
 
 pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let devices = &spec.domain.devices;
@@ -85,7 +29,7 @@ pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
         }
         let path = || "domain.devices.video.type".to_owned();
         let text = video.r#type.as_deref().unwrap_or_default();
-        errors.extend(strict::<VideoType>(path, Some(text)));
+        errors.extend(strict::<Video>(path, Some(text)));
     }
     for (index, device) in devices.panic_devices.iter().enumerate() {
         let path = || format!("domain.devices.panicDevices[{index}].model");

@@ -1,28 +1,12 @@
 //! What an interface tells its guest, and what it can be beside its binding.
 
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 
 use super::pci;
 use super::words::strict;
 use crate::field::FieldError;
+use crate::machine::{LinkState, PRIVATE_OPTIONS};
 use crate::v1::{DhcpOptions, Interface, VirtualMachineInstanceSpec};
-use crate::words::words;
-
-/// Options of DHCP that are anybody's (RFC 3942), as far as KubeVirt lets them be set.
-const PRIVATE_OPTIONS: RangeInclusive<i32> = 224..=254;
-
-words! {
-    /// State of an interface's link.
-    LinkState {
-        /// Plugged in.
-        Up = "up",
-        /// Not plugged in.
-        Down = "down",
-        /// The interface is taken away.
-        Absent = "absent",
-    }
-}
 
 pub(super) fn check(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let listed = spec.domain.devices.interfaces.iter().enumerate();

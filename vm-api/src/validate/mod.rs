@@ -28,19 +28,16 @@ mod spelling;
 mod volumes;
 mod words;
 
-pub use blocks::ErrorPolicy;
-pub use console::{InputBus, InputType, PanicModel, SoundModel, VideoType};
 pub(crate) use crowded::crowded;
-pub use interfaces::LinkState;
 pub use machine::machine;
 pub use offered::MemLock;
 pub use pod::{Architecture, DnsPolicy, EvictionStrategy, StartStrategy};
-pub use policies::{IoThreadsPolicy, RebootPolicy};
+pub use policies::RebootPolicy;
 pub use resources::CpuFeaturePolicy;
 #[cfg(feature = "schema")]
 pub use sets::{pool, replica_set};
 pub use spelling::spelled;
-pub use volumes::{HostDiskType, MAXIMUM_SEED_BYTES, MAXIMUM_VOLUMES, PullPolicy};
+pub use volumes::{MAXIMUM_SEED_BYTES, MAXIMUM_VOLUMES, PullPolicy};
 
 use crate::field::{FieldError, sorted};
 use crate::v1::VirtualMachineInstanceSpec;

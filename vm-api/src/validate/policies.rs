@@ -2,20 +2,9 @@
 
 use super::words::strict;
 use crate::field::FieldError;
+use crate::machine::IoThreadsPolicy;
 use crate::v1::VirtualMachineInstanceSpec;
 use crate::words::words;
-
-words! {
-    /// How disks share the threads that read and write.
-    IoThreadsPolicy {
-        /// All share one.
-        Shared = "shared",
-        /// As many as there are processors.
-        Auto = "auto",
-        /// A pool of a given size.
-        SupplementalPool = "supplementalPool",
-    }
-}
 
 words! {
     /// What a reboot of the guest does.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::names::{Form, wrong};
 use super::words::strict;
 use crate::field::{FieldError, word};
-use crate::machine::{Datum, VolumeSource, cloud_init, source};
+use crate::machine::{Datum, HostDiskType, VolumeSource, cloud_init, source};
 use crate::v1::{CloudInitSource, ContainerDiskSource, HostDisk, VirtualMachineInstanceSpec};
 use crate::words::words;
 
@@ -27,16 +27,6 @@ words! {
         Never = "Never",
         /// When it is not there.
         IfNotPresent = "IfNotPresent",
-    }
-}
-
-words! {
-    /// Whether a file of the node is made.
-    HostDiskType {
-        /// It is there.
-        Disk = "Disk",
-        /// It is made if it is not.
-        DiskOrCreate = "DiskOrCreate",
     }
 }
 

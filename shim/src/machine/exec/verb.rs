@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use cri_glue::verbs::{self, Connection, Help, Outcome, Verb};
 use qemu_driver::qmp::Picture;
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UdpSocket;
 
@@ -78,6 +79,15 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
             }
             return say_all(client, &said).await;
         }
+        Outcome::Plug(said) => {
+            // Said first: with the machine, this process ends.
+            let status = say_all(client, &said).await;
+            if let Err(fault) = run.target.member.send(Signal::KILL) {
+                client.say(&fault.to_string()).await;
+                return FAILED;
+            }
+            return status;
+        }
         Outcome::Freeze {
             frozen,
             thaw_after,
@@ -85,7 +95,9 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
         } => {
             let guest = &run.target.guest;
             let done = if frozen {
-                run.target.frozen.freeze(guest, thaw_after).await
+                let member = run.target.member.clone();
+                let ended = async move { _ = member.life.ended().await };
+                run.target.frozen.freeze(guest, thaw_after, ended).await
             } else {
                 run.target.frozen.thaw(guest).await
             };
@@ -200,5 +212,54 @@ async fn datagrams(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use cri_glue::verbs::VerbError;
+
+    use super::*;
+    use crate::machine::monitor::monitor;
+
+    /// Does the verb on a machine that has not run yet, and has no display.
+    async fn run(verb: &str) -> Result<Outcome, VerbError> {
+        let answer = |line: &str| {
+            if line.contains("query-status") {
+                let state = r#"{"status": "prelaunch", "running": false, "singlestep": false}"#;
+                return Some(format!("\"return\": {state}"));
+            }
+            line.contains("query-vnc")
+                .then(|| "\"return\": []".to_owned())
+        };
+        let qmp = monitor(Duration::from_secs(10), answer).await;
+        let target = verbs::Target {
+            qmp: &qmp,
+            agent: None,
+            network_namespace: Path::new("/proc/self/ns/net"),
+            vsock_cid: None,
+            credentials: None,
+        };
+        verbs::parse(verb, &[]).unwrap().run(target).await
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_never_ran_is_switched_off_or_left() {
+        match run("shutdown").await.unwrap() {
+            Outcome::Plug(said) => {
+                let said = String::from_utf8(said).unwrap();
+                assert_eq!(said, "switched off; the machine is shutdown\n");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(run("reboot").await, Err(VerbError::Paused)));
+    }
+
+    #[tokio::test]
+    async fn a_viewer_needs_a_display() {
+        assert!(matches!(run("vnc").await, Err(VerbError::NoDisplay)));
     }
 }
