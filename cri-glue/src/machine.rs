@@ -287,6 +287,36 @@ mod tests {
     }
 
     #[test]
+    fn board_and_processors_are_those_of_the_spec() {
+        let uuid = "11111111-2222-3333-4444-555555555555";
+        let built = machine(
+            |_| {},
+            json!({ "domain": {
+                "machine": { "type": "pc-q35-7.2" },
+                "firmware": { "uuid": uuid },
+                "cpu": {
+                    "sockets": 2, "cores": 1, "threads": 1, "maxSockets": 3, "model": "qemu64",
+                    "features": [{ "name": "svm", "policy": "disable" }],
+                },
+            } }),
+        );
+        let built = built.unwrap();
+        assert_eq!(built.uuid().to_string(), uuid);
+        assert_eq!((built.cpu().vcpus(), built.cpu().max_vcpus()), (2, 3));
+        let (line, _channels) = qemu_driver::CommandLine::new(built).unwrap();
+        let words: Vec<_> = line.args.iter().map(|arg| arg.to_str().unwrap()).collect();
+        let words = words.join(" ");
+        for expected in [
+            "-machine pc-q35-7.2,",
+            "-cpu qemu64,",
+            "svm=off",
+            "maxcpus=3,sockets=3,cores=1,threads=1",
+        ] {
+            assert!(words.contains(expected), "{expected}: {words}");
+        }
+    }
+
+    #[test]
     fn memory_is_bounded_by_limit_and_node() {
         let wish = |guest: &str| json!({"domain": {"memory": {"guest": guest}}});
         let error = machine(|_| {}, wish("512Mi")).unwrap_err().to_string();

@@ -86,6 +86,19 @@ pub struct Row {
     pub fields: usize,
 }
 
+impl Row {
+    /// The path, with `.**` where it stands for all fields below.
+    pub fn pattern(&self) -> String {
+        let path = &self.path;
+        match &self.schema {
+            schema if has_fields(schema) => format!("{path}.**"),
+            schema if has_fields(&schema["items"]) => format!("{path}[].**"),
+            schema if schema["items"].is_object() => format!("{path}[]"),
+            _ => path.clone(),
+        }
+    }
+}
+
 /// Fields of types of Kubernetes' own: they mean there what they mean in a pod.
 const KUBERNETES: [&str; 16] = [
     "affinity",
@@ -217,10 +230,10 @@ impl Walk {
             Found::Below if KUBERNETES.contains(&path) => {
                 self.push(path.to_owned(), schema, Verdict::Works);
             }
-            Found::Below if schema["properties"].is_object() => self.below(schema, path),
+            Found::Below if has_fields(schema) => self.below(schema, path),
             Found::Below if item.is_object() => {
                 let path = format!("{path}[]");
-                if item["properties"].is_object() && !KUBERNETES.contains(&path.as_str()) {
+                if has_fields(item) && !KUBERNETES.contains(&path.as_str()) {
                     self.below(item, &path);
                 } else {
                     self.push(path, item, Verdict::Works);
@@ -263,6 +276,11 @@ impl Walk {
 /// Whether it is the spec of a template, which is a part of its own.
 fn is_template_spec(path: &str) -> bool {
     matches!(path, "template.spec" | "virtualMachineTemplate.spec")
+}
+
+fn has_fields(schema: &Value) -> bool {
+    let fields = schema["properties"].as_object();
+    fields.is_some_and(|fields| !fields.is_empty())
 }
 
 /// How many fields of a schema have no fields of their own.
