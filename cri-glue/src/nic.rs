@@ -333,10 +333,13 @@ mod tests {
         );
         let request = request(&interface, &pod).unwrap();
         assert_eq!(request.binding, network::Binding::Masquerade);
-        assert_eq!(request.mac.to_string(), "02:00:00:00:00:07");
+        assert_eq!(request.mac, Some(mac));
         assert_eq!(request.guest_network, Some("10.9.0.0/24".parse().unwrap()));
         assert_eq!(request.guest_network6, Some("fd09::/64".parse().unwrap()));
-        let port = |protocol, number| Port { protocol, number };
+        let port = |protocol, number: u16| Port {
+            protocol,
+            number: number.try_into().unwrap(),
+        };
         let expected = [port(Protocol::Udp, 53), port(Protocol::Tcp, 80)];
         assert_eq!(request.inbound, Inbound::Only(expected.into()));
         assert_eq!(request.hostname, "host");

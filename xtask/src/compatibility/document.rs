@@ -171,7 +171,12 @@ fn line(part: Part, row: &Row, shown: &Shown) -> Result<String> {
             let values = values.iter().filter(|value| !value.is_empty());
             let values: Vec<_> = values.map(|value| format!("`{value}`")).collect();
             let text = format!("works: {}", values.join(", "));
-            (text, format!("{}, {SWEEP}", own()?))
+            // What may only be off has nothing else to be shown.
+            let tests = match values.as_slice() {
+                [off] if off == "`false`" => SWEEP.to_owned(),
+                _ => format!("{}, {SWEEP}", own()?),
+            };
+            (text, tests)
         }
         Verdict::Refused(instead) => (format!("refused: {instead}"), SWEEP.to_owned()),
     };

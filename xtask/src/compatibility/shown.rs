@@ -15,6 +15,9 @@ use super::source::Source;
 /// The file.
 const FILE: &str = "vm-api/tests/shown.tsv";
 
+/// The tests that go through the schemas: they have each field without naming it.
+const SWEEP: &str = "vm-api/tests/support.rs";
+
 /// A test.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Test {
@@ -71,7 +74,7 @@ impl Shown {
         let mut speaks = false;
         for test in &tests {
             let said = self.said(test)?;
-            speaks |= words.iter().all(|word| mentions(&said, word));
+            speaks |= test.file == SWEEP || words.iter().all(|word| mentions(&said, word));
         }
         ensure!(
             speaks,
