@@ -7,7 +7,7 @@ use vm_api::support::catalogue::{self, Part, Row, Verdict};
 
 use super::areas;
 use super::differences::{DEFAULTS, FIELDS, MORE, VERDICTS};
-use super::shown::{Shown, Test};
+use super::shown::{self, Shown, Test};
 
 const INTRODUCTION: &str = "\
 <!-- Written by cargo xtask compatibility from the code and the tests: do not edit. -->
@@ -28,17 +28,40 @@ const LEGEND: &str = "\
   of a type of Kubernetes' own or refused together.
 - A template's fields are listed once, under the kind that is made from it.
 - `metadata` is Kubernetes' own in every kind.
+- What an instance type or a preference says and does not work is refused in the machines that name it;
+  `volumes.preferredStorageClassName`, which is for `dataVolumeTemplates` alone, by a warning when the
+  preference is applied.
 
-The tests of the refusals are the same for all fields. They go through the schemas and set one field after
-the other:
-[a_field_that_does_not_work_is_refused_by_name](../vm-api/tests/support.rs),
-[a_value_that_does_not_work_is_refused_by_name](../vm-api/tests/support.rs) and
-[a_field_that_works_is_not_refused](../vm-api/tests/support.rs); in the tables, they are called
-\u{201c}the sweep\u{201d}.
 ";
 
-/// The tests of what is refused.
+/// How the tests of what is refused are called in the tables.
 const SWEEP: &str = "[the sweep](../vm-api/tests/support.rs)";
+
+/// The tests of what is refused, and that nothing else is.
+const SWEEPS: [&str; 4] = [
+    "a_field_that_does_not_work_is_refused_by_name",
+    "a_value_that_does_not_work_is_refused_by_name",
+    "a_field_that_works_is_not_refused",
+    "each_field_of_a_type_makes_a_difference",
+];
+
+/// Says which tests these are.
+fn sweeps(shown: &Shown) -> Result<String> {
+    let test = |name: &&str| Test {
+        file: shown::SWEEP.to_owned(),
+        function: (*name).to_owned(),
+    };
+    let tests: Vec<_> = SWEEPS.iter().map(test).collect();
+    for test in &tests {
+        shown.said(test)?;
+    }
+    let links = links(&tests);
+    Ok(format!(
+        "The tests of the refusals are the same for all fields; in the tables, they are called \u{201c}the \
+         sweep\u{201d}. They go\nthrough the schemas and set one field after the other:\n{}.\n",
+        links.replace(", ", ",\n")
+    ))
+}
 
 /// Kinds with a status.
 const WITH_STATUS: [&str; 4] = [
@@ -75,12 +98,27 @@ pub(super) fn page(shown: &Shown) -> Result<String> {
     let (written, of) = written;
     write!(
         page,
-        "\nOf the {of} fields of statuses, {written} are written.\n\n{LEGEND}{body}"
+        "\nOf the {of} fields of statuses, {written} are written.\n\n{LEGEND}"
     )?;
+    page += &sweeps(shown)?;
+    page += &body;
+    page += OTHER_KINDS;
     page += &differences();
     page += MANIFESTS;
     Ok(page)
 }
+
+/// Of KubeVirt's kinds, those that the cluster does not know here.
+const OTHER_KINDS: &str = "
+## Kinds that are not there
+
+VirtualMachineInstanceMigration and MigrationPolicy, VirtualMachineSnapshot and VirtualMachineRestore,
+VirtualMachineClone, VirtualMachineExport, VirtualMachineBackup, DataVolume, and KubeVirt itself. The API
+server knows no such kinds
+([definitions_have_the_form_of_definitions](../vm-api/src/crd/mod.rs) names those that it does), so that
+whoever applies one is told; [migrating-from-kubevirt.md](migrating-from-kubevirt.md) says what to do
+instead.
+";
 
 const MANIFESTS: &str = "
 ## KubeVirt's own manifests

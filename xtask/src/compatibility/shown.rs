@@ -16,7 +16,7 @@ use super::source::Source;
 const FILE: &str = "vm-api/tests/shown.tsv";
 
 /// The tests that go through the schemas: they have each field without naming it.
-const SWEEP: &str = "vm-api/tests/support.rs";
+pub(super) const SWEEP: &str = "vm-api/tests/support.rs";
 
 /// A test.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,7 +114,7 @@ impl Shown {
     }
 
     /// What a test says, and what its file says beside its other tests.
-    fn said(&self, test: &Test) -> Result<String> {
+    pub(super) fn said(&self, test: &Test) -> Result<String> {
         let mut sources = self.sources.borrow_mut();
         if !sources.contains_key(&test.file) {
             let source = Source::read(&self.root.join(&test.file))?;
