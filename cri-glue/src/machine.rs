@@ -287,6 +287,45 @@ mod tests {
     }
 
     #[test]
+    fn board_and_processors_are_those_of_the_spec() {
+        let uuid = "11111111-2222-3333-4444-555555555555";
+        let built = machine(
+            |_| {},
+            json!({ "domain": {
+                "machine": { "type": "pc-q35-7.2" },
+                "firmware": { "uuid": uuid },
+                "cpu": {
+                    "sockets": 2, "cores": 1, "threads": 1, "maxSockets": 3, "model": "qemu64",
+                    "features": [{ "name": "svm", "policy": "disable" }],
+                },
+            } }),
+        );
+        let built = built.unwrap();
+        assert_eq!(built.uuid().to_string(), uuid);
+        assert_eq!(built.cpu().vcpus(), 2);
+        let (line, _channels) = qemu_driver::CommandLine::new(built).unwrap();
+        let words: Vec<_> = line.args.iter().map(|arg| arg.to_str().unwrap()).collect();
+        let words = words.join(" ");
+        for expected in [
+            "-machine pc-q35-7.2,",
+            "-cpu qemu64,",
+            "svm=off",
+            "cores=1,threads=1",
+        ] {
+            assert!(words.contains(expected), "{expected}: {words}");
+        }
+        // On a node with many processors, room is left as the spec says, or for four times as many.
+        let room = |max: Value| {
+            let wish = json!({ "domain": { "cpu": { "sockets": 2, "maxSockets": max } } });
+            let wish = serde_json::from_value(wish).unwrap();
+            let resources = LinuxResources::default();
+            let cpu = cpu(&wish, &resources, &bundle(spec()), Some(16)).unwrap();
+            (cpu.vcpus(), cpu.max_sockets())
+        };
+        assert_eq!((room(json!(3)), room(json!(null))), ((2, 3), (2, 8)));
+    }
+
+    #[test]
     fn memory_is_bounded_by_limit_and_node() {
         let wish = |guest: &str| json!({"domain": {"memory": {"guest": guest}}});
         let error = machine(|_| {}, wish("512Mi")).unwrap_err().to_string();

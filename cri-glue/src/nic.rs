@@ -146,12 +146,7 @@ fn attach_one(
             nic = nic.with_vhost(vhost)?;
         }
     }
-    if let Some(index) = interface.acpi_index {
-        nic = nic.with_acpi_index(index.get())?;
-    }
-    if let Some(index) = interface.boot_order {
-        nic = nic.with_boot_index(index);
-    }
+    let nic = placed(nic, interface)?;
     let (services, undo) = (network.services, network.undo);
     Ok(Attached {
         nic,
@@ -159,6 +154,17 @@ fn attach_one(
         undo,
         link_up: interface.link == LinkState::Up,
     })
+}
+
+/// The interface with the place and the index that its wish gives it.
+fn placed(mut nic: Nic, interface: &MachineInterface<'_>) -> Result<Nic, MachineError> {
+    if let Some(index) = interface.acpi_index {
+        nic = nic.with_acpi_index(index.get())?;
+    }
+    if let Some(index) = interface.boot_order {
+        nic = nic.with_boot_index(index);
+    }
+    Ok(nic)
 }
 
 /// A descriptor of the kernel's mover of packets for each of `queues`; none if the node has none, or
@@ -266,9 +272,88 @@ fn read_dns(path: &Path, identity: &Identity) -> Result<Dns, NicError> {
 mod tests {
     use std::path::Path;
 
-    use qemu_driver::machine::{MAX_QUEUES, NicModel};
+    use rustix::thread::CapabilitySet;
+    use serde_json::json;
 
-    use super::{open_vhost, queues};
+    use super::*;
+
+    #[test]
+    fn what_an_interface_wishes_is_what_it_gets() {
+        let spec = json!({
+            "domain": { "devices": { "interfaces": [{
+                "name": "blue", "masquerade": {}, "model": "e1000e", "state": "down",
+                "macAddress": "02:00:00:00:00:07", "acpiIndex": 3, "bootOrder": 2,
+                "ports": [{ "name": "dns", "port": 53, "protocol": "UDP" }, { "port": 80 }],
+                "dhcpOptions": {
+                    "bootFileName": "pxelinux.0", "tftpServerName": "boot.example",
+                    "ntpServers": ["192.0.2.1"],
+                    "privateOptions": [{ "option": 240, "value": "a" }],
+                },
+            }] } },
+            "networks": [{ "name": "blue", "pod": {
+                "vmNetworkCIDR": "10.9.0.0/24", "vmIPv6NetworkCIDR": "fd09::/64",
+            } }],
+        });
+        let spec = serde_json::from_value(spec).unwrap();
+        let names = Names {
+            machine: "a".to_owned(),
+            hostname: "host".to_owned(),
+            cluster: "a.default".to_owned(),
+        };
+        let identity = Identity {
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            capabilities: CapabilitySet::empty(),
+        };
+        let pod = PodNetwork {
+            namespace: Path::new("/run/netns/a"),
+            resolv_conf: None,
+            identity: &identity,
+            others: Vec::new(),
+            names: &names,
+            queues: 1,
+            accelerator: Accelerator::Tcg,
+        };
+        let interface = machine::interfaces(&spec).unwrap().swap_remove(0);
+        assert_eq!(model(&interface).unwrap(), NicModel::E1000e);
+        assert_eq!(interface.link, LinkState::Down);
+        let tap = File::open("/dev/null").unwrap().into();
+        let mac = "02:00:00:00:00:07".parse().unwrap();
+        let nic = Nic::new(
+            Name::new("interface", "blue").unwrap(),
+            vec![tap],
+            mac,
+            NicModel::E1000e,
+        );
+        let nic = placed(nic.unwrap(), &interface).unwrap();
+        assert_eq!(
+            (nic.acpi_index(), nic.boot_index().map(u32::from)),
+            (Some(3), Some(2))
+        );
+        let request = request(&interface, &pod).unwrap();
+        assert_eq!(request.binding, network::Binding::Masquerade);
+        assert_eq!(request.mac, Some(mac));
+        assert_eq!(request.guest_network, Some("10.9.0.0/24".parse().unwrap()));
+        assert_eq!(request.guest_network6, Some("fd09::/64".parse().unwrap()));
+        let port = |protocol, number: u16| Port {
+            protocol,
+            number: number.try_into().unwrap(),
+        };
+        let expected = [port(Protocol::Udp, 53), port(Protocol::Tcp, 80)];
+        assert_eq!(request.inbound, Inbound::Only(expected.into()));
+        assert_eq!(request.hostname, "host");
+        let dhcp = &request.dhcp;
+        assert_eq!(
+            (dhcp.boot_file.as_deref(), dhcp.boot_server.as_deref()),
+            (Some("pxelinux.0"), Some("boot.example"))
+        );
+        assert_eq!(
+            dhcp.time_servers,
+            ["192.0.2.1".parse::<std::net::Ipv4Addr>().unwrap()]
+        );
+        assert_eq!(dhcp.private[&240], "a");
+    }
 
     #[test]
     fn only_virtio_has_several_queues() {

@@ -5,6 +5,7 @@ mod cache;
 mod chart;
 mod cluster;
 mod command;
+mod compatibility;
 mod demo;
 mod distribution;
 mod elf;
@@ -50,6 +51,8 @@ enum Command {
     Image(image::Args),
     /// Write the Helm chart's templates from the plain manifests
     Chart(chart::Args),
+    /// Write docs/compatibility.md from the code and the tests
+    Compatibility(compatibility::Args),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn run(command: Command) -> Result<()> {
         Command::Guest(args) => guest::run(args),
         Command::Image(args) => image::run(args),
         Command::Chart(args) => chart::run(&args),
+        Command::Compatibility(args) => compatibility::run(&args),
     }
 }
 

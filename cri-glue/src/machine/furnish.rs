@@ -234,4 +234,163 @@ mod tests {
             assert!(!all.contains(absent), "{absent}: {all}");
         }
     }
+
+    #[test]
+    fn each_enlightenment_is_switched_on_and_off() {
+        let features = |hyperv: Value| arguments(json!({ "features": { "hyperv": hyperv } }));
+        for (field, expected) in [
+            ("relaxed", "hv-relaxed"),
+            ("vapic", "hv-vapic"),
+            ("spinlocks", "hv-spinlocks"),
+            ("vpindex", "hv-vpindex"),
+            ("runtime", "hv-runtime"),
+            ("synic", "hv-synic"),
+            ("synictimer", "hv-stimer"),
+            ("reset", "hv-reset"),
+            ("frequencies", "hv-frequencies"),
+            ("reenlightenment", "hv-reenlightenment"),
+            ("tlbflush", "hv-tlbflush"),
+            ("ipi", "hv-ipi"),
+            ("evmcs", "hv-evmcs"),
+        ] {
+            for enabled in [true, false] {
+                let said = features(json!({ field: { "enabled": enabled } }));
+                assert_eq!(said.contains(expected), enabled, "{field}: {said}");
+            }
+        }
+        for (field, below, expected) in [
+            ("synictimer", "direct", "hv-stimer-direct=on"),
+            ("tlbflush", "direct", "hv-tlbflush-direct=on"),
+            ("tlbflush", "extended", "hv-tlbflush-ext=on"),
+        ] {
+            for enabled in [true, false] {
+                let wish = json!({ "enabled": true, below: { "enabled": enabled } });
+                let said = features(json!({ field: wish }));
+                assert_eq!(said.contains(expected), enabled, "{field}.{below}: {said}");
+            }
+        }
+        for enabled in [true, false] {
+            let vendor = json!({ "enabled": enabled, "vendorid": "KVM Hv" });
+            let said = features(json!({ "vendorid": vendor }));
+            assert_eq!(said.contains("hv-vendor-id=KVM Hv"), enabled, "{said}");
+            let all = json!({ "hypervPassthrough": { "enabled": enabled } });
+            let said = arguments(json!({ "features": all }));
+            assert_eq!(said.contains("hv-passthrough=on"), enabled, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_chassis_is_told_whole() {
+        let said = arguments(json!({ "chassis": {
+            "manufacturer": "m", "version": "v", "serial": "s", "asset": "a", "sku": "k",
+        } }));
+        let expected = "type=3,manufacturer=m,version=v,serial=s,asset=a,sku=k";
+        assert!(said.contains(expected), "{said}");
+    }
+
+    #[test]
+    fn devices_are_left_out_where_that_is_asked_for() {
+        let plain = arguments(json!({}));
+        for (field, word) in [
+            ("autoattachGraphicsDevice", "\"VGA\""),
+            ("autoattachMemBalloon", "virtio-balloon"),
+            ("autoattachSerialConsole", "isa-serial"),
+        ] {
+            assert!(plain.contains(word), "{field}: {plain}");
+            let without = arguments(json!({ "devices": { field: false } }));
+            assert!(!without.contains(word), "{field}: {without}");
+        }
+        // The guest has randomness in any case.
+        for devices in [json!({}), json!({ "rng": {} })] {
+            let said = arguments(json!({ "devices": devices }));
+            assert!(said.contains("virtio-rng"), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_firmware_and_the_features_of_the_board_are_those_asked_for() {
+        for (features, word, there) in [
+            (json!({ "acpi": { "enabled": false } }), "acpi=off", true),
+            (json!({ "acpi": { "enabled": true } }), "acpi=off", false),
+            (json!({ "smm": { "enabled": true } }), "smm=on", true),
+            (json!({ "smm": { "enabled": false } }), "smm=on", false),
+            (json!({ "kvm": { "hidden": true } }), ",kvm=off", true),
+            (json!({ "kvm": { "hidden": false } }), ",kvm=off", false),
+            (
+                json!({ "pvspinlock": { "enabled": true } }),
+                "kvm-pv-unhalt=on",
+                true,
+            ),
+            (
+                json!({ "pvspinlock": { "enabled": false } }),
+                "kvm-pv-unhalt=off",
+                true,
+            ),
+            (
+                json!({ "apic": { "enabled": true, "endOfInterrupt": true } }),
+                "kvm-pv-eoi=on",
+                true,
+            ),
+            (json!({ "apic": { "enabled": true } }), "kvm-pv-eoi", false),
+        ] {
+            let said = arguments(json!({ "features": features }));
+            assert_eq!(said.contains(word), there, "{features}: {said}");
+        }
+        for (clock, word, there) in [
+            (
+                json!({ "timer": { "hpet": { "present": false } } }),
+                "hpet=off",
+                true,
+            ),
+            (
+                json!({ "timer": { "hpet": { "present": true, "tickPolicy": "delay" } } }),
+                "hpet=off",
+                false,
+            ),
+            (
+                json!({ "timer": { "pit": { "present": false } } }),
+                "pit=off",
+                true,
+            ),
+            (
+                json!({ "timer": { "pit": { "tickPolicy": "discard" } } }),
+                "lost_tick_policy=discard",
+                true,
+            ),
+            (
+                json!({ "timer": { "rtc": { "present": true, "track": "guest" } } }),
+                "clock=vm",
+                true,
+            ),
+            (
+                json!({ "timer": { "rtc": { "tickPolicy": "delay" } } }),
+                "driftfix=none",
+                true,
+            ),
+            (
+                json!({ "timer": { "kvm": { "present": false } } }),
+                "kvmclock=off",
+                true,
+            ),
+            (
+                json!({ "timer": { "hyperv": { "present": true } } }),
+                "hv-time=on",
+                true,
+            ),
+            (
+                json!({ "timer": { "hyperv": { "present": false } } }),
+                "hv-time",
+                false,
+            ),
+            (json!({ "utc": {} }), "-rtc base=utc", true),
+            (
+                json!({ "timezone": "Asia/Kathmandu" }),
+                "-rtc base=utc",
+                false,
+            ),
+        ] {
+            let said = arguments(json!({ "clock": clock }));
+            assert_eq!(said.contains(word), there, "{clock}: {said}");
+        }
+    }
 }

@@ -123,6 +123,11 @@ fn an_image_that_the_pod_mounts_is_a_disk_beside_its_own() {
     pod.wish(&wish(""));
     pod.mount("/volumes/second", &image, "ro");
     boots(&pod, GREETING);
+    // Which of two it is, the path says.
+    fs::rename(image.join("disk/disk.img"), image.join("disk/second.img")).unwrap();
+    fs::write(image.join("disk/first.img"), vec![0; 1 << 20]).unwrap();
+    pod.wish(&wish("/disk/second.img"));
+    boots(&pod, GREETING);
     symlink("/etc/passwd", image.join("disk/link")).unwrap();
     pod.wish(&wish("/disk/link"));
     pod.refused(&["volume second", "/disk/link"]);

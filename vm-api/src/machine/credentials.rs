@@ -173,7 +173,11 @@ mod tests {
     use super::*;
 
     fn spec(credentials: Value) -> VirtualMachineInstanceSpec {
-        let volumes = json!([{ "name": "seed", "cloudInitNoCloud": { "userData": "x" } }]);
+        with_seed(credentials, "cloudInitNoCloud")
+    }
+
+    fn with_seed(credentials: Value, form: &str) -> VirtualMachineInstanceSpec {
+        let volumes = json!([{ "name": "seed", form: { "userData": "x" } }]);
         let spec = json!({ "accessCredentials": credentials, "volumes": volumes });
         serde_json::from_value(spec).unwrap()
     }
@@ -200,6 +204,13 @@ mod tests {
         ];
         let expected = expected.map(|(secret, kind)| MachineCredential { secret, kind });
         assert_eq!(credentials(&spec).unwrap(), expected);
+        let drive = json!([keys("a", json!({ "configDrive": {} }))]);
+        let spec = with_seed(drive, "cloudInitConfigDrive");
+        let expected = MachineCredential {
+            secret: "a",
+            kind: CredentialKind::SeedKeys,
+        };
+        assert_eq!(credentials(&spec).unwrap(), [expected]);
     }
 
     #[test]

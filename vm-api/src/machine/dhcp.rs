@@ -116,12 +116,12 @@ mod tests {
     #[test]
     fn options_are_what_a_client_can_read() {
         let dhcp = read(json!({
-            "bootFileName": "pxelinux.0", "tftpServerName": "", "ntpServers": ["192.0.2.1"],
+            "bootFileName": "pxelinux.0", "tftpServerName": "boot.example", "ntpServers": ["192.0.2.1"],
             "privateOptions": [{ "option": 240, "value": "a b" }],
         }));
         let expected = MachineDhcp {
             boot_file: Some("pxelinux.0".into()),
-            boot_server: None,
+            boot_server: Some("boot.example".into()),
             time_servers: vec![Ipv4Addr::new(192, 0, 2, 1)],
             private: [(240, "a b".to_owned())].into(),
         };

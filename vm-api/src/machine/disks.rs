@@ -392,6 +392,41 @@ mod tests {
     }
 
     #[test]
+    fn who_may_write_is_told() {
+        let with = |disk: serde_json::Value| {
+            let mut named = disk;
+            named["name"] = "a".into();
+            let claim = json!([{ "name": "a", "persistentVolumeClaim": { "claimName": "a" } }]);
+            let spec = read(json!([named]), claim);
+            let disk = disks(&spec).unwrap().swap_remove(0);
+            (disk.read_only, disk.shareable)
+        };
+        for (disk, expected) in [
+            (json!({ "disk": { "bus": "virtio" } }), (false, false)),
+            (
+                json!({ "disk": { "bus": "virtio", "readonly": true } }),
+                (true, false),
+            ),
+            (
+                json!({ "disk": { "bus": "virtio" }, "shareable": true }),
+                (false, true),
+            ),
+            (json!({ "lun": { "bus": "scsi" } }), (false, false)),
+            (
+                json!({ "lun": { "bus": "scsi", "readonly": true } }),
+                (true, false),
+            ),
+            (json!({ "cdrom": { "bus": "sata" } }), (true, false)),
+            (
+                json!({ "cdrom": { "bus": "sata", "readonly": false } }),
+                (false, false),
+            ),
+        ] {
+            assert_eq!(with(disk.clone()), expected, "{disk}");
+        }
+    }
+
+    #[test]
     fn a_claim_that_is_only_read_makes_a_disk_that_is_only_read() {
         let claim = json!([{ "name": "a", "persistentVolumeClaim": { "claimName": "a", "readOnly": true } }]);
         assert!(disks(&read(json!([]), claim.clone())).unwrap()[0].read_only);

@@ -187,3 +187,50 @@ fn datum<'a>(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn volume(form: &str, seed: &Value) -> Volume {
+        serde_json::from_value(json!({ "name": "a", form: seed })).unwrap()
+    }
+
+    /// User and network data of a seed, as text; that of a Secret by its name in brackets.
+    fn data(form: &str, seed: Value) -> [Option<String>; 2] {
+        let volume = volume(form, &seed);
+        let seed = match source(&volume, 0).unwrap() {
+            VolumeSource::CloudInitNoCloud(seed) | VolumeSource::CloudInitConfigDrive(seed) => seed,
+            other => panic!("{other:?}"),
+        };
+        let (user, network) = cloud_init(seed, "a").unwrap();
+        [user, network].map(|datum| {
+            datum.map(|datum| match datum {
+                Datum::Inline(bytes) => String::from_utf8(bytes.into_owned()).unwrap(),
+                Datum::Secret(name) => format!("<{name}>"),
+            })
+        })
+    }
+
+    #[test]
+    fn a_seed_is_written_out_in_base64_or_in_a_secret() {
+        for form in ["cloudInitNoCloud", "cloudInitConfigDrive"] {
+            for (seed, expected) in [
+                (json!({ "userData": "u" }), [Some("u"), None]),
+                (json!({ "userDataBase64": "dQ==" }), [Some("u"), None]),
+                (json!({ "secretRef": { "name": "s" } }), [Some("<s>"), None]),
+                (json!({ "networkData": "n" }), [None, Some("n")]),
+                (json!({ "networkDataBase64": "bg==" }), [None, Some("n")]),
+                (
+                    json!({ "userData": "u", "networkDataSecretRef": { "name": "t" } }),
+                    [Some("u"), Some("<t>")],
+                ),
+            ] {
+                let expected = expected.map(|text| text.map(str::to_owned));
+                assert_eq!(data(form, seed.clone()), expected, "{form} {seed}");
+            }
+        }
+    }
+}

@@ -5,11 +5,15 @@
 //! field of the types cannot be forgotten.
 
 mod amounts;
+#[cfg(feature = "schema")]
+pub mod catalogue;
 mod disks;
 mod domain;
 mod filesystems;
+mod hints;
 mod sets;
 mod table;
+mod types;
 
 use serde_json::Value;
 
@@ -17,8 +21,10 @@ use crate::field::{FieldError, sorted};
 use crate::v1::{VirtualMachineInstanceSpec, VirtualMachineSpec};
 use crate::validate;
 pub use amounts::{MAXIMUM_MEMORY, MAXIMUM_VCPUS, MINIMUM_MEMORY};
+use hints::missing;
 pub use sets::{pool, replica_set};
-use table::{HINTS, INSTANCE, MACHINE, Working};
+use table::{INSTANCE, MACHINE, Working};
+pub use types::{instancetype, preference};
 
 /// Set fields of an instance that do not work, each with what to do instead. Nothing is said of one
 /// whose lists are too long: that is the validation's concern.
@@ -134,14 +140,6 @@ impl Walk<'_> {
             None => self.errors.push(FieldError::new(path, missing(pattern))),
         }
     }
-}
-
-fn missing(pattern: &str) -> String {
-    let hint = HINTS
-        .iter()
-        .find(|(path, _)| *path == pattern)
-        .map_or("leave it out", |(_, hint)| hint);
-    format!("is not supported yet: {hint}")
 }
 
 fn join(path: &str, name: &str) -> String {

@@ -3,7 +3,7 @@
 //! rejection named, and the defaults that an acceptance filled in.
 //!
 //! The objects are read, filled in and checked in the order of the API server. What differs stands
-//! in the tables of `verdicts.rs`, each with its reason, and nothing stands there that does not differ.
+//! in the tables of `differences.rs`, each with its reason, and nothing stands there that does not differ.
 // The whole file is a test; clippy sees only its test functions as such.
 #![allow(clippy::unwrap_used)]
 

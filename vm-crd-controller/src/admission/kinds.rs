@@ -144,7 +144,7 @@ impl Reviewed for VirtualMachineInstanceSpec {
 /// Kinds into which nothing is filled: what is open in a template is filled in when something is made
 /// of it.
 macro_rules! as_it_is {
-    ($spec:ident, $wrong:path, $unsupported:expr) => {
+    ($spec:ident, $wrong:path, $unsupported:path) => {
         impl Reviewed for $spec {
             fn fill(&mut self, _: Option<&Self>, _: &str) {}
 
@@ -165,16 +165,15 @@ as_it_is!(
     support::replica_set
 );
 as_it_is!(VirtualMachinePoolSpec, validate::pool, support::pool);
-// What of it works is seen in each machine that it makes.
 as_it_is!(
     InstancetypeSpec,
     instancetype::instancetype,
-    |_: &InstancetypeSpec| Vec::new()
+    support::instancetype
 );
 as_it_is!(
     PreferenceSpec,
     instancetype::preference,
-    |_: &PreferenceSpec| Vec::new()
+    support::preference
 );
 
 fn derived(request: &str, what: &str) -> String {

@@ -203,6 +203,32 @@ fn what_does_not_work_is_a_warning() {
 }
 
 #[test]
+fn whoever_makes_a_type_is_told_what_of_it_does_not_work() {
+    let size = json!({ "cpu": { "guest": 1, "realtime": {} }, "memory": { "guest": "64Mi" } });
+    let taste = json!({ "volumes": { "preferredStorageClassName": "fast" } });
+    for (kind, spec, warning) in [
+        (
+            "VirtualMachineClusterInstancetype",
+            size,
+            "spec.cpu.realtime: is not supported yet: use dedicatedCpuPlacement with \
+             isolateEmulatorThread",
+        ),
+        (
+            "VirtualMachinePreference",
+            taste,
+            "spec.volumes.preferredStorageClassName: is not supported yet: make the claim \
+             beforehand and use persistentVolumeClaim",
+        ),
+    ] {
+        let mut review = Asked::create(kind, spec).json();
+        review["request"]["kind"]["group"] = "instancetype.kubevirt.io".into();
+        let response = asked(Webhook::Validate, &review);
+        assert_eq!(response["allowed"], true, "{response}");
+        assert_eq!(response["warnings"], json!([warning]));
+    }
+}
+
+#[test]
 fn an_instance_is_changed_by_the_controller_alone() {
     let mut changed = instance();
     changed["domain"]["memory"]["guest"] = "128Mi".into();

@@ -150,7 +150,7 @@ pub(super) fn inferred(matcher: &Matcher<'_>) -> InstancetypeStatusRef {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use vm_api::v1::InstancetypeMatcher;
+    use vm_api::v1::{InstancetypeMatcher, PreferenceMatcher};
 
     use super::*;
 
@@ -210,6 +210,31 @@ mod tests {
         let ignores = at(ignored.clone(), ignored.clone());
         assert_eq!(revision(ignores).as_deref(), Some(""), "once and for all");
         assert_eq!(at(matcher, ignored), Ok(Step::Infer("root".to_owned())));
+    }
+
+    #[test]
+    fn a_preference_is_found_like_an_instance_type() {
+        let at = |preference: Value, known: Value| {
+            let matcher: PreferenceMatcher = serde_json::from_value(preference).unwrap();
+            let known: Option<InstancetypeStatusRef> = serde_json::from_value(known).unwrap();
+            step(Some(&Matcher::from(&matcher)), known.as_ref())
+        };
+        let given = json!({ "name": "linux", "revisionName": "own" });
+        assert_eq!(revision(at(given, Value::Null)).as_deref(), Some("own"));
+        let inferred = json!({ "inferFromVolume": "root" });
+        assert_eq!(
+            at(inferred, Value::Null),
+            Ok(Step::Infer("root".to_owned()))
+        );
+        let ignored =
+            json!({ "inferFromVolume": "root", "inferFromVolumeFailurePolicy": "Ignore" });
+        let ignores = at(ignored.clone(), ignored);
+        assert_eq!(revision(ignores).as_deref(), Some(""), "once and for all");
+        let kind = json!({ "name": "linux", "kind": "VirtualMachinePreference" });
+        let Ok(Step::LookUp(named)) = at(kind, Value::Null) else {
+            panic!("it is looked up");
+        };
+        assert_eq!(named.kind.name(), "VirtualMachinePreference");
     }
 
     #[test]

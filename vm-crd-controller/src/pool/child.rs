@@ -149,7 +149,10 @@ mod tests {
 
     fn pool(more: Value) -> VirtualMachinePool {
         let template = json!({
-            "metadata": { "labels": { "a": "b" } },
+            "metadata": {
+                "name": "other", "namespace": "elsewhere",
+                "labels": { "a": "b" }, "annotations": { "c": "d" },
+            },
             "spec": { "runStrategy": "Always", "template": { "spec": {
                 "domain": { "memory": { "guest": "64Mi" } },
                 "volumes": [
@@ -189,7 +192,9 @@ mod tests {
         assert_eq!(vm.name_any(), "web-7");
         assert_eq!(number("web-7"), Some(7));
         assert_eq!(number("other"), None);
+        assert_eq!(vm.namespace().as_deref(), Some("default"));
         assert_eq!(vm.labels()["a"], "b");
+        assert_eq!(vm.annotations()["c"], "d");
         let revision = &vm.labels()[REVISION_LABEL];
         let labels = vm.spec.template.metadata.as_ref().unwrap().labels.as_ref();
         assert_eq!(labels.unwrap().get(REVISION_LABEL), Some(revision));

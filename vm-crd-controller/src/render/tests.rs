@@ -363,6 +363,24 @@ fn every_volume_that_is_a_disk_is_one_of_the_pod() {
 }
 
 #[test]
+fn what_is_optional_may_be_missing() {
+    let volumes = json!([
+        { "name": "a", "configMap": { "name": "m", "optional": true } },
+        { "name": "b", "secret": { "secretName": "s", "optional": true } },
+        { "name": "c", "configMap": { "name": "m" } },
+    ]);
+    let rendered = volumes_of(json!([]), volumes, &Claims::new()).unwrap();
+    let of = |kind: &str, name: &str| {
+        let mut all = rendered["volumes"].as_array().unwrap().iter();
+        let volume = all.find(|volume| volume["name"] == name).unwrap();
+        volume[kind]["optional"].clone()
+    };
+    assert_eq!(of("configMap", "a"), true);
+    assert_eq!(of("secret", "b"), true);
+    assert_ne!(of("configMap", "c"), true);
+}
+
+#[test]
 fn further_images_are_image_volumes() {
     let image = |name: &str, image: &str, secret: &str| {
         json!({ "name": name, "containerDisk": {

@@ -73,4 +73,22 @@ mod tests {
         metadata.generate_name = Some("vm-".to_owned());
         assert!(name(&named, 0).starts_with("vm-"));
     }
+
+    #[test]
+    fn what_the_template_says_is_its_instances() {
+        let set: VirtualMachineInstanceReplicaSet = serde_json::from_value(json!({
+            "metadata": { "name": "web", "uid": "u", "namespace": "default" },
+            "spec": { "selector": {}, "template": { "metadata": {
+                "name": "own", "namespace": "elsewhere",
+                "labels": { "a": "b" }, "annotations": { "c": "d" },
+            } } },
+        }))
+        .unwrap();
+        let first = name(&set, 0);
+        assert!(first.starts_with("own"), "{first}");
+        let instance = of(&set, first);
+        assert_eq!(instance.namespace().as_deref(), Some("default"));
+        assert_eq!(instance.labels()["a"], "b");
+        assert_eq!(instance.annotations()["c"], "d");
+    }
 }

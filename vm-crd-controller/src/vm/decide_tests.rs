@@ -150,6 +150,45 @@ fn halting_deletes_and_lets_the_deletion_be_the_news() {
     assert_eq!(plan.notes[0].reason, "SuccessfulDelete");
 }
 
+/// Everything that a machine tells of itself, what it is made from and why its start failed.
+#[test]
+fn a_machine_tells_all_that_is_known() {
+    let reference = |kind: &str, name: &str| {
+        let reference = json!({
+            "name": name, "kind": kind, "inferFromVolume": "root",
+            "inferFromVolumeFailurePolicy": "Ignore",
+            "controllerRevisionRef": { "name": format!("tl-{name}") },
+        });
+        Some(serde_json::from_value(reference).unwrap())
+    };
+    let refs = Refs {
+        instancetype: reference("virtualmachineclusterinstancetype", "small"),
+        preference: reference("virtualmachineclusterpreference", "linux"),
+    };
+    let mut machine = vm(json!({
+        "status": { "instancetypeRef": &refs.instancetype, "preferenceRef": &refs.preference },
+    }));
+    let spec = machine.spec.template.spec.as_mut().unwrap();
+    let claim = json!([{ "name": "root", "persistentVolumeClaim": { "claimName": "a" } }]);
+    spec.volumes = serde_json::from_value(claim).unwrap();
+    let with_refs = |instance| Observed {
+        refs: &refs,
+        ..observed(&machine, Some(instance))
+    };
+    let up = made(&machine, running());
+    let told = decide(&with_refs(&up), RunStrategy::Always);
+    let status = serde_json::to_value(told.status.unwrap()).unwrap();
+    insta::assert_yaml_snapshot!(status);
+
+    let failed = made(&machine, json!({ "phase": "Failed" }));
+    let told = decide(&with_refs(&failed), RunStrategy::Always);
+    let status = serde_json::to_value(told.status.unwrap()).unwrap();
+    let failure = &status["startFailure"];
+    assert_eq!(failure["consecutiveFailCount"], 1, "{failure}");
+    assert_eq!(failure["lastFailedVMIUID"], "vmi-uid", "{failure}");
+    assert!(failure["retryAfterTimestamp"].is_string(), "{failure}");
+}
+
 #[test]
 fn what_must_be_remembered_is_written_before_the_instance_goes() {
     let machine = vm(json!({ "status": { "runStrategy": "RerunOnFailure" } }));

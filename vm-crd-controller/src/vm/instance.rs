@@ -81,3 +81,31 @@ pub(super) fn like(
     }
     alike
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_instance_is_called_as_its_machine_and_labelled_as_its_template() {
+        let vm: VirtualMachine = serde_json::from_value(json!({
+            "metadata": { "name": "tl", "namespace": "default", "uid": "u", "generation": 3 },
+            "spec": { "runStrategy": "Always", "template": {
+                "metadata": {
+                    "name": "other", "namespace": "elsewhere",
+                    "labels": { "a": "b" }, "annotations": { "c": "d" },
+                },
+                "spec": { "domain": { "memory": { "guest": "64Mi" } } },
+            } },
+        }))
+        .unwrap();
+        let instance = of(&vm, false);
+        assert_eq!(instance.name_any(), "tl");
+        assert_eq!(instance.namespace().as_deref(), Some("default"));
+        assert_eq!(instance.labels()["a"], "b");
+        assert_eq!(instance.annotations()["c"], "d");
+        assert_eq!(instance.annotations()[GENERATION_ANNOTATION], "3");
+    }
+}

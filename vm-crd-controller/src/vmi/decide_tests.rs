@@ -151,6 +151,62 @@ fn a_start_that_goes_well_is_quiet_until_it_runs() {
     assert_eq!(decide(&observed(&settled, Some(&up))), Plan::default());
 }
 
+/// Everything that a running instance tells of itself, its guest and its pod.
+#[test]
+fn a_running_instance_tells_all_that_is_known() {
+    let spec = json!({
+        "domain": {
+            "machine": { "type": "q35" },
+            "cpu": { "sockets": 2, "cores": 1, "threads": 1 },
+            "memory": { "guest": "64Mi" },
+            "devices": {
+                "disks": [{ "name": "data", "disk": { "bus": "virtio" } }],
+                "interfaces": [{ "name": "default", "masquerade": {}, "macAddress": "02:00:00:00:00:01" }],
+                "networkInterfaceMultiqueue": true,
+            },
+        },
+        "networks": [{ "name": "default", "pod": {} }],
+        "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": "c" } }],
+    });
+    let mut up = serde_json::to_value(running()).unwrap();
+    up["metadata"]["annotations"] = json!({ "kubevirt.io/volume-sizes": r#"{"data":"2Gi"}"# });
+    up["spec"]["securityContext"] = json!({ "runAsUser": 107 });
+    up["spec"]["volumes"] =
+        json!([{ "name": "data", "persistentVolumeClaim": { "claimName": "c" } }]);
+    up["status"]["qosClass"] = json!("Burstable");
+    up["status"]["podIPs"] = json!([{ "ip": "10.0.0.7" }, { "ip": "fd00::7" }]);
+    let up: Pod = serde_json::from_value(up).unwrap();
+    let text = |text: &str| text.to_owned();
+    let told = Told {
+        state: State::Running,
+        machine_type: Some(text("pc-q35-7.2")),
+        agent: Some(Agent {
+            os: Os {
+                id: text("debian"),
+                name: text("Debian GNU/Linux"),
+                pretty_name: text("Debian 12"),
+                version: text("12 (bookworm)"),
+                version_id: text("12"),
+                kernel_release: text("6.1.0"),
+                kernel_version: text("#1 SMP"),
+                machine: text("x86_64"),
+            },
+            interfaces: vec![Interface {
+                name: text("enp1s0"),
+                mac: Some(text("02:00:00:00:00:01")),
+                addresses: vec![text("10.0.2.2")],
+            }],
+        }),
+    };
+    let fresh = instance(json!({ "spec": spec }));
+    let plan = decide(&Observed {
+        told: Some(&told),
+        ..observed(&fresh, Some(&up))
+    });
+    let status = serde_json::to_value(plan.status.unwrap()).unwrap();
+    insta::assert_yaml_snapshot!(status);
+}
+
 #[test]
 fn what_goes_wrong_is_told_at_once() {
     let fresh = instance(json!({}));

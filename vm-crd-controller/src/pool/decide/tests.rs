@@ -218,6 +218,9 @@ fn a_machine_that_fails_to_start_is_replaced_where_the_pool_heals() {
         now: at(120),
     });
     assert_eq!(names(&late.delete), ["web-1"]);
+    let patient = pool(json!({ "autohealing": { "startUpFailureThreshold": 4 } }));
+    let vms = [vm(&patient, 0, crashed.clone())];
+    assert!(plan(&patient, 1, &members(&vms)).delete.is_empty());
     let plain = pool(json!({}));
     let vms = [vm(&plain, 0, crashed), vm(&plain, 1, stuck)];
     assert!(plan(&plain, 2, &members(&vms)).delete.is_empty());
