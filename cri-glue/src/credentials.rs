@@ -226,7 +226,12 @@ impl<'a> Secrets<'a> {
     fn read(&mut self, secret: &Secret) -> Result<&Data, CredentialError> {
         if !self.read.contains_key(&secret.name) {
             let (data, bytes) = (&mut self.data, &mut self.bytes);
-            let read = self.identity.run(|| secret.read_here(data, bytes));
+            // The pod's user has no way through kubelet's directories; what is in this one is the pod's.
+            let directory = Directory::open(&secret.directory);
+            let directory = directory.map_err(|source| secret.failed(source))?;
+            let read = self
+                .identity
+                .run(|| secret.read_here(&directory, data, bytes));
             let read = read.unwrap_or_else(|source| Err(secret.failed(source)))?;
             self.read.insert(secret.name.clone(), read);
         }
@@ -248,9 +253,13 @@ impl Secret {
     }
 
     /// Its data, of which there may be so many, and so many bytes.
-    fn read_here(&self, most: &mut usize, bytes: &mut usize) -> Result<Data, CredentialError> {
+    fn read_here(
+        &self,
+        directory: &Directory,
+        most: &mut usize,
+        bytes: &mut usize,
+    ) -> Result<Data, CredentialError> {
         let failed = |source| self.failed(source);
-        let directory = Directory::open(&self.directory).map_err(failed)?;
         let mut data = Data::new();
         for entry in directory.entries().map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -292,7 +301,7 @@ impl Secret {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use rustix::thread::CapabilitySet;
     use serde_json::json;
@@ -356,6 +365,30 @@ mod tests {
         assert!(!format!("{wanted:?}").contains("ssh-rsa"), "{wanted:?}");
         let none = AgentCredentials::of(&[of(CredentialKind::SeedKeys)], &mounts, &ROOT);
         assert!(none.unwrap().is_none());
+    }
+
+    /// Kubelet's directories are root's alone; the Secret in them is the pod's.
+    #[test]
+    fn the_way_to_a_secret_need_not_be_the_pods() {
+        let way = tempfile::tempdir().unwrap();
+        let directory = way.path().join("keys");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("a"), "ssh-rsa A").unwrap();
+        for (path, mode) in [(way.path(), 0o700), (&directory, 0o755)] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let mounts = mounts("s", &directory);
+        let users = ["root".to_owned()];
+        let kind = CredentialKind::AgentKeys(&users);
+        let pods = Identity {
+            uid: 107,
+            gid: 107,
+            ..ROOT
+        };
+        let credentials =
+            AgentCredentials::of(&[MachineCredential { secret: "s", kind }], &mounts, &pods);
+        let wanted = credentials.unwrap().unwrap().read().unwrap();
+        assert_eq!(wanted.keys["root"], ["ssh-rsa A"]);
     }
 
     #[test]
