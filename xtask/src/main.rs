@@ -12,6 +12,7 @@ mod faults;
 mod footprint;
 mod guest;
 mod image;
+mod manifests;
 mod oci;
 mod packages;
 mod progress;
@@ -50,6 +51,8 @@ enum Command {
     Image(image::Args),
     /// Write the Helm chart's templates from the plain manifests
     Chart(chart::Args),
+    /// Look what becomes of KubeVirt's own manifests, with nothing but their images replaced
+    Manifests(manifests::Args),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn run(command: Command) -> Result<()> {
         Command::Guest(args) => guest::run(args),
         Command::Image(args) => image::run(args),
         Command::Chart(args) => chart::run(&args),
+        Command::Manifests(args) => manifests::run(&args),
     }
 }
 
