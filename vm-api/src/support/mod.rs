@@ -5,18 +5,21 @@
 //! field of the types cannot be forgotten.
 
 mod amounts;
+mod annotations;
 mod disks;
 mod domain;
 mod filesystems;
 mod sets;
 mod table;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::field::{FieldError, sorted};
 use crate::v1::{VirtualMachineInstanceSpec, VirtualMachineSpec};
 use crate::validate;
 pub use amounts::{MAXIMUM_MEMORY, MAXIMUM_VCPUS, MINIMUM_MEMORY};
+pub use annotations::annotations;
 pub use sets::{pool, replica_set};
 use table::{HINTS, INSTANCE, MACHINE, Working};
 
@@ -55,6 +58,7 @@ pub fn machine(spec: &VirtualMachineSpec) -> Vec<FieldError> {
         template.remove("spec");
     }
     let mut errors = fields(&json, MACHINE);
+    errors.extend(annotations_of(spec.template.metadata.as_ref()));
     if let Some(template) = &spec.template.spec {
         errors.extend(
             instance(template)
@@ -63,6 +67,13 @@ pub fn machine(spec: &VirtualMachineSpec) -> Vec<FieldError> {
         );
     }
     sorted(errors)
+}
+
+/// Annotations of a template that do not work in what is made of it.
+fn annotations_of(metadata: Option<&ObjectMeta>) -> impl Iterator<Item = FieldError> {
+    let given = metadata.and_then(|metadata| metadata.annotations.as_ref());
+    let refused = annotations(given).into_iter();
+    refused.map(|error| error.under("template"))
 }
 
 fn to_json<T: serde::Serialize>(spec: &T) -> Value {
@@ -237,7 +248,7 @@ mod tests {
             "runStrategy": "WaitAsReceiver",
             "instancetype": { "name": "small" },
             "updateVolumesStrategy": "Replacement",
-            "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "domain": { "devices": { "downwardMetrics": {} } } } },
+            "template": { "metadata": { "annotations": { "hooks.kubevirt.io/hookSidecars": "[]" } }, "spec": { "domain": { "devices": { "downwardMetrics": {} } } } },
         });
         let spec = serde_json::from_value(spec).unwrap();
         let paths: Vec<_> = machine(&spec).into_iter().map(|error| error.path).collect();
@@ -245,6 +256,7 @@ mod tests {
             paths,
             [
                 "runStrategy",
+                "template.metadata.annotations.hooks.kubevirt.io/hookSidecars",
                 "template.spec.domain.devices.downwardMetrics",
                 "updateVolumesStrategy"
             ]

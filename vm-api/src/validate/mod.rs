@@ -33,7 +33,7 @@ pub use console::{InputBus, InputType, PanicModel, SoundModel, VideoType};
 pub(crate) use crowded::crowded;
 pub use interfaces::LinkState;
 pub use machine::machine;
-pub use offered::MemLock;
+pub use offered::{MemLock, NOT_OFFERED};
 pub use pod::{Architecture, DnsPolicy, EvictionStrategy, StartStrategy};
 pub use policies::{IoThreadsPolicy, RebootPolicy};
 pub use resources::CpuFeaturePolicy;

@@ -115,8 +115,8 @@ const ABSENT: &[Absent] = &[
     ),
 ];
 
-/// Kinds in KubeVirt's groups that are other products', installed beside it: group, the kind's
-/// beginning, the product.
+/// Kinds that are other products', installed beside KubeVirt: group, the kind's beginning, the
+/// product.
 const BESIDE: &[(&str, &str, &str)] = &[
     (
         "cdi.kubevirt.io",
@@ -137,6 +137,27 @@ const BESIDE: &[(&str, &str, &str)] = &[
         "template.kubevirt.io",
         "",
         "KubeVirt's templates for machines",
+    ),
+    ("k8s.cni.cncf.io", "", "Multus"),
+];
+
+/// Fields that KubeVirt's admission refuses by its source, where no answer of it was recorded: the
+/// field without indices, a part of what is said here, and what is said there.
+const READ: &[(&str, &str, &str)] = &[
+    (
+        "spec.domain.memory.guest",
+        "no memory is given",
+        "no machine starts for which no memory is requested",
+    ),
+    (
+        "spec.dataVolumeTemplates[]",
+        "",
+        "a template of a data volume must be used by a volume",
+    ),
+    (
+        "spec",
+        "conflicts with the instance type",
+        "when applied, if the instance type is there by then",
     ),
 ];
 
@@ -190,6 +211,17 @@ impl Known {
 
     /// What KubeVirt says to fields that are refused here by the rules of its admission.
     pub(super) fn admission(&self, kind: &str, fields: &[Field]) -> Kubevirt {
+        let read = |field: &Field| {
+            let path = without_indices(&owner(kind, &field.path).1);
+            let meant = |(pattern, said, _): &&(&str, &str, &str)| {
+                field.message.contains(said)
+                    && (path == *pattern || *pattern == "spec" && path.starts_with("spec."))
+            };
+            READ.iter().find(meant)
+        };
+        if let Some((_, _, because)) = fields.iter().find_map(read) {
+            return Kubevirt::Refuses((*because).to_owned());
+        }
         let seen = fields.iter().any(|field| {
             let (_, path) = owner(kind, &field.path);
             let spec = path.strip_prefix("spec.").unwrap_or(&path);
@@ -230,13 +262,18 @@ fn without_indices(path: &str) -> String {
     text
 }
 
+/// The product that a kind is of, if it is installed beside KubeVirt.
+pub(super) fn beside(group: &str, kind: &str) -> Option<&'static str> {
+    let found = BESIDE
+        .iter()
+        .find(|(g, begin, _)| *g == group && kind.starts_with(begin));
+    found.map(|(_, _, product)| *product)
+}
+
 /// What becomes of an object whose kind is not served here.
 pub(super) fn not_served(api_version: &str, kind: &str, is_kind_served: bool) -> Verdict {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let beside = BESIDE
-        .iter()
-        .find(|(g, begin, _)| *g == group && kind.starts_with(begin));
-    if let Some((_, _, product)) = beside {
+    if let Some(product) = beside(group, kind) {
         let what = vec![format!("{product}: another product, whose kind {kind} is")];
         return Verdict::Needs { what };
     }
@@ -312,6 +349,8 @@ mod tests {
             says("VirtualMachine", "spec.template.spec.hostname"),
             Kubevirt::Unknown
         );
+        let unused = says("VirtualMachine", "spec.dataVolumeTemplates[1]");
+        assert!(matches!(unused, Kubevirt::Refuses(_)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod image;
 mod known;
 mod library;
 mod offline;
+mod preset;
 mod reference;
 mod report;
 mod source;

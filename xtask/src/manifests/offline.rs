@@ -1,6 +1,8 @@
 //! What becomes of a manifest by the rules that the product's admission and its controller share,
 //! without a cluster.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use vm_api::FieldError;
@@ -15,8 +17,9 @@ use vm_api::v1::{
 use vm_api::{support, validate};
 
 use super::document::Content;
-use super::known::{Known, not_served};
+use super::known::{self, Known, not_served};
 use super::library::Library;
+use super::preset;
 use super::reference::{self, Reference};
 use super::verdict::{Field, Kubevirt, Stage, Verdict};
 
@@ -27,6 +30,12 @@ pub(super) struct Judge<'a> {
     /// API version and kind of all that is served.
     served: Vec<(String, String)>,
 }
+
+/// How many times the processors that a preference requires are tried, for one that spreads them.
+const PROCESSORS_TIMES: u32 = 16;
+
+/// What KubeVirt does with what is not offered.
+const BEHIND_A_GATE: &str = "refuses it too, unless a feature gate is switched on";
 
 /// A verdict that ends the judgement.
 type Judged<T> = Result<T, Verdict>;
@@ -73,7 +82,7 @@ impl<'a> Judge<'a> {
         match self.object(index, kind, object) {
             Ok(needs) if needs.is_empty() => Verdict::Works,
             Ok(what) => Verdict::Needs { what },
-            Err(verdict) => verdict,
+            Err(verdict) => self.with_presets(index, verdict),
         }
     }
 
@@ -119,11 +128,56 @@ impl<'a> Judge<'a> {
                 self.plain(&size_for(&spec), Some(&spec))?
             }
         };
-        let missing = self.library.companions(index).missing;
-        needs.extend(missing.iter().map(Reference::missing));
+        unsupported("", self.annotations(kind, object))?;
+        let companions = self.library.companions(index);
+        needs.extend(companions.missing.iter().map(Reference::missing));
+        for at in companions.documents {
+            let document = &self.library.documents[at];
+            let beside = known::beside(document.group(), document.kind());
+            needs.extend(beside.map(|product| {
+                format!("{product}, for the {} {}", document.kind(), document.name())
+            }));
+        }
         needs.sort();
         needs.dedup();
         Ok(needs)
+    }
+
+    /// Annotations of an instance that do not work; those of templates are their specs' concern.
+    fn annotations(&self, kind: &str, object: &Value) -> Vec<FieldError> {
+        let given = object["metadata"]["annotations"].clone();
+        let given: Option<BTreeMap<_, _>> = serde_json::from_value(given).unwrap_or_default();
+        match kind {
+            "VirtualMachineInstance" => support::annotations(given.as_ref()),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The verdict about an instance whose memory comes from a preset of the same file: KubeVirt
+    /// takes it.
+    fn with_presets(&self, index: usize, verdict: Verdict) -> Verdict {
+        let Verdict::Refused { fields, .. } = &verdict else {
+            return verdict;
+        };
+        let is_memory = |field: &Field| field.path == "spec.domain.memory.guest";
+        let instance = &self.library.documents[index];
+        let mut presets = self.library.documents.iter().filter(|preset| {
+            preset.kind() == "VirtualMachineInstancePreset"
+                && preset.place.file == instance.place.file
+        });
+        let preset =
+            presets.find(|preset| preset::gives_memory(preset.object(), instance.object()));
+        match preset {
+            Some(preset) if fields.iter().all(is_memory) => Verdict::not_supported(
+                "spec.domain.memory",
+                format!(
+                    "comes from the VirtualMachineInstancePreset {}, a kind that is not there: use an \
+                     instance type",
+                    preset.name()
+                ),
+            ),
+            _ => verdict,
+        }
     }
 
     /// What a machine needs whose spec is at `path`.
@@ -258,6 +312,14 @@ impl<'a> Judge<'a> {
         if errors.is_empty() {
             return Ok(());
         }
+        let is_offered = |error: &FieldError| error.message != validate::NOT_OFFERED;
+        if !errors.iter().any(is_offered) {
+            let mut fields = under(path, errors);
+            for field in &mut fields {
+                field.message = format!("{}; KubeVirt {BEHIND_A_GATE}", field.message);
+            }
+            return Err(Verdict::NotSupported { fields });
+        }
         let fields = under(path, errors);
         let kubevirt = self.known.admission(kind, &fields);
         Err(Verdict::Refused {
@@ -303,8 +365,8 @@ fn size_for(taste: &PreferenceSpec) -> InstancetypeSpec {
         )
         .is_ok()
     };
-    for guest in [processors, processors * 2, processors * 4] {
-        size.cpu.guest = guest;
+    for times in 1..=PROCESSORS_TIMES {
+        size.cpu.guest = processors * times;
         if fits(&size) {
             break;
         }

@@ -15,7 +15,7 @@ pub(super) struct Reference {
 impl Reference {
     /// What is missing if it is not there.
     pub(super) fn missing(&self) -> String {
-        format!("the {} {}", self.kinds[0], self.name)
+        format!("the {} {}", self.kinds.join(" or "), self.name)
     }
 }
 
@@ -202,7 +202,7 @@ mod tests {
             [
                 "the NetworkAttachmentDefinition net",
                 "the PersistentVolumeClaim disk",
-                "the PersistentVolumeClaim found",
+                "the PersistentVolumeClaim or DataVolume found",
                 "the PriorityClass high",
                 "the Secret seed",
                 "the VirtualMachineClusterInstancetype small",
