@@ -153,7 +153,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The verdict about an instance whose memory comes from a preset of the same file: KubeVirt
+    /// The verdict about an instance whose memory comes from a preset beside it: KubeVirt
     /// takes it.
     fn with_presets(&self, index: usize, verdict: Verdict) -> Verdict {
         let Verdict::Refused { fields, .. } = &verdict else {
@@ -164,6 +164,7 @@ impl<'a> Judge<'a> {
         let mut presets = self.library.documents.iter().filter(|preset| {
             preset.kind() == "VirtualMachineInstancePreset"
                 && preset.place.file == instance.place.file
+                && preset.place.block == instance.place.block
         });
         let preset =
             presets.find(|preset| preset::gives_memory(preset.object(), instance.object()));
@@ -339,7 +340,10 @@ fn unsupported(path: &str, errors: Vec<FieldError>) -> Judged<()> {
 }
 
 fn under(path: &str, errors: Vec<FieldError>) -> Vec<Field> {
-    let field = |error: FieldError| error.under(path).into();
+    let field = |error: FieldError| match path {
+        "" => error.into(),
+        path => error.under(path).into(),
+    };
     errors.into_iter().map(field).collect()
 }
 

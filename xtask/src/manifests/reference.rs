@@ -154,6 +154,12 @@ pub(super) fn of_the_node(spec: &Value) -> Vec<String> {
     if domain["cpu"]["dedicatedCpuPlacement"] == true {
         wanted.push("a node whose kubelet gives processors away (static CPU manager)".to_owned());
     }
+    let kernel = &domain["firmware"]["kernelBoot"]["container"]["kernelPath"];
+    if let Some(path) = kernel.as_str() {
+        wanted.push(format!(
+            "an image with the kernel {path}: the guest that stands in has none"
+        ));
+    }
     if domain["devices"]["autoattachVSOCK"] == true {
         wanted.push("a node with vsock".to_owned());
     }

@@ -101,7 +101,6 @@ fn details(verdict: &Verdict) -> String {
             };
             let kubevirt = match kubevirt {
                 Kubevirt::Refuses(why) => format!("KubeVirt refuses it too: {why}"),
-                Kubevirt::Takes(why) => format!("KubeVirt takes it: {why}"),
                 Kubevirt::Unknown => "what KubeVirt says is not known".to_owned(),
             };
             format!("{stage}: {}. {kubevirt}", sentences(fields))

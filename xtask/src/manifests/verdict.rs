@@ -11,8 +11,6 @@ use vm_api::FieldError;
 pub(super) enum Kubevirt {
     /// It refuses it too, for this reason.
     Refuses(String),
-    /// It takes it.
-    Takes(String),
     /// That is not known.
     Unknown,
 }
