@@ -161,9 +161,6 @@ const READ: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Kinds that are served in versions that KubeVirt has and that are not served here.
-const OLD_VERSION: &str = "v1alpha3";
-
 /// What is known.
 pub(super) struct Known {
     /// Kind and path of every field.
@@ -271,7 +268,7 @@ pub(super) fn beside(group: &str, kind: &str) -> Option<&'static str> {
 }
 
 /// What becomes of an object whose kind is not served here.
-pub(super) fn not_served(api_version: &str, kind: &str, is_kind_served: bool) -> Verdict {
+pub(super) fn not_served(api_version: &str, kind: &str) -> Verdict {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     if let Some(product) = beside(group, kind) {
         let what = vec![format!("{product}: another product, whose kind {kind} is")];
@@ -282,9 +279,6 @@ pub(super) fn not_served(api_version: &str, kind: &str, is_kind_served: bool) ->
         .find(|it| (it.group, it.kind) == (group, kind));
     match own {
         Some(it) if it.versions.contains(&version) => Verdict::not_supported(kind, it.why),
-        None if is_kind_served && group == "kubevirt.io" && version == OLD_VERSION => {
-            Verdict::not_supported("apiVersion", "write kubevirt.io/v1")
-        }
         _ => Verdict::refused(
             format!("there is no kind {kind} of {api_version}"),
             Kubevirt::Refuses("it has no such kind either".to_owned()),
@@ -355,18 +349,11 @@ mod tests {
 
     #[test]
     fn kinds_that_are_not_served_are_told_apart() {
-        let class = |version, kind, served| not_served(version, kind, served).class();
+        let class = |version, kind| not_served(version, kind).class();
         use super::super::verdict::Class::{Needs, NotSupported, Refused};
-        assert_eq!(class("kubevirt.io/v1", "KubeVirt", false), NotSupported);
-        assert_eq!(class("kubevirt.io/v1", "Kubevirt", false), Refused);
-        assert_eq!(
-            class("kubevirt.io/v1alpha1", "VirtualMachine", true),
-            Refused
-        );
-        assert_eq!(
-            class("kubevirt.io/v1alpha3", "VirtualMachine", true),
-            NotSupported
-        );
-        assert_eq!(class("cdi.kubevirt.io/v1beta1", "DataVolume", false), Needs);
+        assert_eq!(class("kubevirt.io/v1", "KubeVirt"), NotSupported);
+        assert_eq!(class("kubevirt.io/v1", "Kubevirt"), Refused);
+        assert_eq!(class("kubevirt.io/v1alpha1", "VirtualMachine"), Refused);
+        assert_eq!(class("cdi.kubevirt.io/v1beta1", "DataVolume"), Needs);
     }
 }

@@ -76,8 +76,7 @@ impl<'a> Judge<'a> {
         let kind = document.kind();
         let is_served = |(v, k): &(String, String)| k == kind && v == version;
         if !self.served.iter().any(is_served) {
-            let is_kind = self.served.iter().any(|(_, k)| k == kind);
-            return not_served(version, kind, is_kind);
+            return not_served(version, kind);
         }
         match self.object(index, kind, object) {
             Ok(needs) if needs.is_empty() => Verdict::Works,
