@@ -250,6 +250,11 @@ fn owner(kind: &str, path: &str) -> (String, String) {
     (kind, path)
 }
 
+/// A field's path as it stands in what a template makes, without indices.
+pub(super) fn short(path: &str) -> String {
+    without_indices(&owner("", path).1)
+}
+
 /// The path with `[]` in place of each index.
 fn without_indices(path: &str) -> String {
     let mut text = String::new();

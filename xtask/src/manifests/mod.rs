@@ -53,9 +53,16 @@ pub(crate) struct Args {
     /// Write the table as JSON to this file
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Write the table as Markdown to this file instead of printing it
+    /// Put the tables into this document instead of printing them, in place of what stands there
+    /// between `<!-- manifests: SECTION -->` and `<!-- end -->`
+    #[arg(long, requires = "section")]
+    document: Option<PathBuf>,
+    /// That section
     #[arg(long)]
-    markdown: Option<PathBuf>,
+    section: Option<String>,
+    /// Documents of one kind that become the same in one line
+    #[arg(long)]
+    fold: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -97,10 +104,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let text = serde_json::to_string_pretty(&report)? + "\n";
         fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
     }
-    match &args.markdown {
-        Some(path) => fs::write(path, report.markdown())
-            .with_context(|| format!("write {}", path.display()))?,
-        None => print!("{}", report.markdown()),
+    let tables = report.markdown(args.fold);
+    match (&args.document, &args.section) {
+        (Some(path), Some(section)) => {
+            let text =
+                fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+            let text = report::put(&text, section, &tables)
+                .with_context(|| format!("put the tables into {}", path.display()))?;
+            fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+        }
+        _ => print!("{tables}"),
     }
     eprint!("{}", report.totals());
     match report.count(Class::Failed) {

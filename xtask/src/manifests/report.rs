@@ -1,10 +1,13 @@
 //! The table of all documents, for readers and for programs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::document::Document;
+use super::known;
 use super::source::Place;
 use super::verdict::{Class, Field, Kubevirt, Stage, Verdict};
 
@@ -46,8 +49,7 @@ impl Row {
             (kind, "") => kind.to_owned(),
             (kind, name) => format!("{kind} {name}"),
         };
-        let cells = [self.place.to_string(), object, class.to_string(), details];
-        format!("| {} |\n", cells.map(|cell| cell_text(&cell)).join(" | "))
+        line(&[self.place.to_string(), object, class.to_string(), details])
     }
 }
 
@@ -74,13 +76,79 @@ impl Report {
         text
     }
 
-    /// The whole table.
-    pub(super) fn markdown(&self) -> String {
+    /// All tables: the numbers, the fields that do not work, the documents. `fold` puts documents of
+    /// the same kind with the same verdict in one line.
+    pub(super) fn markdown(&self, fold: bool) -> String {
         let mut text = self.totals();
-        text.push_str("\n| manifest | object | becomes | because |\n|---|---|---|---|\n");
-        text.extend(self.rows.iter().map(Row::line));
+        text.push_str(&self.not_supported());
+        if fold {
+            text.push_str("\n| kind | becomes | because | names |\n|---|---|---|---|\n");
+            text.extend(self.folded());
+        } else {
+            text.push_str("\n| manifest | object | becomes | because |\n|---|---|---|---|\n");
+            text.extend(self.rows.iter().map(Row::line));
+        }
         text
     }
+
+    /// What does not work, and how many documents ask for it.
+    fn not_supported(&self) -> String {
+        let mut asked = BTreeMap::<_, usize>::new();
+        for row in &self.rows {
+            let Verdict::NotSupported { fields } = &row.verdict else {
+                continue;
+            };
+            let each: BTreeSet<_> = fields
+                .iter()
+                .map(|field| (known::short(&field.path), field.message.as_str()))
+                .collect();
+            for field in each {
+                *asked.entry(field).or_default() += 1;
+            }
+        }
+        if asked.is_empty() {
+            return String::new();
+        }
+        let mut text =
+            String::from("\n| not supported | documents | why, or what to do |\n|---|---|---|\n");
+        for ((path, message), count) in asked {
+            text.push_str(&line(&[
+                format!("`{path}`"),
+                count.to_string(),
+                message.to_owned(),
+            ]));
+        }
+        text
+    }
+
+    fn folded(&self) -> impl Iterator<Item = String> {
+        let mut names = BTreeMap::<_, Vec<_>>::new();
+        for row in &self.rows {
+            let key = (row.verdict.class(), &row.kind, details(&row.verdict));
+            names.entry(key).or_default().push(row.name.as_str());
+        }
+        names.into_iter().map(|((class, kind, details), names)| {
+            line(&[kind.clone(), class.to_string(), details, names.join(", ")])
+        })
+    }
+}
+
+/// A line of a table.
+fn line(cells: &[String]) -> String {
+    let cells: Vec<_> = cells.iter().map(|cell| cell_text(cell)).collect();
+    format!("| {} |\n", cells.join(" | "))
+}
+
+/// `document` with `tables` in place of what a section of that name holds.
+pub(super) fn put(document: &str, section: &str, tables: &str) -> Result<String> {
+    let begin = format!("<!-- manifests: {section} -->\n");
+    let (before, rest) = document
+        .split_once(&begin)
+        .with_context(|| format!("there is no line {}", begin.trim()))?;
+    let (_, after) = rest
+        .split_once("<!-- end -->")
+        .with_context(|| format!("the section {section} has no line <!-- end -->"))?;
+    Ok(format!("{before}{begin}\n{tables}\n<!-- end -->{after}"))
 }
 
 fn details(verdict: &Verdict) -> String {
@@ -156,12 +224,29 @@ mod tests {
 | all whole documents | 3 |
 | parts of objects, not looked at | 3 |
 
+| not supported | documents | why, or what to do |
+|---|---|---|
+| `spec.x` | 1 | leave it out |
+
 | manifest | object | becomes | because |
 |---|---|---|---|
 | a.yaml | VirtualMachine a | works (not run) |  |
 | b.yaml | VirtualMachine a | refused | when applied: wrong \\| odd. KubeVirt refuses it too: so it does |
 | c.yaml | VirtualMachine a | not supported | `spec.x`: leave it out |
 ";
-        assert_eq!(report.markdown(), expected);
+        assert_eq!(report.markdown(false), expected);
+        let folded = report.markdown(true);
+        assert!(
+            folded.contains("| VirtualMachine | works (not run) |  | a |"),
+            "{folded}"
+        );
+    }
+
+    #[test]
+    fn a_section_of_a_document_is_replaced() {
+        let document = "a\n<!-- manifests: guide -->\nold\n<!-- end -->\nb\n";
+        let expected = "a\n<!-- manifests: guide -->\n\nnew\n\n<!-- end -->\nb\n";
+        assert_eq!(put(document, "guide", "new\n").unwrap(), expected);
+        assert!(put(document, "examples", "new\n").is_err());
     }
 }
