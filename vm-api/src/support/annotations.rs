@@ -6,10 +6,16 @@ use crate::field::FieldError;
 
 /// Annotations that do not work, each with what to do instead. KubeVirt's other annotations are notes
 /// that nobody has to heed.
-const REFUSED: &[(&str, &str)] = &[(
-    "hooks.kubevirt.io/hookSidecars",
-    "use cloud-init, or a pod of your own with sidecars",
-)];
+const REFUSED: &[(&str, &str)] = &[
+    (
+        "hooks.kubevirt.io/hookSidecars",
+        "use cloud-init, or a pod of your own with sidecars",
+    ),
+    (
+        "kubevirt.io/ignitiondata",
+        "give it as the userData of a cloudInitConfigDrive",
+    ),
+];
 
 /// Annotations that do not work; paths begin at the object's root.
 pub fn annotations(annotations: Option<&BTreeMap<String, String>>) -> Vec<FieldError> {
@@ -31,6 +37,7 @@ mod tests {
         let given = BTreeMap::from(
             [
                 ("hooks.kubevirt.io/hookSidecars", "[]"),
+                ("kubevirt.io/ignitiondata", "{}"),
                 ("example.com/note", "a"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
@@ -41,7 +48,10 @@ mod tests {
             .collect();
         assert_eq!(
             paths,
-            ["metadata.annotations.hooks.kubevirt.io/hookSidecars"]
+            [
+                "metadata.annotations.hooks.kubevirt.io/hookSidecars",
+                "metadata.annotations.kubevirt.io/ignitiondata",
+            ]
         );
         assert_eq!(annotations(None), []);
     }

@@ -252,7 +252,11 @@ fn owner(kind: &str, path: &str) -> (String, String) {
 
 /// A field's path as it stands in what a template makes, without indices.
 pub(super) fn short(path: &str) -> String {
-    without_indices(&owner("", path).1)
+    let path = without_indices(&owner("", path).1);
+    match path.strip_prefix("spec.template.metadata.") {
+        Some(rest) => format!("metadata.{rest}"),
+        None => path,
+    }
 }
 
 /// The path with `[]` in place of each index.
