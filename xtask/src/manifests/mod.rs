@@ -134,6 +134,7 @@ fn on_cluster(
 ) -> Result<Vec<(usize, Verdict)>> {
     let guest = guest::build(Guest::Tiny, Guest::Tiny.default_format())?;
     cluster::load(cluster, &[guest.archive])?;
+    live::tidy(cluster)?;
     let runner = Runner {
         cluster,
         library,
@@ -156,6 +157,7 @@ fn on_cluster(
             });
         }
     });
+    live::tidy(cluster)?;
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(index, _)| *index);
     Ok(done)
