@@ -32,7 +32,12 @@ pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let mut errors = fields(&to_json(spec), INSTANCE);
     errors.extend(amounts::refused(spec));
     errors.extend(disks::refused(spec));
-    errors.extend(filesystems::refused(spec));
+    // What works as nothing does not work as a directory either: once is enough.
+    let directories = filesystems::refused(spec).into_iter();
+    let news: Vec<_> = directories
+        .filter(|error| errors.iter().all(|said| said.path != error.path))
+        .collect();
+    errors.extend(news);
     errors.extend(ports_of_bridges(spec));
     errors.extend(domain::refused(spec));
     sorted(errors)
@@ -229,6 +234,15 @@ mod tests {
                 "volumes[0].downwardMetrics",
             ]
         );
+    }
+
+    #[test]
+    fn a_volume_that_does_not_work_is_refused_once() {
+        let spec = json!({
+            "domain": { "devices": { "filesystems": [{ "name": "a", "virtiofs": {} }] } },
+            "volumes": [{ "name": "a", "containerPath": { "path": "/etc" } }],
+        });
+        assert_eq!(paths(spec), ["volumes[0].containerPath"]);
     }
 
     #[test]
