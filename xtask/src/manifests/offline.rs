@@ -250,12 +250,14 @@ impl<'a> Judge<'a> {
         size: &InstancetypeSpec,
         taste: Option<&PreferenceSpec>,
     ) -> Judged<Vec<String>> {
-        let mut template = VirtualMachineInstanceTemplateSpec::default();
-        template.spec = serde_json::from_value(json!({
+        let spec = serde_json::from_value(json!({
             "domain": { "devices": {} },
             "volumes": [{ "name": "root", "containerDisk": { "image": "example.com/disk:1" } }],
-        }))
-        .ok();
+        }));
+        let mut template = VirtualMachineInstanceTemplateSpec {
+            metadata: None,
+            spec: spec.ok(),
+        };
         let expansion = Expansion {
             instancetype: Some(size),
             preference: taste,

@@ -81,8 +81,9 @@ pub(super) fn references(object: &Value) -> Vec<Reference> {
         templates.any(|template| template["metadata"]["name"] == name)
     };
     found.retain(|it| {
-        !(it.kinds == DATA_VOLUME && makes(&it.name))
-            && !GIVEN.contains(&(it.kinds[0], it.name.as_str()))
+        let is_made = it.kinds == DATA_VOLUME && makes(&it.name);
+        let is_given = GIVEN.contains(&(it.kinds[0], it.name.as_str()));
+        !(is_made || is_given)
     });
     found.sort();
     found.dedup();
