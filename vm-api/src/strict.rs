@@ -39,7 +39,9 @@ pub fn read<T: DeserializeOwned>(json: &str) -> Result<Strict<T>, StrictError> {
     });
     let value = value.map_err(|error: serde_json::Error| {
         if error.is_data() {
-            StrictError::Type(FieldError::new(track.path().to_string(), error))
+            // The whole is `.` there, and nothing here.
+            let path = track.path().to_string();
+            StrictError::Type(FieldError::new(path.trim_matches('.'), error))
         } else {
             StrictError::Syntax(error)
         }

@@ -13,6 +13,7 @@ mod faults;
 mod footprint;
 mod guest;
 mod image;
+mod manifests;
 mod oci;
 mod packages;
 mod progress;
@@ -53,6 +54,8 @@ enum Command {
     Chart(chart::Args),
     /// Write docs/compatibility.md from the code and the tests
     Compatibility(compatibility::Args),
+    /// Look what becomes of KubeVirt's own manifests, with nothing but their images replaced
+    Manifests(manifests::Args),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +82,7 @@ fn run(command: Command) -> Result<()> {
         Command::Image(args) => image::run(args),
         Command::Chart(args) => chart::run(&args),
         Command::Compatibility(args) => compatibility::run(&args),
+        Command::Manifests(args) => manifests::run(&args),
     }
 }
 

@@ -7,9 +7,9 @@ use crate::contract::GROUP;
 use crate::instancetype::{self, InstancetypeSpec, PreferenceSpec};
 use crate::pool::{self, VirtualMachinePoolSpec, VirtualMachinePoolStatus};
 use crate::v1::{
-    VERSION, VirtualMachineInstanceReplicaSetSpec, VirtualMachineInstanceReplicaSetStatus,
-    VirtualMachineInstanceSpec, VirtualMachineInstanceStatus, VirtualMachineSpec,
-    VirtualMachineStatus,
+    OLD_VERSION, VERSION, VirtualMachineInstanceReplicaSetSpec,
+    VirtualMachineInstanceReplicaSetStatus, VirtualMachineInstanceSpec,
+    VirtualMachineInstanceStatus, VirtualMachineSpec, VirtualMachineStatus,
 };
 
 /// A kind and how clients see it.
@@ -80,7 +80,7 @@ fn virtual_machine() -> Kind {
     Kind {
         name: "VirtualMachine",
         group: GROUP,
-        versions: &[VERSION],
+        versions: &[OLD_VERSION, VERSION],
         scope: Scope::Namespaced,
         plural: "virtualmachines",
         singular: "virtualmachine",
@@ -102,7 +102,7 @@ fn instance() -> Kind {
     Kind {
         name: "VirtualMachineInstance",
         group: GROUP,
-        versions: &[VERSION],
+        versions: &[OLD_VERSION, VERSION],
         scope: Scope::Namespaced,
         plural: "virtualmachineinstances",
         singular: "virtualmachineinstance",
@@ -128,7 +128,7 @@ fn replica_set() -> Kind {
     Kind {
         name: "VirtualMachineInstanceReplicaSet",
         group: GROUP,
-        versions: &[VERSION],
+        versions: &[OLD_VERSION, VERSION],
         scope: Scope::Namespaced,
         plural: "virtualmachineinstancereplicasets",
         singular: "virtualmachineinstancereplicaset",

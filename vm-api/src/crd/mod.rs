@@ -13,6 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use schemars::JsonSchema;
 use serde_json::{Value, json};
 
+use crate::{contract, v1};
 use kinds::{Kind, Scope};
 
 /// First line of each file.
@@ -119,6 +120,11 @@ fn definition(kind: Kind) -> Value {
             "storage": Some(version) == kind.versions.last(),
             "schema": { "openAPIV3Schema": kind.schema },
         });
+        if (group, *version) == (contract::GROUP, v1::OLD_VERSION) {
+            entry["deprecated"] = true.into();
+            let instead = format!("{group}/{version} is deprecated: write {}", v1::API_VERSION);
+            entry["deprecationWarning"] = instead.into();
+        }
         if !kind.columns.is_empty() {
             entry["additionalPrinterColumns"] = json!(kind.columns);
         }
@@ -164,6 +170,22 @@ mod tests {
                 "virtualmachineclusterpreferences.instancetype.kubevirt.io",
             ]
         );
+    }
+
+    #[test]
+    fn the_older_version_is_served_with_a_warning_and_the_newer_is_stored() {
+        let machine = documents().swap_remove(0);
+        let versions = machine["spec"]["versions"].as_array().unwrap();
+        let facts: Vec<_> = versions
+            .iter()
+            .map(|it| json!([it["name"], it["served"], it["storage"], it["deprecated"]]))
+            .collect();
+        let expected = [
+            json!(["v1alpha3", true, false, true]),
+            json!(["v1", true, true, null]),
+        ];
+        assert_eq!(facts, expected);
+        assert_eq!(versions[0]["schema"], versions[1]["schema"]);
     }
 
     #[test]

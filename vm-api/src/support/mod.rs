@@ -5,6 +5,7 @@
 //! field of the types cannot be forgotten.
 
 mod amounts;
+mod annotations;
 #[cfg(feature = "schema")]
 pub mod catalogue;
 mod disks;
@@ -15,12 +16,14 @@ mod sets;
 mod table;
 mod types;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::field::{FieldError, sorted};
 use crate::v1::{VirtualMachineInstanceSpec, VirtualMachineSpec};
 use crate::validate;
 pub use amounts::{MAXIMUM_MEMORY, MAXIMUM_VCPUS, MINIMUM_MEMORY};
+pub use annotations::annotations;
 use hints::missing;
 pub use sets::{pool, replica_set};
 use table::{INSTANCE, MACHINE, Working};
@@ -35,7 +38,12 @@ pub fn instance(spec: &VirtualMachineInstanceSpec) -> Vec<FieldError> {
     let mut errors = fields(&to_json(spec), INSTANCE);
     errors.extend(amounts::refused(spec));
     errors.extend(disks::refused(spec));
-    errors.extend(filesystems::refused(spec));
+    // What works as nothing does not work as a directory either: once is enough.
+    let directories = filesystems::refused(spec).into_iter();
+    let news: Vec<_> = directories
+        .filter(|error| errors.iter().all(|said| said.path != error.path))
+        .collect();
+    errors.extend(news);
     errors.extend(ports_of_bridges(spec));
     errors.extend(domain::refused(spec));
     sorted(errors)
@@ -61,6 +69,7 @@ pub fn machine(spec: &VirtualMachineSpec) -> Vec<FieldError> {
         template.remove("spec");
     }
     let mut errors = fields(&json, MACHINE);
+    errors.extend(annotations_of(spec.template.metadata.as_ref()));
     if let Some(template) = &spec.template.spec {
         errors.extend(
             instance(template)
@@ -69,6 +78,13 @@ pub fn machine(spec: &VirtualMachineSpec) -> Vec<FieldError> {
         );
     }
     sorted(errors)
+}
+
+/// Annotations of a template that do not work in what is made of it.
+fn annotations_of(metadata: Option<&ObjectMeta>) -> impl Iterator<Item = FieldError> {
+    let given = metadata.and_then(|metadata| metadata.annotations.as_ref());
+    let refused = annotations(given).into_iter();
+    refused.map(|error| error.under("template"))
 }
 
 fn to_json<T: serde::Serialize>(spec: &T) -> Value {
@@ -219,6 +235,15 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_that_does_not_work_is_refused_once() {
+        let spec = json!({
+            "domain": { "devices": { "filesystems": [{ "name": "a", "virtiofs": {} }] } },
+            "volumes": [{ "name": "a", "containerPath": { "path": "/etc" } }],
+        });
+        assert_eq!(paths(spec), ["volumes[0].containerPath"]);
+    }
+
+    #[test]
     fn the_refusal_says_what_to_do() {
         let spec =
             json!({ "domain": { "devices": { "interfaces": [{ "name": "a", "sriov": {} }] } } });
@@ -235,7 +260,7 @@ mod tests {
             "runStrategy": "WaitAsReceiver",
             "instancetype": { "name": "small" },
             "updateVolumesStrategy": "Replacement",
-            "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "domain": { "devices": { "downwardMetrics": {} } } } },
+            "template": { "metadata": { "annotations": { "hooks.kubevirt.io/hookSidecars": "[]" } }, "spec": { "domain": { "devices": { "downwardMetrics": {} } } } },
         });
         let spec = serde_json::from_value(spec).unwrap();
         let paths: Vec<_> = machine(&spec).into_iter().map(|error| error.path).collect();
@@ -243,6 +268,7 @@ mod tests {
             paths,
             [
                 "runStrategy",
+                "template.metadata.annotations.hooks.kubevirt.io/hookSidecars",
                 "template.spec.domain.devices.downwardMetrics",
                 "updateVolumesStrategy"
             ]

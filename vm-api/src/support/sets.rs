@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::table::{POOL, REPLICA_SET};
-use super::{fields, instance, machine, to_json};
+use super::{annotations_of, fields, instance, machine, to_json};
 use crate::field::{FieldError, sorted};
 use crate::pool::VirtualMachinePoolSpec;
 use crate::v1::VirtualMachineInstanceReplicaSetSpec;
@@ -13,6 +13,7 @@ pub fn replica_set(spec: &VirtualMachineInstanceReplicaSetSpec) -> Vec<FieldErro
     let mut json = to_json(spec);
     without(&mut json, "template");
     let mut errors = fields(&json, REPLICA_SET);
+    errors.extend(annotations_of(spec.template.metadata.as_ref()));
     if let Some(template) = &spec.template.spec {
         let refused = instance(template).into_iter();
         errors.extend(refused.map(|error| error.under("template.spec")));

@@ -59,5 +59,8 @@ pub use volume_status::*;
 /// Version of the API, the part of `apiVersion` after the group.
 pub const VERSION: &str = "v1";
 
+/// The older version, with the same content; deprecated, as in KubeVirt.
+pub const OLD_VERSION: &str = "v1alpha3";
+
 /// The value of `apiVersion`.
 pub const API_VERSION: &str = "kubevirt.io/v1";

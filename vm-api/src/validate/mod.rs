@@ -30,7 +30,7 @@ mod words;
 
 pub(crate) use crowded::crowded;
 pub use machine::machine;
-pub use offered::MemLock;
+pub use offered::{MemLock, NOT_OFFERED};
 pub use pod::{Architecture, DnsPolicy, EvictionStrategy, StartStrategy};
 pub use policies::RebootPolicy;
 pub use resources::CpuFeaturePolicy;

@@ -6,7 +6,8 @@ use crate::field::FieldError;
 use crate::v1::{Interface, VirtualMachineInstanceSpec};
 use crate::words::words;
 
-const NOT_OFFERED: &str = "is not offered: leave it out";
+/// What is said about a field that is right by itself and not offered.
+pub const NOT_OFFERED: &str = "is not offered: leave it out";
 
 words! {
     /// Whether the guest's memory is locked in the node's.

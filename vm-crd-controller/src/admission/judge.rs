@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use vm_api::strict::{self, StrictError};
-use vm_api::{FieldError, validate};
+use vm_api::{FieldError, support, validate};
 
 use super::Webhook;
 use super::kinds::{self, Reviewed};
@@ -151,6 +151,12 @@ fn validated<S: Reviewed>(object: &Object<'_>, old: Option<&Object<'_>>) -> Verd
                 causes.extend(spec.wrong().into_iter().map(Cause::of));
                 let unsupported = spec.unsupported().into_iter();
                 warnings.extend(unsupported.map(|error| error.under("spec").to_string()));
+                if S::IS_FIXED {
+                    // Of an instance; those of a template are its spec's.
+                    let given = object.metadata.annotations.as_ref();
+                    let refused = support::annotations(given).into_iter();
+                    warnings.extend(refused.map(|error| error.to_string()));
+                }
             }
         }
     }

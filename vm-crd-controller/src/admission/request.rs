@@ -60,6 +60,8 @@ pub(super) struct Object<'a> {
 pub(super) struct Metadata {
     #[serde(default)]
     pub(super) labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    pub(super) annotations: Option<BTreeMap<String, String>>,
     deletion_timestamp: Option<IgnoredAny>,
 }
 

@@ -189,6 +189,17 @@ fn what_does_not_work_is_a_warning() {
             "spec.domain.devices.interfaces[0].sriov: is not supported yet: use masquerade or bridge"
         ])
     );
+    let hooks = json!({ "annotations": { "hooks.kubevirt.io/hookSidecars": "[]" } });
+    let mut asked = Asked::create("VirtualMachineInstance", instance());
+    asked.object["metadata"] = hooks.clone();
+    let warning = "metadata.annotations.hooks.kubevirt.io/hookSidecars: is not supported yet: use \
+                   cloud-init, or a pod of your own with sidecars";
+    assert_eq!(asked.validate()["warnings"], json!([warning]));
+    let mut spec = machine();
+    spec["template"]["metadata"] = hooks;
+    let response = Asked::create("VirtualMachine", spec).validate();
+    let warning = format!("spec.template.{warning}");
+    assert_eq!(response["warnings"], json!([warning]));
     let mut spec = machine();
     spec["template"]["spec"]["domain"]["memory"] = json!({});
     let response = Asked::create("VirtualMachine", spec).validate();

@@ -4,7 +4,7 @@
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use tracing::info;
-use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
+use vm_api::v1::VirtualMachineInstance;
 use vm_api::{FieldError, support, validate};
 
 use super::obstacle::Obstacle;
@@ -19,7 +19,7 @@ pub(super) async fn pod(
     instance: &VirtualMachineInstance,
     placeholder: &str,
 ) -> Result<Result<Pod, Obstacle>, ReconcileError> {
-    if let Err(obstacle) = check(&instance.spec) {
+    if let Err(obstacle) = check(instance) {
         return Ok(Err(obstacle));
     }
     let names = match render::claim_names(&instance.spec) {
@@ -104,12 +104,14 @@ fn is_free(found: &PersistentVolumeClaim, claim: &PersistentVolumeClaim) -> Resu
 }
 
 /// What the whole product accepts, and what of it this version can do.
-fn check(spec: &VirtualMachineInstanceSpec) -> Result<(), Obstacle> {
-    let unsupported = support::instance(spec);
+fn check(instance: &VirtualMachineInstance) -> Result<(), Obstacle> {
+    let annotations = support::annotations(instance.metadata.annotations.as_ref());
+    let mut unsupported = sentences(support::instance(&instance.spec));
+    unsupported.extend(annotations.iter().map(ToString::to_string));
     if !unsupported.is_empty() {
-        return Err(Obstacle::Unsupported(sentences(unsupported)));
+        return Err(Obstacle::Unsupported(unsupported));
     }
-    let invalid = validate::instance(spec);
+    let invalid = validate::instance(&instance.spec);
     if !invalid.is_empty() {
         return Err(Obstacle::Invalid(sentences(invalid)));
     }
