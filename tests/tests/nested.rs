@@ -126,7 +126,7 @@ impl Nested {
 /// A pod that kubelet reads from a file. Its overhead is what the RuntimeClass would give it, as far as
 /// the node has room: one that wants a processor to itself finds no further share of one there.
 fn static_pod(name: &str, limits: &Value, spec: &Value) -> Value {
-    let mut overhead = json!({ "memory": "208Mi" });
+    let mut overhead = json!({ "memory": "256Mi" });
     if limits["cpu"] != "1" {
         overhead["cpu"] = "100m".into();
     }

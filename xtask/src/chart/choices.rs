@@ -124,7 +124,7 @@ const NODE: &[Choice] = &[
 ];
 
 const RUNTIME_CLASS: &[Choice] = &[Instead(
-    "memory: 96Mi",
+    "memory: 128Mi",
     "memory: {{ include \"kubevirt.overhead\" . }}",
 )];
 

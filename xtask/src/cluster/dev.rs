@@ -30,7 +30,7 @@ metadata:
 handler: kubevirt
 overhead:
   podFixed:
-    memory: 208Mi
+    memory: 256Mi
 scheduling:
   nodeSelector:
     kubevirt.io/schedulable: "true"
