@@ -4,6 +4,8 @@
 //! that neither can be forgotten. A field stands for all below it where it is refused as a whole, or where
 //! it is of a type of Kubernetes' own.
 
+use std::sync::OnceLock;
+
 use serde_json::Value;
 
 use super::hints::instead;
@@ -147,11 +149,12 @@ pub fn schema(part: Part) -> Value {
 
 /// The schema of a part of a kind's objects.
 fn content(kind: &str, part: &str) -> Value {
-    let documents = crate::crd::documents();
-    let mut kinds = documents.into_iter();
+    // They are the same each time, and take long to make.
+    static DOCUMENTS: OnceLock<Vec<Value>> = OnceLock::new();
+    let mut kinds = DOCUMENTS.get_or_init(crate::crd::documents).iter();
     let document = kinds.find(|document| document["spec"]["names"]["kind"] == kind);
     let path = format!("/spec/versions/0/schema/openAPIV3Schema/properties/{part}");
-    let schema = document.as_ref().and_then(|found| found.pointer(&path));
+    let schema = document.and_then(|found| found.pointer(&path));
     schema.cloned().unwrap_or_default()
 }
 

@@ -21,7 +21,8 @@ what to do instead.
 ";
 
 const LEGEND: &str = "\
-- **works**: the field does what it does in KubeVirt.
+- **works**: the field does what it does in KubeVirt, but for
+  [values that no machine can have](#values-that-kubevirt-accepts-and-no-machine-can-have).
 - **works:** *values*: so do these values; others are refused by name.
 - **refused:** *what to do instead*.
 - `[]` stands for any item of a list, `*` for any key of a map, and `.**` for all fields below, which are
@@ -104,6 +105,7 @@ pub(super) fn page(shown: &Shown) -> Result<String> {
     page += &body;
     page += OTHER_KINDS;
     page += &differences();
+    page += &refusals()?;
     page += MANIFESTS;
     Ok(page)
 }
@@ -302,4 +304,29 @@ defaults when it is accepted, but for these:
         );
     }
     text
+}
+
+fn refusals() -> Result<String> {
+    let mut text = "
+## Values that KubeVirt accepts and no machine can have
+
+Of the same objects, those that KubeVirt accepted and whose fields work: here, such a value is refused by
+name like a field that does not work. [Each of the machine's parts](../vm-api/src/support/mod.rs) is checked
+before anything is started.
+
+| field | refused: why, and what to do instead | seen with |
+|---|---|---|
+"
+    .to_owned();
+    for ((path, message), objects) in super::replay::refusals()? {
+        let first = objects.first().map(String::as_str).unwrap_or_default();
+        let more = match objects.len() {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let first = first.replace('|', "\\|");
+        let message = message.replace("``", "the empty text");
+        writeln!(text, "| `{path}` | {message} | `{first}`{more} |")?;
+    }
+    Ok(text)
 }

@@ -8,6 +8,7 @@ mod areas;
 #[path = "../../../vm-api/tests/admission/differences.rs"]
 mod differences;
 mod document;
+mod replay;
 mod shown;
 mod source;
 #[cfg(test)]
