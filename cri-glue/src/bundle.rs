@@ -297,6 +297,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::config::NodeConfig;
     use crate::host_devices::HostDevices;
+    use crate::images::{ImageContainers, ImageRoots};
     use crate::machine::{self, Names};
     use crate::mounts::PodMounts;
     use crate::wish;
@@ -507,7 +508,7 @@ pub(crate) mod tests {
             };
             let kind = bundle.annotation("io.kubernetes.cri.container-type").unwrap();
             prop_assert_eq!(kind == "sandbox", bundle.kind() == ContainerKind::Sandbox);
-            let _ = bundle.identity();
+            let _ = (bundle.identity(), ImageContainers::of(&bundle));
             for port in bundle.declared_ports().unwrap_or_default() {
                 prop_assert!(port.number.get() > 0);
             }
@@ -518,7 +519,8 @@ pub(crate) mod tests {
                     prop_assert!(mounts.volume(name).is_err(), "{}", name);
                 }
             }
-            if let Ok(wish) = wish::read(&bundle, &mounts.unwrap_or_default(), true) {
+            let mounts = mounts.unwrap_or_default();
+            if let Ok(wish) = wish::read(&bundle, &mounts, &ImageRoots::default(), true) {
                 let names = Names::of(&bundle, &wish);
                 let (node, tcg) = (NodeConfig::default(), Accelerator::Tcg);
                 if let Ok(machine) = machine::build(&bundle, &wish, &names, &node, tcg) {

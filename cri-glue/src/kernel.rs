@@ -12,6 +12,7 @@ use vm_api::machine::KernelBoot;
 
 use crate::beneath::{Directory, Links};
 use crate::identity::Identity;
+use crate::images::ImageRoots;
 use crate::mounts::{PodMounts, Volume};
 
 /// Bytes of a kernel or of an initial RAM disk at most: QEMU reads them into its own memory.
@@ -45,17 +46,22 @@ pub(crate) struct Sources<'a> {
     pub(crate) rootfs: &'a Path,
     /// The pod's volumes.
     pub(crate) mounts: &'a PodMounts,
+    /// Roots of images that are containers of the pod.
+    pub(crate) images: &'a ImageRoots,
     /// Whose rights an image volume is opened with.
     pub(crate) identity: &'a Identity,
     /// Who QEMU is on the node: it opens the files anew.
     pub(crate) qemu: &'a Identity,
 }
 
-/// Opens the kernel, and the initial RAM disk if there is one: in the image volume
-/// [`KERNEL_BOOT_VOLUME`], or else in the machine container's own image.
+/// Opens the kernel, and the initial RAM disk if there is one: in the image volume or the container
+/// for [`KERNEL_BOOT_VOLUME`], or else in the machine container's own image.
 pub(crate) fn open(boot: &KernelBoot<'_>, sources: &Sources<'_>) -> Result<Kernel, KernelError> {
     let (root, identity) = match sources.mounts.volume(KERNEL_BOOT_VOLUME) {
-        Err(_) => (Directory::open(sources.rootfs), None),
+        Err(_) => {
+            let root = sources.images.root(KERNEL_BOOT_VOLUME);
+            (Directory::open(root.unwrap_or(sources.rootfs)), None)
+        }
         Ok(Volume::Mount {
             source,
             read_only: true,

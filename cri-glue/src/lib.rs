@@ -16,6 +16,7 @@ pub mod helper;
 pub mod host_devices;
 pub mod hugepages;
 pub mod identity;
+pub mod images;
 mod iso;
 pub mod jail;
 pub mod kernel;

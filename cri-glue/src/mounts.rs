@@ -117,9 +117,7 @@ impl PodMounts {
     /// Sorts the mounts and devices of `bundle`.
     pub fn of(bundle: &Bundle) -> Result<Self, MountError> {
         let mut sorted = Self::default();
-        let termination_log = bundle
-            .annotation(TERMINATION_PATH_ANNOTATION)
-            .unwrap_or(TERMINATION_LOG);
+        let termination_log = termination_path(bundle);
         let in_user_namespace = UserNamespace::of(bundle.linux()).is_some();
         for mount in bundle.mounts().iter().filter(|mount| is_bind(mount)) {
             let destination = mount.destination();
@@ -229,6 +227,25 @@ impl PodMounts {
     pub fn termination_log(&self) -> Option<&Path> {
         self.termination_log.as_deref()
     }
+}
+
+/// What the pod mounts into the container of `bundle` beside what every container gets.
+pub(crate) fn of_pod(bundle: &Bundle) -> impl Iterator<Item = &Mount> {
+    let of_runtime = |mount: &Mount| {
+        let destination = mount.destination();
+        let own = RUNTIMES_OWN.iter().any(|own| destination == Path::new(own));
+        let source = mount.source().as_deref().unwrap_or(Path::new(""));
+        own || destination == Path::new(termination_path(bundle))
+            || is_of_image(source, bundle.id())
+    };
+    let mounts = bundle.mounts().iter().filter(|mount| is_bind(mount));
+    mounts.filter(move |mount| !of_runtime(mount))
+}
+
+/// Where kubelet mounts the file for the termination message.
+fn termination_path(bundle: &Bundle) -> &str {
+    let path = bundle.annotation(TERMINATION_PATH_ANNOTATION);
+    path.unwrap_or(TERMINATION_LOG)
 }
 
 /// Kubelet and the CRI plugin bind everything that is a pod's; other types (`proc`, `tmpfs`, …)

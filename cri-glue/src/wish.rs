@@ -1,12 +1,13 @@
 //! What the pod wishes of its machine: the annotation's spec, over what a plain pod means.
 
 use vm_api::annotation::{self, AnnotationError};
-use vm_api::contract::{VMI_SPEC_ANNOTATION, VOLUMES_DIRECTORY};
+use vm_api::contract::{IMAGE_CONTAINERS_ANNOTATION, VMI_SPEC_ANNOTATION, VOLUMES_DIRECTORY};
 use vm_api::field::{self, FieldError};
 use vm_api::machine::{self, VolumeSource};
 use vm_api::v1::{ContainerDiskSource, Disk, DiskTarget, VirtualMachineInstanceSpec, Volume};
 
 use crate::bundle::Bundle;
+use crate::images::ImageRoots;
 use crate::mounts::PodMounts;
 
 /// Name of the disk in the image, where the annotation names none.
@@ -26,7 +27,8 @@ pub enum WishError {
     #[error(
         "annotation {VMI_SPEC_ANNOTATION}: volumes {first} and {second} are both containerDisks, \
          but the machine container has one image: mount the other's as an image volume at \
-         {VOLUMES_DIRECTORY}/{second}, or leave one"
+         {VOLUMES_DIRECTORY}/{second}, name a container of that image in the annotation \
+         {IMAGE_CONTAINERS_ANNOTATION}, or leave one"
     )]
     TwoContainerDisks { first: String, second: String },
 }
@@ -45,10 +47,12 @@ impl From<Vec<FieldError>> for WishError {
 
 /// The spec in the annotation of `bundle`. The disk in the image, if it `has_disk`, is the
 /// machine's first even where the spec does not name it. A containerDisk is in the image that the pod
-/// mounts as the volume of its name; the one that is in none is in the container's own.
+/// mounts as the volume of its name, or has a container of; the one that is in none is in the machine
+/// container's own.
 pub fn read(
     bundle: &Bundle,
     mounts: &PodMounts,
+    images: &ImageRoots,
     has_disk: bool,
 ) -> Result<VirtualMachineInstanceSpec, WishError> {
     let mut spec = match bundle.annotation(VMI_SPEC_ANNOTATION) {
@@ -58,8 +62,9 @@ pub fn read(
     let mut of_image = Vec::new();
     for (index, volume) in spec.volumes.iter().enumerate() {
         let source = machine::source(volume, index)?;
-        if matches!(source, VolumeSource::ContainerDisk(_)) && mounts.volume(&volume.name).is_err()
-        {
+        let name = &volume.name;
+        let elsewhere = mounts.volume(name).is_ok() || images.root(name).is_some();
+        if matches!(source, VolumeSource::ContainerDisk(_)) && !elsewhere {
             of_image.push(volume.name.clone());
         }
     }
@@ -103,6 +108,7 @@ fn add_image_disk(spec: &mut VirtualMachineInstanceSpec) {
 mod tests {
     use super::*;
     use crate::bundle::tests::{bundle, spec};
+    use crate::images::ImageContainers;
 
     fn wish(json: &str, has_disk: bool) -> Result<VirtualMachineInstanceSpec, WishError> {
         let mut spec = spec();
@@ -110,7 +116,8 @@ mod tests {
             spec["annotations"][VMI_SPEC_ANNOTATION] = json.into();
         }
         let bundle = bundle(spec);
-        read(&bundle, &PodMounts::of(&bundle).unwrap(), has_disk)
+        let mounts = PodMounts::of(&bundle).unwrap();
+        read(&bundle, &mounts, &ImageRoots::default(), has_disk)
     }
 
     #[test]
@@ -151,12 +158,26 @@ mod tests {
         let bundle = bundle(spec);
         let mounts = PodMounts::of(&bundle).unwrap();
         let names = |has_disk| {
-            let spec = read(&bundle, &mounts, has_disk).unwrap();
+            let spec = read(&bundle, &mounts, &ImageRoots::default(), has_disk).unwrap();
             let names = spec.volumes.into_iter().map(|volume| volume.name);
             names.collect::<Vec<_>>()
         };
         assert_eq!(names(true), ["boot", "data"]);
         assert_eq!(names(false), ["data"]);
+    }
+
+    #[test]
+    fn images_that_are_containers_are_disks_beside_its_own() {
+        let mut spec = spec();
+        spec["annotations"][IMAGE_CONTAINERS_ANNOTATION] = "data=c".into();
+        let json = r#"{"volumes":[{"name":"data","containerDisk":{"image":"x"}}]}"#;
+        spec["annotations"][VMI_SPEC_ANNOTATION] = json.into();
+        let (bundle, mounts) = (bundle(spec), PodMounts::default());
+        let images = ImageContainers::of(&bundle).unwrap();
+        let images = images.roots(&[("c".to_owned(), "/c".into())].into(), &mounts);
+        let spec = read(&bundle, &mounts, &images.unwrap(), true).unwrap();
+        let names: Vec<_> = spec.volumes.iter().map(|volume| &volume.name).collect();
+        assert_eq!(names, ["boot", "data"]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `Create`: what a bundle is (the sandbox, the machine or an ordinary container), and making it.
+//! `Create`: what a bundle is (the sandbox, the machine, an image of its disks or an ordinary container),
+//! and making it.
 //!
 //! Everything that is mounted here stands in the bundle's record first; a creation that fails
 //! leaves nothing behind.
@@ -11,13 +12,15 @@ use containerd_shim::mount::mount_rootfs;
 use containerd_shim::protos::api::Mount;
 use containerd_shim::protos::events::task::{TaskCreate, TaskIO};
 use cri_glue::bundle::{Bundle, ContainerKind};
+use cri_glue::images;
 use cri_glue::record::{self, Record, Step};
 use cri_glue::role::{self, Role};
 
 use crate::delegate;
+use crate::image;
 use crate::machine;
 use crate::sandbox;
-use crate::task::{Container, Fault, Pod, blocking};
+use crate::task::{Container, Fault, Holder, Pod, blocking};
 
 /// Makes the container of `request`; its task's pid.
 ///
@@ -85,7 +88,7 @@ async fn sandbox_of(
     request: &CreateTaskRequest,
 ) -> Result<(Container, u32), Fault> {
     no_checkpoint(request)?;
-    mount(&bundle, &request.rootfs).await?;
+    mount(&bundle, &request.rootfs, Access::Writable).await?;
     let (container, pid) = sandbox::create(pod, bundle, request).await?;
     publish(pod, request, pid);
     Ok((container, pid))
@@ -97,28 +100,47 @@ async fn container_of(
     request: &CreateTaskRequest,
 ) -> Result<(Container, u32), Fault> {
     let holder = pod.holder()?;
-    mount(&bundle, &request.rootfs).await?;
     let known = pod.machine();
-    let (bundle, role) = blocking(move || {
-        let role = role::of(&bundle, &rootfs(bundle.dir()), known.as_deref());
-        role.map(|role| (bundle, role)).map_err(Fault::failed)
-    })
-    .await?;
-    match role {
-        Role::Machine => {
-            no_checkpoint(request)?;
-            pod.set_machine(bundle.container_name().unwrap_or_default());
-            let (container, pid) = machine::create(pod, bundle, &holder, request).await?;
-            publish(pod, request, pid);
-            Ok((container, pid))
-        }
-        Role::Ordinary => {
-            // The node's own shim mounts for itself.
-            let directory = bundle.dir().to_owned();
-            blocking(move || record::undo(&directory).map_err(Fault::failed)).await?;
-            delegate::create(pod, bundle, request).await
-        }
+    let named = role::named(&bundle, known.as_deref()).map_err(Fault::failed)?;
+    if named == Some(Role::Image) {
+        return image_of(pod, &bundle, &holder, request).await;
     }
+    mount(&bundle, &request.rootfs, Access::Writable).await?;
+    let (bundle, is_machine) = match named {
+        Some(role) => (bundle, role == Role::Machine),
+        None => {
+            let look = move || {
+                let found = role::is_machine(&bundle, &rootfs(bundle.dir()), known.as_deref());
+                found.map(|found| (bundle, found)).map_err(Fault::failed)
+            };
+            blocking(look).await?
+        }
+    };
+    if is_machine {
+        no_checkpoint(request)?;
+        pod.set_machine(bundle.container_name().unwrap_or_default());
+        let (container, pid) = machine::create(pod, bundle, &holder, request).await?;
+        publish(pod, request, pid);
+        return Ok((container, pid));
+    }
+    // The node's own shim mounts for itself.
+    let directory = bundle.dir().to_owned();
+    blocking(move || record::undo(&directory).map_err(Fault::failed)).await?;
+    delegate::create(pod, bundle, request).await
+}
+
+async fn image_of(
+    pod: &Arc<Pod>,
+    bundle: &Bundle,
+    holder: &Holder,
+    request: &CreateTaskRequest,
+) -> Result<(Container, u32), Fault> {
+    no_checkpoint(request)?;
+    images::check_mounts(bundle).map_err(Fault::failed)?;
+    mount(bundle, &request.rootfs, Access::ReadOnly).await?;
+    let (container, pid) = image::create(pod, bundle, holder, request);
+    publish(pod, request, pid);
+    Ok((container, pid))
 }
 
 /// Refuses what only the node's own shim can do: to restore a process.
@@ -149,7 +171,14 @@ pub(crate) fn rootfs(bundle: &Path) -> PathBuf {
     bundle.join("rootfs")
 }
 
-async fn mount(bundle: &Bundle, mounts: &[Mount]) -> Result<(), Fault> {
+/// What may be done to the files of a root.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Writable,
+    ReadOnly,
+}
+
+async fn mount(bundle: &Bundle, mounts: &[Mount], access: Access) -> Result<(), Fault> {
     mounts.iter().try_for_each(at_the_root)?;
     let (directory, mounts) = (bundle.dir().to_owned(), mounts.to_vec());
     blocking(move || {
@@ -166,7 +195,12 @@ async fn mount(bundle: &Bundle, mounts: &[Mount]) -> Result<(), Fault> {
         for mount in &mounts {
             let kind = Some(mount.type_.as_str()).filter(|kind| !kind.is_empty());
             let source = Some(mount.source.as_str()).filter(|source| !source.is_empty());
-            mount_rootfs(kind, source, &unmapped(&mount.options), &target).map_err(|error| {
+            let mut options = unmapped(&mount.options);
+            if access == Access::ReadOnly {
+                options.retain(|option| option != "rw");
+                options.push("ro".to_owned());
+            }
+            mount_rootfs(kind, source, &options, &target).map_err(|error| {
                 let target = target.display();
                 Fault::failed(format!(
                     "cannot mount the container's root at {target}: {error}"

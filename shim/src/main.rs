@@ -8,6 +8,7 @@ mod create;
 mod delegate;
 mod events;
 mod frame;
+mod image;
 mod machine;
 mod resources;
 mod sandbox;

@@ -27,7 +27,18 @@ impl ContainerDisk {
     /// An image of one layer that holds `entries`, each with its path in the image.
     #[track_caller]
     pub fn new(namespace: &TestNamespace, node: Node, entries: &[(&str, Entry<'_>)]) -> Self {
-        let reference = format!("kubevirt.local/test/{}:raw", namespace.name());
+        Self::named(namespace, node, "raw", entries)
+    }
+
+    /// The same for one of several images of a case, with a tag of its own.
+    #[track_caller]
+    pub fn named(
+        namespace: &TestNamespace,
+        node: Node,
+        tag: &str,
+        entries: &[(&str, Entry<'_>)],
+    ) -> Self {
+        let reference = format!("kubevirt.local/test/{}:{tag}", namespace.name());
         let archive = archive(&reference, entries).expect("a tar archive in memory");
         let this = Self { node, reference };
         this.ctr(&["import", "-"], &archive).expect_success();

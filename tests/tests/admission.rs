@@ -37,6 +37,26 @@ fn pod() -> Manifest {
     }))
 }
 
+/// The same with an image beside the machine's, and `more` of that container.
+fn with_image(more: Value) -> Manifest {
+    let mut image = json!({
+        "name": "image-data", "image": image::TINY, "command": ["vm"], "restartPolicy": "Always",
+        "securityContext": {
+            "allowPrivilegeEscalation": false, "runAsNonRoot": true,
+            "capabilities": { "drop": ["ALL"] },
+        },
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        image[key] = value.clone();
+    }
+    pod()
+        .with(
+            "/metadata/annotations/kubevirt.io~1image-containers",
+            "kernel-boot=k,data=image-data".into(),
+        )
+        .with("/spec/initContainers", json!([image]))
+}
+
 /// What the API server says to the controller; nothing is made.
 fn ask(namespace: &str, pod: &Manifest) -> Output {
     let user = format!("--as={CONTROLLER}");
@@ -62,6 +82,8 @@ fn refused(output: Output, words: &str) {
 fn the_controller_makes_machines_and_nothing_else() {
     let namespace = TestNamespace::new("admission");
     ask(namespace.name(), &pod()).expect_success();
+    let image = with_image(json!({}));
+    ask(namespace.name(), &image).expect_success();
     let container = "/spec/containers/0";
     let unprivileged = "only unprivileged pods of the kubevirt runtime";
     let one_machine = "only pods with a machine as their one container";
@@ -143,6 +165,19 @@ fn the_controller_makes_machines_and_nothing_else() {
     ];
     for (pointer, value, words) in cases {
         refused(ask(namespace.name(), &pod().with(&pointer, value)), words);
+    }
+    // What is no image to the shim would run, with a program of whoever made it.
+    for more in [
+        json!({ "name": "other" }),
+        json!({ "restartPolicy": null }),
+        json!({ "command": ["sh"] }),
+        json!({ "env": [{ "name": "A", "value": "b" }] }),
+        json!({ "securityContext": { "allowPrivilegeEscalation": true } }),
+        json!({ "securityContext": {
+            "allowPrivilegeEscalation": false, "runAsUser": 0, "capabilities": { "drop": ["ALL"] },
+        } }),
+    ] {
+        refused(ask(namespace.name(), &with_image(more)), one_machine);
     }
     for namespace in ["kube-system", "kubevirt"] {
         refused(ask(namespace, &pod()), "cannot run in the namespaces");

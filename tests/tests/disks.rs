@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use tests::{
-    ContainerDisk, Entry, LocalClaim, Manifest, Node, SOON, STARTED, TestNamespace, eventually,
-    image, kubectl, kubectl_input, on_both_nodes,
+    ContainerDisk, Entry, LocalClaim, Manifest, Node, STARTED, TestNamespace, eventually, image,
+    kubectl, on_both_nodes,
 };
 
 on_both_nodes!(
@@ -13,7 +13,10 @@ on_both_nodes!(
     what_is_written_over_a_claim_that_is_only_read_is_lost,
     a_file_of_the_node_is_a_disk_where_that_is_allowed,
     a_kernel_of_the_image_is_booted,
-    a_second_image_is_an_image_volume_or_refused,
+    several_images_are_disks,
+    a_kernel_of_another_image_is_booted,
+    a_guest_that_powers_off_ends_its_images_too,
+    a_link_out_of_a_further_image_is_refused,
 );
 
 fn object(kind: &str, name: &str, data: Value) -> Manifest {
@@ -327,57 +330,117 @@ fn multiboot_kernel() -> Vec<u8> {
     kernel
 }
 
-/// Whether the cluster has image volumes is its administrator's choice; either way the user is told or
-/// has the disk.
-fn a_second_image_is_an_image_volume_or_refused(node: Node) {
-    let namespace = TestNamespace::new("two-images");
-    let mut content = b"SECOND".to_vec();
-    content.resize(1 << 20, 0);
-    let entries = [("disk/disk.img", Entry::File(&content))];
-    let second = ContainerDisk::new(&namespace, node, &entries);
-    namespace.apply(&machine(
-        node,
-        json!([{ "name": "second", "disk": { "bus": "virtio" }, "serial": "second" }]),
-        json!([{ "name": "second", "containerDisk": {
-            "image": second.reference(), "imagePullPolicy": "IfNotPresent",
-        } }]),
-    ));
-    let probe = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "probe" },
-        "spec": {
-            "containers": [{ "name": "a", "image": image::BUSYBOX }],
-            "volumes": [{ "name": "v", "image": { "reference": image::BUSYBOX } }],
-        },
+/// An image with a disk of 1 MiB that begins with `content`.
+fn image_with(namespace: &TestNamespace, node: Node, tag: &str, content: &[u8]) -> ContainerDisk {
+    let mut disk = content.to_vec();
+    disk.resize(1 << 20, 0);
+    let entries = [("disk/disk.img", Entry::File(&disk))];
+    ContainerDisk::named(namespace, node, tag, &entries)
+}
+
+/// By image volumes or, where the cluster has none, by containers without a process: the user need not know.
+fn several_images_are_disks(node: Node) {
+    let namespace = TestNamespace::new("images");
+    let images = ["second", "third"].map(|name| {
+        let content = name.to_uppercase();
+        (name, image_with(&namespace, node, name, content.as_bytes()))
     });
-    // Where they are switched off, the API server drops them in silence.
-    let arguments = [
-        "-n",
-        namespace.name(),
-        "create",
-        "--dry-run=server",
-        "-o",
-        "json",
-        "-f",
-        "-",
-    ];
-    let answer = kubectl_input(&arguments, probe.to_string().as_bytes()).text();
-    let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
-    let mut volumes = answer["spec"]["volumes"].as_array().into_iter().flatten();
-    if volumes.any(|volume| volume["image"].is_object()) {
-        let pod = started(&namespace);
-        let read = format!("{FIND}find_disk second; head -c 6 /dev/${{disk##*/}}");
-        assert_eq!(guest(&namespace, &pod, &read), "SECOND");
-    } else {
-        let message = namespace.wait_for_event("vm", "volumes[1].containerDisk");
-        assert!(message.contains("ImageVolume"), "{message}");
-        let condition = eventually(SOON, || {
-            let vmi = namespace.get("vmi", "vm")?;
-            let conditions = vmi["status"]["conditions"].to_string();
-            match conditions.contains("UnsupportedField") {
-                true => Ok(conditions),
-                false => Err(conditions),
-            }
-        });
-        assert!(condition.contains("ImageVolume"), "{condition}");
+    let disk = |name: &str| json!({ "name": name, "disk": { "bus": "virtio" }, "serial": name });
+    let volume = |name: &str, image: &ContainerDisk| {
+        json!({ "name": name, "containerDisk": {
+            "image": image.reference(), "imagePullPolicy": "IfNotPresent",
+        } })
+    };
+    let disks = images.each_ref().map(|(name, _)| disk(name));
+    let volumes = images.each_ref().map(|(name, image)| volume(name, image));
+    namespace.apply(&machine(node, json!(disks), json!(volumes)));
+    let pod = started(&namespace);
+    for (name, _) in &images {
+        let read = format!(
+            "{FIND}find_disk {name}; head -c {} /dev/${{disk##*/}}",
+            name.len()
+        );
+        assert_eq!(guest(&namespace, &pod, &read), name.to_uppercase());
     }
+    // What the guest writes is its own.
+    let write = "find_disk second; d=/dev/${disk##*/}; printf OWN | dd of=$d conv=fsync 2>/dev/null; head -c 6 $d";
+    assert_eq!(guest(&namespace, &pod, &format!("{FIND}{write}")), "OWNOND");
+    let object = namespace.get("pod", &pod).expect("the pod is there");
+    let sidecars = object["status"]["initContainerStatuses"].as_array();
+    for sidecar in sidecars.into_iter().flatten() {
+        assert!(sidecar["state"]["running"].is_object(), "{sidecar:#}");
+        let name = sidecar["name"].as_str().expect("it has a name");
+        let refused = namespace.kubectl(&["exec", &pod, "-c", name, "--", "true"]);
+        assert!(refused.stderr.contains("runs no commands"), "{refused:?}");
+        let log = namespace.kubectl(&["logs", &pod, "-c", name]);
+        assert_eq!(log.expect_success(), "");
+    }
+    namespace.kubectl(&["delete", "vm", "vm"]).expect_success();
+    namespace.wait_gone("vmi", "vm");
+    namespace.wait_gone("pod", &pod);
+}
+
+/// Beside a disk that boots too: what runs can only be the kernel.
+fn a_kernel_of_another_image_is_booted(node: Node) {
+    let namespace = TestNamespace::new("kernel-image");
+    let kernel = multiboot_kernel();
+    let entries = [("boot/kernel", Entry::File(&kernel))];
+    let image = ContainerDisk::new(&namespace, node, &entries);
+    let boot = json!({ "container": {
+        "image": image.reference(), "kernelPath": "/boot/kernel", "imagePullPolicy": "IfNotPresent",
+    } });
+    let vm = Manifest::virtual_machine("vm", image::TINY, node).with(
+        "/spec/template/spec/domain/firmware",
+        json!({ "kernelBoot": boot }),
+    );
+    namespace.apply(&vm);
+    let pod = eventually(STARTED, || {
+        let pods = namespace.list("pod", "vm.kubevirt.io/name=vm");
+        let name = pods
+            .first()
+            .and_then(|pod| pod["metadata"]["name"].as_str());
+        name.map(str::to_owned).ok_or("no pod yet".to_owned())
+    });
+    namespace.wait_for_log(&pod, "compute", "kernel runs");
+}
+
+/// A pod by hand whose machine, of the image `own`, has the disk `second` of another image.
+fn pod_with_second_image(node: Node, own: &str, second: &ContainerDisk) -> Manifest {
+    let wish = json!({
+        "domain": { "devices": { "disks": [{ "name": "second", "disk": { "bus": "virtio" } }] } },
+        "volumes": [{ "name": "second", "containerDisk": { "image": second.reference() } }],
+    });
+    let annotations = json!({
+        "kubevirt.io/image-containers": "second=other",
+        "kubevirt.io/vmi-spec": wish.to_string(),
+    });
+    let sidecar = json!([{
+        "name": "other", "image": second.reference(), "imagePullPolicy": "IfNotPresent",
+        "command": ["vm"], "restartPolicy": "Always",
+    }]);
+    Manifest::machine_pod("vm", own, node)
+        .with("/metadata/annotations", annotations)
+        .with("/spec/initContainers", sidecar)
+}
+
+fn a_guest_that_powers_off_ends_its_images_too(node: Node) {
+    let namespace = TestNamespace::new("images-end");
+    let second = image_with(&namespace, node, "second", b"SECOND");
+    namespace.apply(&pod_with_second_image(node, image::POWER_OFF, &second));
+    namespace.wait_for("pod", "vm", "/status/phase", "Succeeded");
+    let pod = namespace.get("pod", "vm").expect("the pod is there");
+    let sidecar = &pod["status"]["initContainerStatuses"][0];
+    assert_eq!(sidecar["restartCount"], 0, "{sidecar:#}");
+    let ended = &sidecar["state"]["terminated"];
+    assert_eq!(ended["exitCode"], 0, "{sidecar:#}");
+    namespace.kubectl(&["delete", "pod", "vm"]).expect_success();
+    namespace.wait_gone("pod", "vm");
+}
+
+fn a_link_out_of_a_further_image_is_refused(node: Node) {
+    let namespace = TestNamespace::new("images-link");
+    let entries = [("disk/disk.img", Entry::Symlink("/etc/shadow"))];
+    let second = ContainerDisk::named(&namespace, node, "second", &entries);
+    let words = ["volume second", "a symbolic link, not a regular file"];
+    namespace.expect_refused(&pod_with_second_image(node, image::TINY, &second), &words);
 }

@@ -18,6 +18,14 @@ pub const VMI_SPEC_ANNOTATION: &str = "kubevirt.io/vmi-spec";
 /// [`DISK_DIRECTORY`].
 pub const MACHINE_CONTAINER_ANNOTATION: &str = "kubevirt.io/machine-container";
 
+/// Annotation: the containers of the pod that are images of the machine's disks and nothing else, a list
+/// `<volume>=<container>,…`; the volume [`KERNEL_BOOT_VOLUME`] stands for the kernel's image. Such a
+/// container is its image, mounted, and has no process; as native sidecars (init containers with
+/// `restartPolicy: Always`) they are there before the machine and end after it.
+///
+/// A list and no JSON: the policy that limits the controller reads it too, and must read the same.
+pub const IMAGE_CONTAINERS_ANNOTATION: &str = "kubevirt.io/image-containers";
+
 /// Annotation: the firmware's UUID of the machine, so that it stays the same over its restarts.
 /// Used when the spec names none.
 pub const FIRMWARE_UUID_ANNOTATION: &str = "kubevirt.io/firmware-uuid";
@@ -74,7 +82,7 @@ pub const DISK_DIRECTORY: &str = "/disk";
 pub const VOLUMES_DIRECTORY: &str = "/volumes";
 
 /// Name of the volume of the pod with the image that holds the kernel of `kernelBoot`, where that is
-/// not the machine container's own.
+/// not the machine container's own; and of that image in [`IMAGE_CONTAINERS_ANNOTATION`].
 pub const KERNEL_BOOT_VOLUME: &str = "kernel-boot";
 
 /// Label of a namespace: with [`HOST_DISKS_ALLOWED`], machines of the controller may have files of
@@ -101,8 +109,8 @@ pub const SEED_USER_DATA_FILE: &str = "userdata";
 /// File in a seed's mount that holds cloud-init's network data.
 pub const SEED_NETWORK_DATA_FILE: &str = "networkdata";
 
-/// The placeholder command of a machine container: a containerDisk image has none, and CRI refuses
-/// a container without.
+/// The placeholder command of a machine container, and of an image's: a containerDisk image has none,
+/// and CRI refuses a container without.
 pub const MACHINE_COMMAND: &str = "vm";
 
 /// The command of the machine container that succeeds if the guest's agent answers.

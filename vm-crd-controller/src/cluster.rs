@@ -135,17 +135,16 @@ impl Cluster {
         }
     }
 
-    /// What the API server would make of `object`, which is not made. One that is there already is as
-    /// good as itself.
-    pub async fn rehearse<K: Namespaced + Serialize>(&self, object: &K) -> kube::Result<K> {
+    /// What the API server would make of `object`, which is not made; nothing if it is there already.
+    pub async fn rehearse<K: Namespaced + Serialize>(&self, object: &K) -> kube::Result<Option<K>> {
         let params = PostParams {
             dry_run: true,
             field_manager: Some(FIELD_MANAGER.to_owned()),
         };
         let namespace = object.namespace().unwrap_or_default();
         match self.api::<K>(&namespace).create(&params, object).await {
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(object.clone()),
-            result => result,
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(None),
+            result => result.map(Some),
         }
     }
 

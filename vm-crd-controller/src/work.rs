@@ -31,7 +31,7 @@ use crate::replicas::Pace;
 use crate::serve::Readiness;
 use crate::traces::Exporter;
 use crate::vm::Machines;
-use crate::vmi::Instances;
+use crate::vmi::{Finding, Instances};
 use crate::watch::{Change, Guarded, Trigger, look_at_all, owner, watch};
 use sets::Keepers;
 
@@ -125,6 +125,7 @@ pub(crate) async fn work(
         pods: pods.clone(),
         answers,
         placeholder_image: args.placeholder_image.clone(),
+        images: Finding::default(),
         progress_delay: args.progress_delay(),
         traces: Exporter::start(args.otlp_endpoint.clone(), args.trace_all, metrics.clone()),
     });

@@ -1,6 +1,7 @@
 //! The disk that a container image brings along: read-only, below an overlay of the machine's own.
 //!
-//! The image is the machine container's own, or an image volume of the pod.
+//! The image is the machine container's own, that of a container without a process beside it, or an image
+//! volume of the pod.
 
 use std::fs::File;
 use std::io;
@@ -29,7 +30,10 @@ pub(super) fn open(
         Ok(volume) => in_volume(name, volume, path, sources.identity)?,
         // The image is the pod's as a whole, whoever of its users owns the file: it is read with the
         // node's own rights.
-        Err(_) => find(name, &root_of(name, Directory::open(sources.rootfs))?, path)?,
+        Err(_) => {
+            let root = sources.images.root(name).unwrap_or(sources.rootfs);
+            find(name, &root_of(name, Directory::open(root))?, path)?
+        }
     };
     let info = image::inspect(&base).map_err(DiskError::image(name))?;
     let base = DiskFile::new(base)?;

@@ -26,6 +26,7 @@ use qemu_driver::machine::{Cache, Disk, DiskFile, DiskImage, Format, Io};
 use vm_api::machine::{self, MachineDisk, VolumeSource};
 
 use crate::identity::Identity;
+use crate::images::ImageRoots;
 use crate::mounts::{PodMounts, Volume};
 use crate::record::Record;
 use crate::seed::Identification;
@@ -41,6 +42,8 @@ pub struct Sources<'a> {
     pub container: &'a str,
     /// The pod's volumes.
     pub mounts: &'a PodMounts,
+    /// Roots of images that are containers of the pod.
+    pub images: &'a ImageRoots,
     /// Whose rights claims and Secrets are opened with.
     pub identity: &'a Identity,
     /// Who QEMU is, and owns what is made for it.

@@ -15,6 +15,7 @@ use crate::credentials::CredentialError;
 use crate::disks::DiskError;
 use crate::helper::{HelperError, ShareError};
 use crate::host_devices::HostDeviceError;
+use crate::images::ImagesError;
 use crate::jail::JailError;
 use crate::kernel::KernelError;
 use crate::machine::BuildError;
@@ -116,6 +117,8 @@ pub enum LaunchError {
     Wish(#[from] WishError),
     #[error(transparent)]
     Mount(#[from] MountError),
+    #[error(transparent)]
+    Images(#[from] ImagesError),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]

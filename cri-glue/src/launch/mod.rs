@@ -14,6 +14,7 @@ mod processors;
 mod size;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,6 +67,8 @@ pub struct Request {
     pub sandbox: Arc<Sandbox>,
     /// The container's root, mounted.
     pub rootfs: PathBuf,
+    /// Roots of the pod's containers that are images, mounted, by the container's name.
+    pub images: BTreeMap<String, PathBuf>,
     /// Pid of the process that holds the pod's namespaces.
     pub holder: u32,
     /// Containerd's namespace.

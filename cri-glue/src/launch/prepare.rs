@@ -30,6 +30,7 @@ use crate::disks::{self, Sources};
 use crate::helper::{self, Helper};
 use crate::host_devices::HostDevices;
 use crate::identity::Identity;
+use crate::images::ImageContainers;
 use crate::jail::{self, Jail};
 use crate::machine::{Names, build, clock};
 use crate::mounts::PodMounts;
@@ -86,7 +87,8 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     check_qemu(node)?;
     uid::check(node, bundle.identity().uid)?;
     let mounts = PodMounts::of(bundle)?;
-    let spec = wish::read(bundle, &mounts, has_disk(&request.rootfs)?)?;
+    let images = ImageContainers::of(bundle)?.roots(&request.images, &mounts)?;
+    let spec = wish::read(bundle, &mounts, &images, has_disk(&request.rootfs)?)?;
     let names = Names::of(bundle, &spec);
     let wished_disks = machine::disks(&spec)?;
     let kernel_boot = machine::kernel_boot(&spec)?;
@@ -100,6 +102,11 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
     let kernels = kernel_boot.iter().map(|_| KERNEL_BOOT_VOLUME);
     let shared = directories.iter().map(|directory| directory.name);
     mounts.check_referred(mounted.chain(shared).chain(kernels))?;
+    let in_images = wished_disks.iter();
+    let in_images =
+        in_images.filter(|disk| matches!(disk.source, Some(VolumeSource::ContainerDisk(_))));
+    let in_images: Vec<_> = in_images.map(|disk| disk.name).collect();
+    images.check_referred(&in_images, kernel_boot.is_some())?;
     let capacities = capacities(bundle)?;
     let accelerator = accelerator(node.qemu.accelerator)?;
     let mut machine = build(bundle, &spec, &names, node, accelerator)?;
@@ -153,6 +160,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         rootfs: &request.rootfs,
         container: bundle.id(),
         mounts: &mounts,
+        images: &images,
         identity: &identity,
         owner: &owner,
         capacities: &capacities,
@@ -186,6 +194,7 @@ pub(super) fn prepare(request: &Request, stop: Arc<Stop>) -> Result<Prepared, La
         let sources = kernel::Sources {
             rootfs: &request.rootfs,
             mounts: &mounts,
+            images: &images,
             identity: &identity,
             qemu: &owner,
         };

@@ -136,6 +136,42 @@ fn an_image_that_the_pod_mounts_is_a_disk_beside_its_own() {
     pod.refused(&["volume second", "writable"]);
 }
 
+#[test]
+fn an_image_that_is_a_container_is_a_disk_beside_its_own() {
+    let mut pod = pod_of_user();
+    fs::write(pod.disk("disk.img"), vec![0; 1 << 20]).unwrap();
+    let image = directory(&pod, "image", &[]);
+    fs::create_dir(image.join("disk")).unwrap();
+    let disk = image.join("disk/disk.img");
+    guest::write_disk(&disk, Then::Halt);
+    // As in the machine container's own image, whoever of the image's users owns the file.
+    fs::set_permissions(&disk, PermissionsExt::from_mode(0o600)).unwrap();
+    pod.wish(&json!({
+        "domain": {"devices": {"disks": [
+            {"name": "second", "disk": {"bus": "virtio"}, "bootOrder": 1},
+        ]}},
+        "volumes": [{"name": "second", "containerDisk": {"image": "x"}}],
+    }));
+    pod.annotate("kubevirt.io/image-containers", "second=image-second");
+    pod.refused(&["container image-second", "volume second", "is not there"]);
+    pod.images.insert("image-second".into(), image.clone());
+    boots(&pod, GREETING);
+    fs::remove_file(&disk).unwrap();
+    symlink("/etc/shadow", &disk).unwrap();
+    pod.refused(&["volume second", "a symbolic link, not a regular file"]);
+    fs::remove_file(&disk).unwrap();
+    fs::remove_dir(image.join("disk")).unwrap();
+    symlink(pod.rootfs().join("disk"), image.join("disk")).unwrap();
+    pod.refused(&["volume second", "a symbolic link, not a directory"]);
+    pod.annotate(
+        "kubevirt.io/image-containers",
+        "second=image-second,other=image-second",
+    );
+    pod.refused(&["no containerDisk other"]);
+    pod.mount("/volumes/second", &image, "ro");
+    pod.refused(&["/volumes/second too"]);
+}
+
 /// Settings in every form, on every bus, beside the disk that boots.
 #[test]
 fn settings_and_seeds_are_disks_on_every_bus() {
@@ -226,6 +262,13 @@ fn a_kernel_is_booted_from_an_image() {
     fs::remove_file(pod.rootfs().join("boot/kernel")).unwrap();
     let image = directory(&pod, "image", &[]);
     write(&image, 0o644);
+    pod.annotate("kubevirt.io/image-containers", "kernel-boot=k");
+    pod.images.insert("k".into(), image.clone());
+    boots(&pod, GREETING);
+    pod.spec["annotations"]
+        .as_object_mut()
+        .unwrap()
+        .remove("kubevirt.io/image-containers");
     pod.mount("/volumes/kernel-boot", &image, "ro");
     boots(&pod, GREETING);
 }

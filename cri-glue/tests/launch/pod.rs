@@ -1,5 +1,6 @@
 //! A pod made by hand: namespaces, a holder, control groups, and a machine container's bundle.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,6 +26,8 @@ pub(crate) struct Pod {
     pub(crate) holder_pid: u32,
     pub(crate) node: NodeConfig,
     pub(crate) spec: Value,
+    /// Roots of containers that are images, by name.
+    pub(crate) images: BTreeMap<String, PathBuf>,
 }
 
 impl Pod {
@@ -93,6 +96,7 @@ impl Pod {
             holder_pid,
             node,
             spec,
+            images: BTreeMap::new(),
         }
     }
 
@@ -160,6 +164,7 @@ impl Pod {
             bundle: Arc::new(Bundle::read(&self.bundle()).unwrap()),
             sandbox: Arc::new(sandbox),
             rootfs: self.rootfs(),
+            images: self.images.clone(),
             holder: self.holder_pid,
             namespace: "test".into(),
             reserved_ports: Vec::new(),

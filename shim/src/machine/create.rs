@@ -44,6 +44,7 @@ pub(crate) async fn create(
         bundle: bundle.clone(),
         sandbox: holder.sandbox.clone(),
         rootfs: rootfs(&directory),
+        images: pod.images(),
         holder: holder.pid,
         namespace: pod.daemon.namespace.clone(),
         reserved_ports: pod.declared(),

@@ -41,7 +41,7 @@ pub(crate) use create::create;
 use exec::Execs;
 use power::PowerButton;
 use resize::Resize;
-use signal::Wish;
+pub(crate) use signal::Wish;
 
 /// The pod's machine.
 struct Machine {
@@ -181,7 +181,7 @@ impl Task for Machine {
 
     async fn pause(&self, _: &TtrpcContext, _: PauseRequest) -> TtrpcResult<Empty> {
         if self.member.life.phase() != Phase::Running {
-            return Err(self.member.not_now("paused").into());
+            return Err(self.member.life.not_now("paused").into());
         }
         self.qmp.pause().await.map_err(Fault::failed)?;
         self.member.life.advance(Happening::Paused);
@@ -195,7 +195,7 @@ impl Task for Machine {
 
     async fn resume(&self, _: &TtrpcContext, _: ResumeRequest) -> TtrpcResult<Empty> {
         if self.member.life.phase() != Phase::Paused {
-            return Err(self.member.not_now("resumed").into());
+            return Err(self.member.life.not_now("resumed").into());
         }
         self.go_on().await?;
         Ok(Empty::default())

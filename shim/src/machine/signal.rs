@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 /// What a signal to a machine asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(crate) enum Wish {
     /// To pull the plug.
     Plug,
     /// To press the power button.
@@ -15,7 +15,7 @@ pub(super) enum Wish {
 
 impl Wish {
     /// What the signal with this number asks for, real-time signals included.
-    pub(super) fn of(number: u32) -> Option<Self> {
+    pub(crate) fn of(number: u32) -> Option<Self> {
         const IGNORED: [Signal; 4] = [Signal::CHILD, Signal::CONT, Signal::URG, Signal::WINCH];
         let number = i32::try_from(number)
             .ok()

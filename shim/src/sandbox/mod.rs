@@ -72,6 +72,7 @@ pub(crate) async fn create(
     pod.set_holder(Some(Holder {
         sandbox: Arc::new(facts),
         pid,
+        member: member.clone(),
     }));
     let line = Mutex::new(Some(made.line));
     Ok((
@@ -98,12 +99,12 @@ impl Sandbox {
 #[async_trait]
 impl Task for Sandbox {
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> TtrpcResult<StateResponse> {
-        self.member.only_itself(&request.exec_id)?;
+        self.member.life.only_itself(&request.exec_id)?;
         Ok(self.member.life.state_response())
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
-        self.member.only_itself(&request.exec_id)?;
+        self.member.life.only_itself(&request.exec_id)?;
         let runtime = self.runtime.clone();
         let start = blocking(move || {
             runtime
@@ -114,13 +115,13 @@ impl Task for Sandbox {
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> TtrpcResult<WaitResponse> {
-        self.member.only_itself(&request.exec_id)?;
+        self.member.life.only_itself(&request.exec_id)?;
         Ok(self.member.life.wait_response().await)
     }
 
     /// A signal that asks for the end gets it, as from the pause container.
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> TtrpcResult<Empty> {
-        self.member.only_itself(&request.exec_id)?;
+        self.member.life.only_itself(&request.exec_id)?;
         let started = self.member.life.phase() != Phase::Created;
         match Signal::from_named_raw(i32::try_from(request.signal).unwrap_or_default()) {
             Some(Signal::TERM | Signal::INT | Signal::QUIT | Signal::HUP) if started => {
@@ -140,7 +141,7 @@ impl Task for Sandbox {
         _: &TtrpcContext,
         request: DeleteRequest,
     ) -> TtrpcResult<DeleteResponse> {
-        self.member.only_itself(&request.exec_id)?;
+        self.member.life.only_itself(&request.exec_id)?;
         let deleted = self.member.delete().await?;
         self.member.pod.set_holder(None);
         Ok(deleted)

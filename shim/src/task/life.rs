@@ -10,6 +10,8 @@ use containerd_shim::api::{PidsResponse, StateResponse, Status, WaitResponse};
 use containerd_shim::protos::api::ProcessInfo;
 use tokio::sync::watch;
 
+use super::Fault;
+
 /// Where a container stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -169,6 +171,20 @@ impl Life {
                 }
                 None => false,
             })
+    }
+
+    /// The fault of a call that must name the container itself, and names a process in it.
+    pub(crate) fn only_itself(&self, exec_id: &str) -> Result<(), Fault> {
+        match exec_id {
+            "" => Ok(()),
+            exec_id => Err(Fault::NotFound(format!("process {exec_id} of {}", self.id))),
+        }
+    }
+
+    /// The fault of a call that comes at the wrong time.
+    pub(crate) fn not_now(&self, verb: &str) -> Fault {
+        let (id, phase) = (&self.id, self.phase().word());
+        Fault::Precondition(format!("container {id} cannot be {verb}: it is {phase}"))
     }
 
     /// Waits for the end, as long as it takes.

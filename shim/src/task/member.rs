@@ -88,7 +88,7 @@ impl Member {
     ) -> Result<StartResponse, Fault> {
         let _turn = self.turn.lock().await;
         if self.life.phase() != Phase::Created {
-            return Err(self.not_now("started"));
+            return Err(self.life.not_now("started"));
         }
         work.await?;
         self.life.advance(Happening::Started);
@@ -141,7 +141,7 @@ impl Member {
             Phase::Running | Phase::Paused if self.doomed.load(Ordering::Relaxed) => {
                 self.end().await?;
             }
-            Phase::Running | Phase::Paused => return Err(self.not_now("deleted")),
+            Phase::Running | Phase::Paused => return Err(self.life.not_now("deleted")),
             Phase::Stopped | Phase::Deleted => {}
         }
         let exit = self.life.ended().await;
@@ -183,25 +183,5 @@ impl Member {
                 self.life.id
             ))),
         }
-    }
-
-    /// The fault of a call that must name the container itself, and names a process in it.
-    pub(crate) fn only_itself(&self, exec_id: &str) -> Result<(), Fault> {
-        match exec_id {
-            "" => Ok(()),
-            exec_id => Err(Fault::NotFound(format!(
-                "process {exec_id} of {}",
-                self.life.id
-            ))),
-        }
-    }
-
-    /// The fault of a call that comes at the wrong time.
-    pub(crate) fn not_now(&self, verb: &str) -> Fault {
-        let Life { id, .. } = &self.life;
-        Fault::Precondition(format!(
-            "container {id} cannot be {verb}: it is {}",
-            self.life.phase().word()
-        ))
     }
 }

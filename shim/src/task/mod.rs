@@ -19,7 +19,7 @@ pub(crate) use member::Member;
 pub(crate) use pod::{Daemon, Holder, Pod};
 pub(crate) use readable::readable;
 pub(crate) use router::{Answer, Router, connected};
-pub(crate) use stats::metrics;
+pub(crate) use stats::{least, metrics};
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What the containers of one pod share: the node's configuration, containerd's addresses, the
 //! event queue, and who is who.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -12,7 +12,7 @@ use cri_glue::sandbox::Sandbox;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Container, Fault, blocking};
+use super::{Container, Fault, Member, blocking};
 use crate::delegate::{InnerShim, Program};
 use crate::events::Publisher;
 
@@ -43,12 +43,20 @@ enum Slot {
 }
 
 /// The holder, once it is there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Holder {
     /// The sandbox that it holds.
     pub(crate) sandbox: Arc<Sandbox>,
     /// Its pid in the shim's PID namespace.
     pub(crate) pid: u32,
+    /// Its life.
+    pub(crate) member: Arc<Member>,
+}
+
+/// The root of a container that is an image, mounted.
+struct MountedImage {
+    id: String,
+    rootfs: PathBuf,
 }
 
 /// One pod.
@@ -69,6 +77,7 @@ pub(crate) struct Pod {
     holder: Mutex<Option<Holder>>,
     machine: Mutex<Option<String>>,
     ports: Mutex<HashMap<String, Vec<Port>>>,
+    images: Mutex<HashMap<String, MountedImage>>,
     network: Mutex<Weak<MachineNetwork>>,
     /// Wakes who waits for the end of the last container.
     pub(crate) gone: watch::Sender<bool>,
@@ -114,6 +123,7 @@ impl Pod {
             holder: Mutex::default(),
             machine: Mutex::default(),
             ports: Mutex::default(),
+            images: Mutex::default(),
             network: Mutex::default(),
             gone: watch::Sender::new(false),
             closed: watch::Sender::new(false),
@@ -168,6 +178,7 @@ impl Pod {
     /// Forgets container `id`, which was deleted.
     pub(crate) fn forget(&self, id: &str) {
         lock(&self.ports).remove(id);
+        lock(&self.images).retain(|_, image| image.id != id);
         lock(&self.slots).remove(id);
     }
 
@@ -205,6 +216,22 @@ impl Pod {
     /// Remembers which container is the machine.
     pub(crate) fn set_machine(&self, name: &str) {
         *lock(&self.machine) = Some(name.to_owned());
+    }
+
+    /// The root of the container `name`, an image with this `id`, is mounted at `rootfs`; a restart of it
+    /// takes its place.
+    pub(crate) fn set_image(&self, name: &str, id: &str, rootfs: PathBuf) {
+        let id = id.to_owned();
+        let image = MountedImage { id, rootfs };
+        lock(&self.images).insert(name.to_owned(), image);
+    }
+
+    /// The roots of containers that are images, by name.
+    pub(crate) fn images(&self) -> BTreeMap<String, PathBuf> {
+        let images = lock(&self.images);
+        let roots = images.iter();
+        let roots = roots.map(|(name, image)| (name.clone(), image.rootfs.clone()));
+        roots.collect()
     }
 
     /// Keeps the ports that the ordinary container `id` declares from the guest: from one that runs,

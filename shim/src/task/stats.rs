@@ -13,12 +13,32 @@ use super::Fault;
 /// v1's way to say that there is no limit: the largest multiple of the page size below 2^63.
 const V1_UNLIMITED: u64 = 0x7fff_ffff_ffff_f000;
 
+/// v2's smallest unit of processor time.
+const LEAST_NANOSECONDS: u64 = 1000;
+
+/// A page.
+const LEAST_BYTES: u64 = 4096;
+
 /// The answer to `Stats` for a container of `cgroup`. A group that is gone has used nothing.
 pub(crate) fn metrics(cgroup: &Cgroup) -> Result<StatsResponse, Fault> {
     let stats = cgroup.stats().map_err(Fault::failed)?;
-    let any = match cgroup.version() {
-        Version::V1 => pack(&of_v1(&stats)),
-        Version::V2 => pack(&of_v2(&stats)),
+    answer(&stats, cgroup.version())
+}
+
+/// The answer for a container without a process: the least that is not nothing. metrics-server takes a
+/// container that used nothing for a mistake, and then tells nothing of the whole pod (checkContainerMetrics
+/// in its pkg/scraper/client/resource/decode.go).
+pub(crate) fn least(version: Version) -> Result<StatsResponse, Fault> {
+    let mut stats = Stats::default();
+    stats.cpu.usage_nanoseconds = LEAST_NANOSECONDS;
+    stats.memory.usage_bytes = LEAST_BYTES;
+    answer(&stats, version)
+}
+
+fn answer(stats: &Stats, version: Version) -> Result<StatsResponse, Fault> {
+    let any = match version {
+        Version::V1 => pack(&of_v1(stats)),
+        Version::V2 => pack(&of_v2(stats)),
     }?;
     Ok(StatsResponse {
         stats: Some(any).into(),

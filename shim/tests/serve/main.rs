@@ -11,6 +11,7 @@ mod deaths;
 mod dialects;
 #[path = "../../../cri-glue/tests/launch/guest.rs"]
 mod guest;
+mod images;
 mod machines;
 mod ordinary;
 mod pinning;

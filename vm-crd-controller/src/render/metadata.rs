@@ -7,8 +7,8 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 use vm_api::Quantity;
 use vm_api::contract::{
-    DOMAIN_ANNOTATION, MACHINE_CONTAINER, MACHINE_CONTAINER_ANNOTATION, VMI_SPEC_ANNOTATION,
-    VOLUME_SIZES_ANNOTATION, labels,
+    DOMAIN_ANNOTATION, IMAGE_CONTAINERS_ANNOTATION, MACHINE_CONTAINER,
+    MACHINE_CONTAINER_ANNOTATION, VMI_SPEC_ANNOTATION, VOLUME_SIZES_ANNOTATION, labels,
 };
 use vm_api::machine::pod_interfaces;
 use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
@@ -25,8 +25,11 @@ const DEFAULT_CONTAINER_ANNOTATION: &str = "kubectl.kubernetes.io/default-contai
 const FURTHER_NETWORKS_ANNOTATION: &str = "k8s.v1.cni.cncf.io/networks";
 const DEFAULT_NETWORK_ANNOTATION: &str = "v1.multus-cni.io/default-network";
 
-/// Annotations of the instance that mean nothing on a pod.
-const NOT_FOR_PODS: [&str; 1] = ["kubectl.kubernetes.io/last-applied-configuration"];
+/// Annotations of the instance that mean nothing on a pod, or something that is not the user's to say.
+const NOT_FOR_PODS: [&str; 2] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    IMAGE_CONTAINERS_ANNOTATION,
+];
 
 /// Longest value of a label, and longest DNS label.
 const LABEL_LIMIT: usize = 63;
@@ -40,11 +43,13 @@ const SUFFIX_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Length of those suffixes.
 const SUFFIX_LENGTH: usize = 5;
 
-/// Metadata of the pod of `instance`, whose spec is expanded to `spec`; `sizes` are its claims'.
+/// Metadata of the pod of `instance`, whose spec is expanded to `spec`; `sizes` are its claims',
+/// and `images` the containers that are images, by volume.
 pub(super) fn of(
     instance: &VirtualMachineInstance,
     spec: &VirtualMachineInstanceSpec,
     sizes: &BTreeMap<String, Quantity>,
+    images: &BTreeMap<String, String>,
 ) -> Result<ObjectMeta, RenderError> {
     let json = |value: Result<String, serde_json::Error>| {
         value.map_err(|error| RenderError::Json(error.to_string()))
@@ -72,6 +77,13 @@ pub(super) fn of(
             VOLUME_SIZES_ANNOTATION.to_owned(),
             json(serde_json::to_string(sizes))?,
         );
+    }
+    if !images.is_empty() {
+        let named = images.iter();
+        let named: Vec<_> = named
+            .map(|(volume, name)| format!("{volume}={name}"))
+            .collect();
+        annotations.insert(IMAGE_CONTAINERS_ANNOTATION.to_owned(), named.join(","));
     }
     for (key, value) in networks(spec, &instance.namespace().unwrap_or_default()) {
         annotations.insert(key.to_owned(), value);

@@ -5,6 +5,7 @@
 
 mod credentials;
 mod directory;
+mod images;
 mod metadata;
 mod probes;
 mod resources;
@@ -13,6 +14,8 @@ mod seed;
 mod state;
 mod volumes;
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, ContainerPort, LocalObjectReference, Pod, PodSpec};
 use kube::ResourceExt;
 use thiserror::Error;
@@ -20,6 +23,7 @@ use vm_api::FieldError;
 use vm_api::contract::{MACHINE_COMMAND, MACHINE_CONTAINER, RUNTIME_CLASS};
 use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
 
+pub use images::ImageForm;
 pub(crate) use metadata::suffix;
 pub use metadata::{label_value, pod_name};
 pub use resources::{MILLICORES_PER_VCPU, of as resources};
@@ -55,17 +59,18 @@ impl From<Vec<FieldError>> for RenderError {
 }
 
 /// The pod of `instance`, whose claims were looked up; `placeholder` is the image of a machine
-/// that boots from a claim.
+/// that boots from a claim, and further images are of the `form` that the cluster has.
 pub fn pod(
     instance: &VirtualMachineInstance,
     claims: &Claims,
     placeholder: &str,
+    form: ImageForm,
 ) -> Result<Pod, RenderError> {
     let mut spec = instance.spec.clone();
     let namespace = instance.namespace().unwrap_or_default();
     let uid = instance.uid().unwrap_or_default();
     machine::settle(&mut spec, &uid, &namespace, &instance.name_any());
-    let mut volumes = volumes::render(&spec, claims)?;
+    let mut volumes = volumes::render(&spec, claims, form)?;
     let (secrets, places) = credentials::render(&spec)?;
     volumes.volumes.extend(secrets);
     volumes.mounts.extend(places);
@@ -74,6 +79,15 @@ pub fn pod(
         volumes.mounts.push(mount);
     }
     let image = volumes.image.clone();
+    let resources = resources::of(&spec)?;
+    let sidecars = volumes.sidecars.into_iter();
+    let (sidecars, named): (Vec<_>, BTreeMap<_, _>) = sidecars
+        .map(|(volume, image)| {
+            let sidecar = images::container(&volume, image, &resources);
+            let name = sidecar.name.clone();
+            (sidecar, (volume, name))
+        })
+        .unzip();
     let container = Container {
         name: MACHINE_CONTAINER.to_owned(),
         image: Some(
@@ -87,7 +101,7 @@ pub fn pod(
             |image| image.pull_policy.clone(),
         ),
         command: Some(vec![MACHINE_COMMAND.to_owned()]),
-        resources: Some(resources::of(&spec)?),
+        resources: Some(resources),
         ports: Some(ports(&spec)).filter(|ports| !ports.is_empty()),
         volume_mounts: Some(volumes.mounts).filter(|mounts| !mounts.is_empty()),
         volume_devices: Some(volumes.devices).filter(|devices| !devices.is_empty()),
@@ -102,8 +116,9 @@ pub fn pod(
         .map(|name| LocalObjectReference { name })
         .collect();
     Ok(Pod {
-        metadata: metadata::of(instance, &spec, &volumes.sizes)?,
+        metadata: metadata::of(instance, &spec, &volumes.sizes, &named)?,
         spec: Some(PodSpec {
+            init_containers: Some(sidecars).filter(|sidecars| !sidecars.is_empty()),
             containers: vec![container],
             volumes: Some(volumes.volumes).filter(|volumes| !volumes.is_empty()),
             service_account_name: volumes.service_account,

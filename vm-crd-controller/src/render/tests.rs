@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use vm_api::annotation;
-use vm_api::contract::VMI_SPEC_ANNOTATION;
+use vm_api::contract::{IMAGE_CONTAINERS_ANNOTATION, VMI_SPEC_ANNOTATION};
 
 use super::*;
 
@@ -22,8 +22,16 @@ fn instance(spec: Value) -> VirtualMachineInstance {
     .unwrap()
 }
 
+const PLACEHOLDER: &str = "example.com/placeholder:1";
+
 fn render(spec: Value, claims: &Claims) -> Result<Pod, RenderError> {
-    pod(&instance(spec), claims, "example.com/placeholder:1")
+    pod(&instance(spec), claims, PLACEHOLDER, ImageForm::Volume)
+}
+
+/// The same in a cluster without image volumes.
+fn render_with_sidecars(spec: Value) -> Pod {
+    let instance = instance(spec);
+    pod(&instance, &Claims::new(), PLACEHOLDER, ImageForm::Sidecar).unwrap()
 }
 
 /// The pod in YAML, with the spec in its annotation spread out.
@@ -214,7 +222,7 @@ fn what_persists_is_in_a_claim_of_whoever_lasts() {
         (&json!("VirtualMachine"), &json!("m"))
     );
     assert!(owner.get("controller").is_none(), "{owner}");
-    let pod = pod(&instance, &Claims::new(), "example.com/placeholder:1").unwrap();
+    let pod = pod(&instance, &Claims::new(), PLACEHOLDER, ImageForm::Volume).unwrap();
     let spec = pod.spec.unwrap();
     let volume = &spec.volumes.as_ref().unwrap()[0];
     let claimed = volume.persistent_volume_claim.as_ref().unwrap();
@@ -397,6 +405,74 @@ fn further_images_are_image_volumes() {
     // The first disk's image is the container's own, whichever volume it is.
     assert_eq!(rendered["image"], "example.com/data:1");
     insta::assert_yaml_snapshot!(rendered);
+}
+
+/// A machine with two images beside its own, and a kernel in a third.
+fn with_images() -> Value {
+    let mut spec = minimal();
+    let image = |name: &str, secret: &str| {
+        json!({ "name": name, "containerDisk": {
+            "image": format!("example.com/{name}:1"), "imagePullPolicy": "Always", "imagePullSecret": secret,
+        } })
+    };
+    let volumes = spec["volumes"].as_array_mut().unwrap();
+    volumes.extend([image("data", "one"), image("more", "two")]);
+    spec["domain"]["firmware"] = json!({ "kernelBoot": { "container": {
+        "image": "example.com/kernel:1", "kernelPath": "/boot/vmlinuz", "imagePullPolicy": "Never",
+    } } });
+    spec
+}
+
+#[test]
+fn without_image_volumes_further_images_are_sidecars() {
+    let pod = render_with_sidecars(with_images());
+    let spec = pod.spec.unwrap();
+    assert!(spec.volumes.is_none() && spec.containers[0].volume_mounts.is_none());
+    assert_eq!(
+        spec.containers[0].image.as_deref(),
+        Some("example.com/disk:1")
+    );
+    insta::assert_yaml_snapshot!(json!({
+        "sidecars": spec.init_containers, "pullSecrets": spec.image_pull_secrets,
+        "named": pod.metadata.annotations.unwrap()[IMAGE_CONTAINERS_ANNOTATION],
+    }));
+    let alone = render_with_sidecars(minimal());
+    assert!(alone.spec.unwrap().init_containers.is_none());
+    let annotations = alone.metadata.annotations.unwrap();
+    assert!(!annotations.contains_key(IMAGE_CONTAINERS_ANNOTATION));
+}
+
+#[test]
+fn an_image_asks_for_the_least_of_what_the_machine_asks_for() {
+    let mut spec = with_images();
+    spec["domain"]["cpu"] = json!({ "cores": 1, "dedicatedCpuPlacement": true });
+    spec["domain"]["resources"] =
+        json!({ "limits": { "ephemeral-storage": "1Gi", "example.com/x": "1" } });
+    let spec = render_with_sidecars(spec).spec.unwrap();
+    for sidecar in spec.init_containers.unwrap() {
+        // As kubelet wants it of every container of a pod of the class Guaranteed.
+        let resources = serde_json::to_value(sidecar.resources).unwrap();
+        assert_eq!(
+            resources,
+            json!({
+                "requests": { "cpu": "1m", "memory": "1Mi" },
+                "limits": { "cpu": "1m", "memory": "1Mi", "ephemeral-storage": "1Mi" },
+            })
+        );
+    }
+}
+
+#[test]
+fn the_user_names_no_containers_as_images() {
+    let mut instance = instance(minimal());
+    let annotations = instance.metadata.annotations.as_mut().unwrap();
+    annotations.insert(
+        IMAGE_CONTAINERS_ANNOTATION.to_owned(),
+        "root=compute".to_owned(),
+    );
+    let pod = pod(&instance, &Claims::new(), PLACEHOLDER, ImageForm::Volume).unwrap();
+    let annotations = pod.metadata.annotations.unwrap();
+    assert!(!annotations.contains_key(IMAGE_CONTAINERS_ANNOTATION));
 }
 
 #[test]

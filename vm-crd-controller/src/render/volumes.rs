@@ -15,7 +15,7 @@ use vm_api::machine::{
 use vm_api::v1::{ContainerDiskSource, KernelBootContainer, VirtualMachineInstanceSpec};
 use vm_api::{FieldError, Quantity};
 
-use super::{directory, seed};
+use super::{ImageForm, directory, seed};
 
 /// Claims by name, as they were looked up.
 pub type Claims = BTreeMap<String, Claim>;
@@ -90,6 +90,10 @@ pub(super) struct Volumes {
     pub(super) sizes: BTreeMap<String, Quantity>,
     /// The machine container's image.
     pub(super) image: Option<Image>,
+    /// What further images are.
+    form: ImageForm,
+    /// Further images by volume, where they are containers.
+    pub(super) sidecars: Vec<(String, Image)>,
     /// Names of the Secrets that images are pulled with.
     pub(super) pull_secrets: BTreeSet<String>,
     /// The service account whose token is shared.
@@ -114,8 +118,12 @@ pub fn claim_names(
 pub(super) fn render(
     spec: &VirtualMachineInstanceSpec,
     claims: &Claims,
+    form: ImageForm,
 ) -> Result<Volumes, Vec<FieldError>> {
-    let mut rendered = Volumes::default();
+    let mut rendered = Volumes {
+        form,
+        ..Volumes::default()
+    };
     let mut errors = Vec::new();
     for disk in disks(spec)? {
         if let Err(error) = rendered.add(spec, &disk, claims) {
@@ -242,13 +250,16 @@ impl Volumes {
         Ok(())
     }
 
-    /// The first image is the container's own; what is in no other is mounted.
+    /// The first image is the container's own; what is in no other has a volume or a container to itself.
     fn add_image(&mut self, volume: &str, image: Image) {
         self.pull_secrets.extend(image.pull_secret.clone());
         match &self.image {
             None => self.image = Some(image),
             // A kernel from the image that is there anyway; two disks of one image are two volumes.
             Some(own) if own.reference == image.reference && volume == KERNEL_BOOT_VOLUME => {}
+            Some(_) if self.form == ImageForm::Sidecar => {
+                self.sidecars.push((volume.to_owned(), image));
+            }
             Some(_) => {
                 self.volumes.push(Volume {
                     name: volume.to_owned(),

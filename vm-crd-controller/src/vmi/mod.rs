@@ -28,6 +28,7 @@ use vm_api::v1::VirtualMachineInstance;
 pub(crate) use asked::START_PAUSED;
 pub(crate) use decide::{FINALIZER, QUICK_END};
 use decide::{Observed, Plan, decide, must_be_gone, wants_pod};
+pub use images::Finding;
 use obstacle::Obstacle;
 use pod::{Complaint, Progress};
 
@@ -38,6 +39,7 @@ use crate::events::{Events, Note};
 use crate::metrics::Metrics;
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
+use crate::render::ImageForm;
 use crate::traces::{Exporter, Start};
 use crate::watch::Guarded;
 use crate::{clock, invalid, owner, render};
@@ -73,6 +75,8 @@ pub struct Instances {
     pub answers: Answers,
     /// Image of the machine container of machines that boot from a claim.
     pub placeholder_image: String,
+    /// What the cluster has for images beside a machine's first.
+    pub images: Finding,
     /// How long a start that goes well stays unreported.
     pub progress_delay: Duration,
     /// Where the traces of starts go.
@@ -158,20 +162,11 @@ impl Instances {
         instance: &VirtualMachineInstance,
     ) -> Result<Result<(), Obstacle>, ReconcileError> {
         let begin = SystemTime::now();
-        let mut pod = match prepare::pod(&self.cluster, instance, &self.placeholder_image).await? {
+        let mut pod = match self.render(instance).await? {
             Ok(pod) => pod,
-            Err(obstacle) => return Ok(Err(obstacle)),
+            Err(Some(obstacle)) => return Ok(Err(obstacle)),
+            Err(None) => return Ok(Ok(())),
         };
-        if images::needed(&pod) {
-            match self.cluster.rehearse(&pod).await {
-                Ok(made) => {
-                    if let Some(obstacle) = images::dropped(&instance.spec, &pod, &made) {
-                        return Ok(Err(obstacle));
-                    }
-                }
-                Err(error) => return not_made(instance, &pod, error),
-            }
-        }
         let trace = Start::of(instance, self.traces.all());
         if let Some(trace) = &trace {
             let parent = trace.parent_of_pod().to_string();
@@ -199,7 +194,60 @@ impl Instances {
                     false => Ok(Ok(())),
                 }
             }
-            Err(error) => not_made(instance, &pod, error),
+            Err(error) => {
+                if images::refused(&pod, &error) {
+                    self.images.forget();
+                }
+                Ok(not_made(error)?.map_or(Ok(()), Err))
+            }
+        }
+    }
+
+    /// The pod, with its further images in the form that the cluster has; or what keeps it from being
+    /// made, which is nothing where its namespace is on its way out.
+    async fn render(
+        &self,
+        instance: &VirtualMachineInstance,
+    ) -> Result<Result<Pod, Option<Obstacle>>, ReconcileError> {
+        let claims = match prepare::claims(&self.cluster, instance).await? {
+            Ok(claims) => claims,
+            Err(obstacle) => return Ok(Err(Some(obstacle))),
+        };
+        let render =
+            |form| prepare::pod(instance, &claims, &self.placeholder_image, form).map_err(Some);
+        let known = self.images.form();
+        let with_volumes = match render(known.unwrap_or_default()) {
+            Ok(pod) if known.is_none() && images::needed(&pod) => pod,
+            rendered => return Ok(rendered),
+        };
+        match self.cluster.rehearse(&with_volumes).await {
+            Ok(Some(made)) if images::kept(&with_volumes, &made) => {
+                self.images.learn(ImageForm::Volume);
+                return Ok(Ok(with_volumes));
+            }
+            // It is there, in whichever form.
+            Ok(None) => return Ok(Ok(with_volumes)),
+            Ok(Some(_)) => {}
+            Err(error) if images::refused(&with_volumes, &error) => {}
+            Err(error) => return Ok(Err(not_made(error)?)),
+        }
+        let pod = match render(ImageForm::Sidecar) {
+            Ok(pod) => pod,
+            rendered => return Ok(rendered),
+        };
+        match self.cluster.rehearse(&pod).await {
+            Ok(Some(made)) if !images::are_sidecars(&made) => {
+                let obstacle = images::unsupported(&instance.spec, &with_volumes);
+                Ok(Err(Some(obstacle)))
+            }
+            Ok(made) => {
+                if made.is_some() {
+                    info!("the cluster has no image volumes: further images are sidecars");
+                    self.images.learn(ImageForm::Sidecar);
+                }
+                Ok(Ok(pod))
+            }
+            Err(error) => Ok(Err(not_made(error)?)),
         }
     }
 
@@ -346,18 +394,11 @@ impl Instances {
     }
 }
 
-/// What the API server's refusal of `pod` means.
-fn not_made(
-    instance: &VirtualMachineInstance,
-    pod: &Pod,
-    error: kube::Error,
-) -> Result<Result<(), Obstacle>, ReconcileError> {
+/// What the API server's refusal of a pod means: nothing if its namespace is on its way out.
+fn not_made(error: kube::Error) -> Result<Option<Obstacle>, ReconcileError> {
     match refusal(&error) {
-        Refusal::Mend(message) => {
-            let found = images::refused(&instance.spec, pod, &error);
-            Ok(Err(found.unwrap_or(Obstacle::Refused(message))))
-        }
-        Refusal::Leaving => Ok(Ok(())),
+        Refusal::Mend(message) => Ok(Some(Obstacle::Refused(message))),
+        Refusal::Leaving => Ok(None),
         Refusal::Passing => Err(error).doing("create the pod"),
     }
 }

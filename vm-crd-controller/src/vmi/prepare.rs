@@ -1,5 +1,5 @@
 //! Everything that must be right before an instance gets a pod: the checks that the whole product
-//! shares, then the claims.
+//! shares, then the claims; then the pod itself.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
@@ -11,14 +11,13 @@ use super::obstacle::Obstacle;
 use crate::cluster::{Cluster, resource};
 use crate::reconcile::{Doing, ReconcileError};
 use crate::refusal::{Refusal, refusal};
-use crate::render::{self, Claims, RenderError};
+use crate::render::{self, Claims, ImageForm, RenderError};
 
-/// The pod of `instance`, or what keeps it from having one.
-pub(super) async fn pod(
+/// The claims of `instance`, or what keeps it from having a pod.
+pub(super) async fn claims(
     cluster: &Cluster,
     instance: &VirtualMachineInstance,
-    placeholder: &str,
-) -> Result<Result<Pod, Obstacle>, ReconcileError> {
+) -> Result<Result<Claims, Obstacle>, ReconcileError> {
     if let Err(obstacle) = check(instance) {
         return Ok(Err(obstacle));
     }
@@ -49,12 +48,20 @@ pub(super) async fn pod(
     if let Err(obstacle) = make_state_claim(cluster, instance).await? {
         return Ok(Err(obstacle));
     }
-    Ok(
-        render::pod(instance, &claims, placeholder).map_err(|error| match error {
-            RenderError::Fields(errors) => Obstacle::Invalid(sentences(errors)),
-            RenderError::Json(_) => Obstacle::Invalid(vec![error.to_string()]),
-        }),
-    )
+    Ok(Ok(claims))
+}
+
+/// The pod of `instance`, or what keeps it from having one.
+pub(super) fn pod(
+    instance: &VirtualMachineInstance,
+    claims: &Claims,
+    placeholder: &str,
+    form: ImageForm,
+) -> Result<Pod, Obstacle> {
+    render::pod(instance, claims, placeholder, form).map_err(|error| match error {
+        RenderError::Fields(errors) => Obstacle::Invalid(sentences(errors)),
+        RenderError::Json(_) => Obstacle::Invalid(vec![error.to_string()]),
+    })
 }
 
 /// Makes the claim for what the machine keeps beside its disks, unless it is there.

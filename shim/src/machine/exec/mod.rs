@@ -94,7 +94,7 @@ impl Execs {
     pub(super) fn add(&self, request: &ExecProcessRequest) -> Result<(), Fault> {
         let life = &self.target.member.life;
         if life.phase() != Phase::Running {
-            return Err(self.target.member.not_now("entered"));
+            return Err(self.target.member.life.not_now("entered"));
         }
         let wanted = serde_json::from_slice::<runtime::Process>(&request.spec.value)
             .map_err(|error| Fault::Invalid(format!("the process's spec: {error}")))?;
