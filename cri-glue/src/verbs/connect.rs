@@ -16,9 +16,10 @@ use crate::network::{NetworkError, in_namespace};
 /// Longest time until the guest takes a connection.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// How long a connection that `::1` took is watched for its end. There it is taken before the guest is
-/// asked (`network/relay.rs`), who says no in a round trip.
-const HANG_UP: Duration = Duration::from_millis(250);
+/// How long a connection that `::1` took is watched for its end: there it is taken before the guest is
+/// asked (`network/relay.rs`). Only who waits to be spoken to, on a port that the guest's IPv4 refused,
+/// waits so long.
+const HANG_UP: Duration = Duration::from_secs(2);
 
 /// Where a pod reaches itself, in the order in which containerd tries it.
 const LOOPBACK: [IpAddr; 2] = [
