@@ -203,6 +203,14 @@ fn keys_reach_the_guest_and_change_with_their_secret(node: Node) {
         }
     };
     eventually(STARTED, || has("first"));
+    eventually(STARTED, || {
+        let vmi = namespace.get("vmi", "vm")?;
+        let conditions = vmi["status"]["conditions"].as_array().cloned();
+        let synchronized = conditions.into_iter().flatten().any(|condition| {
+            condition["type"] == "AccessCredentialsSynchronized" && condition["status"] == "True"
+        });
+        synchronized.then_some(()).ok_or(format!("{vmi:#}"))
+    });
     // Kubelet looks for changes once a minute or so.
     namespace.apply(&secret(&key("second")));
     eventually(STARTED * 3, || has("second"));

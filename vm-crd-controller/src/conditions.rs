@@ -20,6 +20,8 @@ pub mod kind {
     pub const STORAGE_LIVE_MIGRATABLE: &str = "StorageLiveMigratable";
     /// The guest's agent answers.
     pub const AGENT_CONNECTED: &str = "AgentConnected";
+    /// The guest has its access credentials.
+    pub const ACCESS_CREDENTIALS_SYNCHRONIZED: &str = "AccessCredentialsSynchronized";
     /// The guest is getting other processors.
     pub const HOT_VCPU_CHANGE: &str = "HotVCPUChange";
     /// The guest is getting another amount of memory.

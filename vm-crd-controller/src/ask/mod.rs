@@ -22,7 +22,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, warn};
 
 use schedule::Schedule;
-pub use told::{Agent, Interface, Os, State, Told};
+pub use told::{AccessCredentials, Agent, Interface, Os, State, Told};
 
 /// Machines that are asked at the same time.
 const AT_ONCE: usize = 8;
@@ -175,8 +175,8 @@ impl Answers {
         let Some(known) = known.get_mut(&uid) else {
             return;
         };
-        let connected = matches!(&answer, Ok(told) if told.agent.is_some());
-        schedule.asked(&uid, connected, Instant::now());
+        let settled = matches!(&answer, Ok(told) if told.is_settled());
+        schedule.asked(&uid, settled, Instant::now());
         match answer {
             Ok(told) if known.told.as_deref() != Some(&told) => {
                 known.told = Some(Arc::new(told));

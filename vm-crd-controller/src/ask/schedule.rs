@@ -89,14 +89,14 @@ impl Schedule {
         Ok(uid)
     }
 
-    /// A machine was asked; `connected`: its agent answered.
-    pub(super) fn asked(&mut self, uid: &str, connected: bool, now: Instant) {
+    /// A machine was asked; `settled`: it told all that it tells after its start.
+    pub(super) fn asked(&mut self, uid: &str, settled: bool, now: Instant) {
         let least = self.interval();
         let Some(machine) = self.machines.get_mut(uid) else {
             return;
         };
-        let pause = if connected { USUAL } else { machine.pause };
-        machine.pause = if connected {
+        let pause = if settled { USUAL } else { machine.pause };
+        machine.pause = if settled {
             SOON
         } else {
             (pause * 2).min(USUAL)

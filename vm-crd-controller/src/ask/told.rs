@@ -16,6 +16,9 @@ const MOST_ADDRESSES: usize = 16;
 /// Bytes of a name that are taken over.
 const NAME_LIMIT: usize = 128;
 
+/// Bytes of a sentence that are taken over.
+const SENTENCE_LIMIT: usize = 512;
+
 /// What a machine told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
@@ -25,6 +28,18 @@ pub struct Told {
     pub machine_type: Option<String>,
     /// What its guest's agent tells, if there is one that answers.
     pub agent: Option<Agent>,
+    /// Whether the guest has its access credentials, if it is to have any.
+    pub access_credentials: Option<AccessCredentials>,
+}
+
+/// Whether a guest has its access credentials.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct AccessCredentials {
+    /// It has them as they are now.
+    pub synchronized: bool,
+    /// Why not.
+    #[serde(default, deserialize_with = "sentence")]
+    pub message: String,
 }
 
 /// What the processors of a machine do.
@@ -91,6 +106,8 @@ struct Answer {
     machine_type: Option<String>,
     #[serde(default)]
     guest_agent: GuestAgent,
+    #[serde(default)]
+    access_credentials: Option<AccessCredentials>,
 }
 
 #[derive(Default, Deserialize)]
@@ -126,7 +143,14 @@ impl Told {
             },
             machine_type: answer.machine_type,
             agent,
+            access_credentials: answer.access_credentials,
         })
+    }
+
+    /// Whether the guest has told, and got, what it is to tell and get when it has started.
+    pub fn is_settled(&self) -> bool {
+        let credentials = self.access_credentials.as_ref();
+        self.agent.is_some() && credentials.is_none_or(|it| it.synchronized)
     }
 }
 
@@ -162,13 +186,21 @@ fn addresses(given: &[String]) -> Vec<String> {
 }
 
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let mut text = String::deserialize(deserializer)?;
+    String::deserialize(deserializer).map(|text| cut(text, NAME_LIMIT))
+}
+
+fn sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(cut(text.unwrap_or_default(), SENTENCE_LIMIT))
+}
+
+fn cut(mut text: String, limit: usize) -> String {
     text.retain(|character| !character.is_control());
-    let end = (0..=NAME_LIMIT.min(text.len()))
+    let end = (0..=limit.min(text.len()))
         .rev()
         .find(|&index| text.is_char_boundary(index));
     text.truncate(end.unwrap_or_default());
-    Ok(text)
+    text
 }
 
 #[cfg(test)]
@@ -224,6 +256,22 @@ mod tests {
             assert_eq!((told.state, told.agent), (expected, None), "{word}");
         }
         assert!(Told::read(b"error: not running").is_err());
+    }
+
+    #[test]
+    fn a_machine_tells_whether_its_guest_has_its_credentials() {
+        let told = |credentials: Value| {
+            read(
+                &json!({ "state": "running", "guestAgent": { "connected": true },
+                "accessCredentials": credentials }),
+            )
+        };
+        assert!(told(Value::Null).is_settled());
+        assert!(told(json!({ "synchronized": true })).is_settled());
+        let failed = told(json!({ "synchronized": false, "message": "no such user\n".repeat(99) }));
+        assert!(!failed.is_settled());
+        let message = failed.access_credentials.unwrap().message;
+        assert_eq!(message.len(), SENTENCE_LIMIT);
     }
 
     #[test]

@@ -60,6 +60,21 @@ pub(super) fn agent_connected(
     }
 }
 
+/// Whether the guest has its access credentials, since its agent answers.
+pub(super) fn access_credentials(
+    observed: &Observed<'_>,
+    old: &VirtualMachineInstanceStatus,
+) -> Option<Condition> {
+    let kind = kind::ACCESS_CREDENTIALS_SYNCHRONIZED;
+    let Some(told) = observed.told else {
+        return find(&old.conditions, kind).cloned();
+    };
+    told.agent.as_ref()?;
+    let credentials = told.access_credentials.as_ref()?;
+    let message = Some(credentials.message.as_str()).filter(|message| !message.is_empty());
+    Some(condition(kind, credentials.synchronized, None, message))
+}
+
 /// The guest's operating system.
 pub(super) fn guest_os_info(
     observed: &Observed<'_>,

@@ -51,6 +51,7 @@ pub(super) fn of(
     conditions.extend(paused);
     if phase == Phase::Running {
         conditions.extend(asked::agent_connected(observed, old));
+        conditions.extend(asked::access_credentials(observed, old));
         conditions.extend(resize::conditions(observed));
         for kind in [kind::LIVE_MIGRATABLE, kind::STORAGE_LIVE_MIGRATABLE] {
             let reason = Some(reason::NOT_MIGRATABLE);

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use vm_api::v1::{Phase, VirtualMachineInstance, VirtualMachineInstanceStatus};
 
+use super::ASK_ANNOTATION;
 use super::notes;
 use super::obstacle::Obstacle;
 use super::phase::{self, Seen};
@@ -23,6 +24,9 @@ use super::status;
 use crate::ask::Told;
 use crate::clock;
 use crate::events::Note;
+
+/// How long after a verb of the subresource API its effect on the status may take.
+const ASKED: Duration = Duration::from_secs(60);
 
 /// The finalizer that keeps an instance until its pod is gone; KubeVirt's name.
 pub(crate) const FINALIZER: &str = "kubevirt.io/foregroundDeleteVirtualMachine";
@@ -133,9 +137,16 @@ pub(super) fn decide(observed: &Observed<'_>) -> Plan {
         plan.again = Some(plan.again.map_or(wait, |again| again.min(wait)));
         return plan;
     }
-    plan.notes = notes::of(before, after, &old, &status, &seen);
+    plan.notes = notes::of(before, after, &old, &status, &seen, asked_lately(observed));
     plan.status = Some(status::with_versions(status, observed));
     plan
+}
+
+/// Whether the subresource API did something to the machine lately.
+fn asked_lately(observed: &Observed<'_>) -> bool {
+    let when = observed.instance.annotations().get(ASK_ANNOTATION);
+    let when = when.and_then(|when| when.parse().ok().map(Time));
+    when.is_some_and(|when| clock::left(&when, ASKED, &observed.now).is_some())
 }
 
 fn seen(pod: Option<&Pod>) -> Seen {

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::ask::{Agent, Interface, Os, State};
+use crate::ask::{AccessCredentials, Agent, Interface, Os, State};
 use crate::conditions::find;
 
 const CREATED: &str = "2026-01-01T00:00:00Z";
@@ -197,6 +197,7 @@ fn a_running_instance_tells_all_that_is_known() {
                 addresses: vec![text("10.0.2.2")],
             }],
         }),
+        access_credentials: None,
     };
     let fresh = instance(json!({ "spec": spec }));
     let plan = decide(&Observed {
@@ -418,6 +419,10 @@ fn what_the_machine_tells_shows_and_stays_until_it_tells_otherwise() {
                 addresses: vec!["10.0.2.2".to_owned()],
             }],
         }),
+        access_credentials: Some(AccessCredentials {
+            synchronized: false,
+            message: "no such user".to_owned(),
+        }),
     };
     let runs = instance(json!({ "status": first }));
     let paused = told(State::Paused);
@@ -428,12 +433,25 @@ fn what_the_machine_tells_shows_and_stays_until_it_tells_otherwise() {
     let said = conditions(&plan);
     for expected in [
         "AgentConnected=True()",
+        "AccessCredentialsSynchronized=False()",
         "Paused=True(PausedByUser)",
         "Ready=False(ReadinessGatesNotReady)",
     ] {
         assert!(said.contains(&expected.to_owned()), "{said:?}");
     }
     assert_eq!(notes(&plan), ["Paused"]);
+    // What the subresource API did, it has told.
+    let mut asked = runs.clone();
+    let a_moment_ago = at(0).0.to_string();
+    asked
+        .annotations_mut()
+        .insert(ASK_ANNOTATION.to_owned(), a_moment_ago);
+    let quiet = decide(&Observed {
+        told: Some(&paused),
+        ..observed(&asked, Some(&up))
+    });
+    assert_eq!(conditions(&quiet), said);
+    assert!(notes(&quiet).is_empty(), "{:?}", notes(&quiet));
     let status = plan.status.unwrap();
     let interface = &status.interfaces[0];
     assert_eq!(interface.interface_name.as_deref(), Some("enp1s0"));

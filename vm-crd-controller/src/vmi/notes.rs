@@ -7,13 +7,15 @@ use super::pod::Progress;
 use crate::conditions::{find, is_true, kind, reason};
 use crate::events::Note;
 
-/// The notes for a step from `before` with status `old` to `after` with status `new`.
+/// The notes for a step from `before` with status `old` to `after` with status `new`. `asked`: somebody
+/// asked the subresource API for something a moment ago, which told then of a pause or its end.
 pub(super) fn of(
     before: Phase,
     after: Phase,
     old: &VirtualMachineInstanceStatus,
     new: &VirtualMachineInstanceStatus,
     seen: &Seen,
+    asked: bool,
 ) -> Vec<Note> {
     let mut notes = Vec::new();
     notes.extend(trouble(old, new));
@@ -21,7 +23,7 @@ pub(super) fn of(
         notes.push(Note::normal("Created", "VirtualMachineInstance defined."));
         notes.push(Note::normal("Started", "VirtualMachineInstance started."));
     }
-    notes.extend(paused(old, new, after));
+    notes.extend(paused(old, new, after).filter(|_| !asked));
     let ended = after.is_final() && !before.is_final();
     let ran = new
         .phase_transition_timestamps
