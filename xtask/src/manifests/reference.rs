@@ -155,6 +155,13 @@ pub(super) fn of_the_node(spec: &Value) -> Vec<String> {
     if domain["cpu"]["dedicatedCpuPlacement"] == true {
         wanted.push("a node whose kubelet gives processors away (static CPU manager)".to_owned());
     }
+    let volumes = spec["volumes"].as_array().into_iter().flatten();
+    for path in volumes.filter_map(|volume| volume["hostDisk"]["path"].as_str()) {
+        let directory = path
+            .rsplit_once('/')
+            .map_or(path, |(directory, _)| directory);
+        wanted.push(format!("a node with the directory {directory}"));
+    }
     let kernel = &domain["firmware"]["kernelBoot"]["container"]["kernelPath"];
     if let Some(path) = kernel.as_str() {
         wanted.push(format!(
@@ -226,6 +233,7 @@ mod tests {
                 "memory": { "hugepages": { "pageSize": "2Mi" } },
                 "devices": { "gpus": [{ "name": "g", "deviceName": "example.com/gpu" }] },
             },
+            "volumes": [{ "name": "a", "hostDisk": { "path": "/data/disk.img", "type": "Disk" } }],
             "nodeSelector": { "disk": "fast" },
             "schedulerName": "default-scheduler",
         });
@@ -235,6 +243,7 @@ mod tests {
                 "a node with the device example.com/gpu",
                 "a node with huge pages of 2Mi",
                 "a node whose kubelet gives processors away (static CPU manager)",
+                "a node with the directory /data",
                 "a node with the label disk=fast",
             ]
         );
