@@ -36,7 +36,8 @@ impl Library {
     }
 
     /// The document that a reference of the one at `from` means: the nearest of its file, else the
-    /// first of another.
+    /// first of another. Texts use the same names for different things: a block of one means nothing of
+    /// another's.
     pub(super) fn find(&self, from: usize, reference: &Reference) -> Option<usize> {
         let of_kind = |kind: &&str| {
             let key = ((*kind).to_owned(), reference.name.clone());
@@ -44,6 +45,9 @@ impl Library {
         };
         let mut found: Vec<_> = reference.kinds.iter().flat_map(of_kind).collect();
         let file = |at: usize| &self.documents[at].place.file;
+        if self.documents[from].place.block > 0 {
+            found.retain(|at| file(*at) == file(from));
+        }
         found.sort_by_key(|at| (file(*at) != file(from), at.abs_diff(from)));
         found.first().copied()
     }
@@ -124,5 +128,8 @@ mod tests {
         assert_eq!(companions.documents, [2, 3]);
         let missing: Vec<_> = companions.missing.iter().map(Reference::missing).collect();
         assert_eq!(missing, ["the PersistentVolumeClaim none"]);
+        let mut documents = library.documents;
+        documents[1].place.block = 1;
+        assert_eq!(Library::new(documents).companions(1).documents, [2]);
     }
 }

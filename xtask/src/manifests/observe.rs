@@ -99,6 +99,10 @@ fn unschedulable(message: String) -> Verdict {
     let lacks_room = ["Insufficient memory", "Insufficient cpu"]
         .iter()
         .any(|part| message.contains(part));
+    if message.contains("unbound immediate PersistentVolumeClaims") {
+        let what = "a volume for its claim: nothing makes volumes on the cluster".to_owned();
+        return Verdict::Needs { what: vec![what] };
+    }
     let lacks_else = [
         "persistentvolumeclaim",
         "PersistentVolumeClaim",
@@ -123,6 +127,12 @@ pub(super) fn at_last(objects: &[Value], warnings: &[String], expected: &Verdict
         let mut what = what.clone();
         what.push(format!("the last warning is: {last}"));
         return Verdict::Needs { what };
+    }
+    let is_failed = |object: &&Value| object["status"]["phase"] == "Failed";
+    if let (Verdict::NotSupported { .. }, true) =
+        (expected, objects.iter().any(|it| is_failed(&it)))
+    {
+        return expected.clone();
     }
     let states: Vec<_> = objects
         .iter()
@@ -252,5 +262,9 @@ mod tests {
         assert_eq!(class(Verdict::Works), Class::Failed);
         let what = vec!["the Secret seed".to_owned()];
         assert_eq!(class(Verdict::Needs { what }), Class::Needs);
+        assert_eq!(class(Verdict::not_supported("a", "b")), Class::Failed);
+        let failed = [instance("Failed", json!([]))];
+        let verdict = at_last(&failed, &warnings, &Verdict::not_supported("a", "b"));
+        assert_eq!(verdict.class(), Class::NotSupported);
     }
 }

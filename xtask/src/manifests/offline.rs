@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use vm_api::FieldError;
+use vm_api::contract::labels;
 use vm_api::defaults::{self, Identity};
 use vm_api::instancetype::{self, Expansion, InstancetypeSpec, PreferenceSpec};
 use vm_api::pool::VirtualMachinePoolSpec;
@@ -88,6 +89,18 @@ impl<'a> Judge<'a> {
     /// What an object needs beside itself.
     fn object(&self, index: usize, kind: &str, object: &Value) -> Judged<Vec<String>> {
         let spec = &object["spec"];
+        let reserved = |label: &&&str| object["metadata"]["labels"].get(**label).is_some();
+        if let ("VirtualMachineInstance", Some(label)) = (kind, RESERVED.iter().find(reserved)) {
+            let field = Field {
+                path: "metadata.labels".to_owned(),
+                message: format!("{label} is the controller's alone"),
+            };
+            return Err(Verdict::Refused {
+                stage: Stage::Apply,
+                fields: vec![field],
+                kubevirt: Kubevirt::Refuses("by the same rule".to_owned()),
+            });
+        }
         let mut needs = match kind {
             "VirtualMachine" => {
                 let spec = self.read::<VirtualMachineSpec>(kind, spec)?;
@@ -241,6 +254,13 @@ impl<'a> Judge<'a> {
         defaults::instance(&mut spec);
         self.refuse(kind, path, stage, validate::instance(&spec))?;
         unsupported(path, support::instance(&spec))?;
+        if boots_nothing(&spec) {
+            return Err(Verdict::not_supported(
+                &format!("{path}.volumes"),
+                "a machine starts with a disk, a kernel or an interface to boot from; KubeVirt starts \
+                 one that finds nothing to boot",
+            ));
+        }
         Ok(reference::of_the_node(&json!(spec)))
     }
 
@@ -347,6 +367,17 @@ fn under(path: &str, errors: Vec<FieldError>) -> Vec<Field> {
     };
     errors.into_iter().map(field).collect()
 }
+
+/// Whether a machine has nothing at all to boot from.
+fn boots_nothing(spec: &VirtualMachineInstanceSpec) -> bool {
+    let firmware = spec.domain.firmware.as_ref();
+    let has_kernel = firmware.is_some_and(|firmware| firmware.kernel_boot.is_some());
+    let mut interfaces = spec.domain.devices.interfaces.iter();
+    spec.volumes.is_empty() && !has_kernel && interfaces.all(|it| it.boot_order.is_none())
+}
+
+/// Labels of instances that are the controller's alone, here and in KubeVirt.
+const RESERVED: [&str; 3] = [labels::CREATED_BY, labels::NODE_NAME, labels::SCHEDULABLE];
 
 /// An instance type that has what a preference requires.
 fn size_for(taste: &PreferenceSpec) -> InstancetypeSpec {

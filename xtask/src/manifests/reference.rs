@@ -155,8 +155,13 @@ pub(super) fn of_the_node(spec: &Value) -> Vec<String> {
     if domain["cpu"]["dedicatedCpuPlacement"] == true {
         wanted.push("a node whose kubelet gives processors away (static CPU manager)".to_owned());
     }
-    let volumes = spec["volumes"].as_array().into_iter().flatten();
-    for path in volumes.filter_map(|volume| volume["hostDisk"]["path"].as_str()) {
+    let volumes = || spec["volumes"].as_array().into_iter().flatten();
+    for path in volumes().filter_map(|volume| volume["containerDisk"]["path"].as_str()) {
+        wanted.push(format!(
+            "an image with the disk {path}: the guest that stands in has it elsewhere"
+        ));
+    }
+    for path in volumes().filter_map(|volume| volume["hostDisk"]["path"].as_str()) {
         let directory = path
             .rsplit_once('/')
             .map_or(path, |(directory, _)| directory);
