@@ -46,14 +46,18 @@ const LAST: Duration = Duration::from_secs(60);
 /// Most handshakes at a time.
 const HANDSHAKES: usize = 256;
 
-/// Most handshakes at a time, and connections without the front proxy's certificate, of one address.
-const OF_ONE: usize = 32;
+/// Most handshakes at a time of one address.
+const HANDSHAKES_OF_ONE: usize = 64;
+
+/// Most connections of one address without the front proxy's certificate. An API server has one for
+/// each review that it waits for.
+const OTHERS_OF_ONE: usize = 128;
 
 /// Most connections of the API server.
 const TRUSTED: usize = 1024;
 
 /// Most connections of others.
-const OTHERS: usize = 128;
+const OTHERS: usize = 512;
 
 /// Most bytes of a request's headers.
 const HEADER_BYTES: usize = 64 << 10;
@@ -103,8 +107,8 @@ impl Listener {
             routes,
             identity,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
-            shaking: PerAddress::new(OF_ONE),
-            strangers: PerAddress::new(OF_ONE),
+            shaking: PerAddress::new(HANDSHAKES_OF_ONE),
+            strangers: PerAddress::new(OTHERS_OF_ONE),
             trusted: Side::new(TRUSTED),
             others: Side::new(OTHERS),
         })

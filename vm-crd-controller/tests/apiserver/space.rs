@@ -14,8 +14,9 @@ use vm_crd_controller::vmi::ASK_ANNOTATION;
 
 use crate::node::FakeNode;
 
-/// How long anything that must happen may take.
-const LIMIT: Duration = Duration::from_secs(20);
+/// How long anything that must happen may take. An API server that was started anew knows the owners of
+/// new objects after half a minute at the latest.
+const LIMIT: Duration = Duration::from_secs(50);
 
 /// The machine of each case.
 pub(crate) const NAME: &str = "tl";
