@@ -215,7 +215,7 @@ fn machines_run_under_systemds_groups_by_kvm_and_leave_nothing() {
     assert!(arguments.contains("-accel kvm"), "{arguments}");
     assert!(arguments.contains("\"vhost\":true"), "{arguments}");
     // The guest's memory and QEMU's need; half a processor and the share of QEMU's threads.
-    assert_eq!(inner.file("memory.max"), ((32 + 80) << 20).to_string());
+    assert_eq!(inner.file("memory.max"), ((32 + 112) << 20).to_string());
     assert_eq!(inner.file("cpu.max"), "60000 100000");
     let container = group.rsplit("cri-containerd-").next().unwrap_or_default();
     let container = container.trim_end_matches(".scope");
