@@ -3,7 +3,7 @@
 //! `kubectl proxy` lends the client the user's rights; the rest of the way (API server, front proxy,
 //! controller, exec, shim) is the one that `virtctl` takes.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::process::Child;
 use std::time::Duration;
@@ -324,12 +324,21 @@ fn streams_reach_the_guest(node: Node) {
     assert_eq!(back, sent);
 
     let path = machine.path("virtualmachineinstances", "portforward/23");
-    let refused = machine.proxy.stream(&path).map(drop).map_err(told);
-    let refused = refused.expect_err("nothing listens there");
-    assert!(
-        refused.contains("does not take the connection"),
-        "{refused}"
-    );
+    // Nothing listens there. The pod's ::1 takes a connection before the guest is asked, so that a busy
+    // guest's answer can come when the stream is open: then that ends.
+    if let Ok(mut stream) = machine.proxy.stream(&path) {
+        loop {
+            match stream.read() {
+                Ok(Message::Close(_)) => break,
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    panic!("it does not end: {error}")
+                }
+                Err(_) => break,
+                Ok(other) => panic!("nothing listens there: {other:?}"),
+            }
+        }
+    }
 }
 
 fn what_the_agent_tells_is_told(node: Node) {
