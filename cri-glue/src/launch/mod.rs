@@ -34,7 +34,7 @@ use crate::cgroup::Cgroup;
 use crate::config::NodeConfig;
 use crate::credentials::AgentCredentials;
 use crate::diagnostics::Diagnostics;
-use crate::network::{self, NetworkError, NetworkUndo, Port, Services};
+use crate::network::{self, Loopback6, NetworkError, NetworkUndo, Port, Services};
 use crate::overhead::Overhead;
 use crate::pinning::{Cpus, Pinning};
 use crate::record::{self, Stop};
@@ -125,6 +125,7 @@ pub struct Launched {
 pub struct MachineNetwork {
     undos: Vec<NetworkUndo>,
     services: Vec<tokio::task::JoinHandle<()>>,
+    loopback6: Option<Loopback6>,
 }
 
 impl Drop for MachineNetwork {
@@ -139,8 +140,16 @@ impl MachineNetwork {
     /// Keeps ports of a container that was created after the machine from the guest, from now on.
     /// Blocks for about a millisecond for each of the machine's interfaces.
     pub fn reserve(&self, ports: &[Port]) -> Result<(), NetworkError> {
+        if let Some(loopback) = &self.loopback6 {
+            loopback.reserve(ports);
+        }
         let mut undos = self.undos.iter();
         undos.try_for_each(|undo| network::reserve(undo, ports))
+    }
+
+    /// The guest behind the pod's `::1`, if it is there.
+    pub fn loopback6(&self) -> Option<Loopback6> {
+        self.loopback6.clone()
     }
 
     /// None if there is nothing to serve.
@@ -158,6 +167,9 @@ impl MachineNetwork {
         let mut served = Self {
             undos: vec![],
             services: vec![],
+            loopback6: networks
+                .iter()
+                .find_map(|(services, _)| services.loopback6()),
         };
         for (services, undo) in networks {
             served.undos.push(undo);

@@ -78,7 +78,11 @@ impl<'a> Plan<'a> {
         }
         if let Some(guest) = self.guest6 {
             let relay = match self.site.request.primary {
-                true => Some(Relay::open(self.site.namespace, guest.address)?),
+                true => Some(Relay::open(
+                    self.site.namespace,
+                    self.site.request,
+                    guest.address,
+                )?),
                 false => None,
             };
             let link = Link::V6 {

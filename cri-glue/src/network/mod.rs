@@ -38,6 +38,7 @@ pub use self::{
     guest::{GuestNetwork, GuestNetwork6},
     mac::derive_mac,
     namespace::in_namespace,
+    relay::Loopback6,
     request::{Binding, DEFAULT_INTERFACE, Inbound, Port, Protocol, Request},
     reserve::reserve,
     services::Services,

@@ -10,8 +10,9 @@ use std::{
     convert::Infallible,
     io,
     net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener},
+    num::NonZeroU16,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -25,7 +26,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{NetworkError, namespace::Namespace};
+use super::{Inbound, NetworkError, Port, Protocol, Request, namespace::Namespace};
 
 /// Connections at the same time; more wait in the kernel.
 const MOST_CONNECTIONS: usize = 128;
@@ -42,17 +43,67 @@ const HALF_OPEN_BOUND: Duration = Duration::from_secs(600);
 /// How long to wait after an error of the listening socket, such as too many open files.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// The guest behind the pod's `::1`. Who asks it by this hears at once whether it takes a connection,
+/// while the relay has taken it already.
+#[derive(Clone, Debug)]
+pub struct Loopback6(Arc<Behind>);
+
+#[derive(Debug)]
+struct Behind {
+    guest: Ipv6Addr,
+    inbound: Inbound,
+    others: Mutex<Vec<Port>>,
+}
+
+impl Loopback6 {
+    fn new(request: &Request, guest: Ipv6Addr) -> Self {
+        Self(Arc::new(Behind {
+            guest,
+            inbound: request.inbound.clone(),
+            others: Mutex::new(request.others.clone()),
+        }))
+    }
+
+    /// From now on, `ports` are those of other containers.
+    pub fn reserve(&self, ports: &[Port]) {
+        let others = self.0.others.lock();
+        let mut others = others.unwrap_or_else(PoisonError::into_inner);
+        others.extend_from_slice(ports);
+    }
+
+    /// Where the guest has TCP port `number`, if it is the guest's.
+    pub fn tcp(&self, number: NonZeroU16) -> Option<SocketAddr> {
+        let port = Port {
+            protocol: Protocol::Tcp,
+            number,
+        };
+        let others = self.0.others.lock();
+        let reserved = others
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&port);
+        let served = match &self.0.inbound {
+            Inbound::All => true,
+            Inbound::Only(ports) => ports.contains(&port),
+        };
+        (served && !reserved).then(|| SocketAddr::from((self.0.guest, number.get())))
+    }
+}
+
 /// The relay, listening already.
 #[derive(Debug)]
 pub(super) struct Relay {
     listener: TcpListener,
     namespace: Arc<Namespace>,
-    guest: Ipv6Addr,
+    loopback: Loopback6,
 }
 
 impl Relay {
     /// Listens on a port of `::1` in the calling thread's network namespace, which is `namespace`.
-    pub(super) fn open(namespace: &Namespace, guest: Ipv6Addr) -> Result<Self, NetworkError> {
+    pub(super) fn open(
+        namespace: &Namespace,
+        request: &Request,
+        guest: Ipv6Addr,
+    ) -> Result<Self, NetworkError> {
         let listen = || -> io::Result<(TcpListener, Namespace)> {
             let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking().cloexec(), None)?;
             socket.bind(&SocketAddrV6::new(Ipv6Addr::LOCALHOST, 0, 0, 0).into())?;
@@ -63,8 +114,13 @@ impl Relay {
         Ok(Self {
             listener,
             namespace: Arc::new(namespace),
-            guest,
+            loopback: Loopback6::new(request, guest),
         })
+    }
+
+    /// The guest that connections are carried to.
+    pub(super) fn loopback(&self) -> &Loopback6 {
+        &self.loopback
     }
 
     /// The port that connections to any port of the guest are to be redirected to.
@@ -93,7 +149,7 @@ impl Relay {
                     continue;
                 }
             };
-            let (namespace, guest) = (Arc::clone(&self.namespace), self.guest);
+            let (namespace, guest) = (Arc::clone(&self.namespace), self.loopback.0.guest);
             connections.spawn(async move {
                 if let Err(error) = carry(client, namespace, guest).await {
                     debug!(%error, "a connection to the pod's ::1 ended");
@@ -154,4 +210,29 @@ async fn one_way(
 ) -> io::Result<()> {
     copy(&mut from, &mut to).await?;
     to.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_of_others_or_beyond_the_list_is_not_the_guests() {
+        let port = |number| NonZeroU16::new(number).unwrap();
+        let tcp = |number| Port {
+            protocol: Protocol::Tcp,
+            number: port(number),
+        };
+        let loopback = Loopback6(Arc::new(Behind {
+            guest: "fd10:0:2::2".parse().unwrap(),
+            inbound: Inbound::Only(vec![tcp(22), tcp(80)]),
+            others: Mutex::default(),
+        }));
+        let guest: SocketAddr = "[fd10:0:2::2]:80".parse().unwrap();
+        assert_eq!(loopback.tcp(port(80)), Some(guest));
+        assert_eq!(loopback.tcp(port(443)), None);
+        loopback.clone().reserve(&[tcp(80)]);
+        assert_eq!(loopback.tcp(port(80)), None);
+        assert!(loopback.tcp(port(22)).is_some());
+    }
 }

@@ -2,7 +2,12 @@
 
 use std::{convert::Infallible, future, io};
 
-use super::{dhcp::DhcpServer, dhcp6::Dhcp6Server, relay::Relay, router::Router};
+use super::{
+    dhcp::DhcpServer,
+    dhcp6::Dhcp6Server,
+    relay::{Loopback6, Relay},
+    router::Router,
+};
 
 /// The servers of one of the machine's interfaces, listening already: what the guest asks before
 /// [`serve`](Self::serve) is answered then.
@@ -15,6 +20,11 @@ pub struct Services {
 }
 
 impl Services {
+    /// The guest behind the pod's `::1`, if it is there.
+    pub fn loopback6(&self) -> Option<Loopback6> {
+        self.relay.as_ref().map(|relay| relay.loopback().clone())
+    }
+
     /// Serves the guest, for ever: abort the task when the machine has ended.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
+use crate::network::Loopback6;
+
 pub use arguments::{Format, Help, Protocol, Verb, parse};
 pub use connect::{ConnectError, Connection};
 pub use status::{Credentials, Status};
@@ -34,6 +36,8 @@ pub struct Target<'a> {
     pub agent: Option<&'a Agent>,
     /// The pod's network namespace.
     pub network_namespace: &'a Path,
+    /// The guest behind the pod's `::1`, if it is there.
+    pub loopback6: Option<&'a Loopback6>,
     /// The guest's address on the node's vsock, if it has one.
     pub vsock_cid: Option<u32>,
     /// Whether the guest has its access credentials, if it is to have any.
@@ -196,7 +200,7 @@ impl Verb {
                 Ok(Outcome::Bytes(line(answer.get())))
             }
             Self::Connect { protocol, port, .. } => {
-                let connection = connect::open(target.network_namespace, protocol, port).await?;
+                let connection = connect::open(&target, protocol, port).await?;
                 Ok(Outcome::Connection(connection))
             }
         }

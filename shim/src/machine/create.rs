@@ -153,6 +153,7 @@ pub(crate) async fn create(
         move |exit| async move { end(&member, &console, causes, exit).await }
     };
     member.watch(last);
+    let loopback6 = network.as_ref().and_then(|network| network.loopback6());
     let network = Mutex::new(network);
     let button = PowerButton::new(qmp.clone(), guest.clone());
     let execs = Execs::new(Target {
@@ -164,6 +165,7 @@ pub(crate) async fn create(
         button: button.clone(),
         console: console.clone(),
         network_namespace: holder.sandbox.network_namespace.clone(),
+        loopback6,
         vsock_cid,
         user,
         credentials: standing,

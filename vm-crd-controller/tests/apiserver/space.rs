@@ -255,6 +255,16 @@ impl Space {
         Ok(pod)
     }
 
+    /// Waits until the machine has its finalizer: one that is deleted before leaves its instance to
+    /// Kubernetes' garbage collector, which does not run here.
+    pub(crate) async fn held(&self) -> Result<()> {
+        until("the machine is held by its finalizer", || async {
+            ensure!(!self.vm().await?.finalizers().is_empty(), "it is not");
+            Ok(())
+        })
+        .await
+    }
+
     /// Deletes the machine and plays the node until it is gone.
     ///
     /// A machine that is deleted before its finalizer is set leaves its instance to Kubernetes'

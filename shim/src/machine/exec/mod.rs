@@ -23,6 +23,7 @@ use containerd_shim::api::{
     DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, ResizePtyRequest, StartResponse,
 };
 use containerd_shim::protos::events::task::{TaskExecAdded, TaskExecStarted};
+use cri_glue::network::Loopback6;
 use oci_spec::runtime;
 use qemu_driver::exec::{Room, Size, User};
 use qemu_driver::qmp::Qmp;
@@ -49,6 +50,8 @@ pub(super) struct Target {
     pub(super) console: Arc<Console>,
     /// The pod's network namespace.
     pub(super) network_namespace: PathBuf,
+    /// The guest behind the pod's `::1`, if it is there.
+    pub(super) loopback6: Option<Loopback6>,
     /// The guest's address on the node's vsock, if it has one.
     pub(super) vsock_cid: Option<u32>,
     /// Who commands run as in the guest, if not as root.

@@ -50,6 +50,7 @@ async fn do_it(run: &Run, verb: Verb, client: &mut Client) -> u32 {
         qmp: &run.target.qmp,
         agent: run.target.guest.now(),
         network_namespace: &run.target.network_namespace,
+        loopback6: run.target.loopback6.as_ref(),
         vsock_cid: run.target.vsock_cid,
         credentials: credentials.as_ref(),
     };
@@ -240,6 +241,7 @@ mod tests {
             qmp: &qmp,
             agent: None,
             network_namespace: Path::new("/proc/self/ns/net"),
+            loopback6: None,
             vsock_cid: None,
             credentials: None,
         };

@@ -177,6 +177,7 @@ async fn killed(bench: Arc<Bench>, name: &str, moment: Moment) -> Result<()> {
     one_pod_each(&bench, &space, 1)?;
     space.patch(json!({ "runStrategy": "Always" })).await?;
     space.status("Running").await?;
+    space.held().await?;
     space.vms.delete(NAME, &DeleteParams::default()).await?;
     space.gone(&space.vms, NAME).await?;
     space.gone(&space.vmis, NAME).await?;

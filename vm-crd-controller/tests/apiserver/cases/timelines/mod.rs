@@ -85,11 +85,7 @@ impl Scenario {
 
     async fn delete(&self) -> Result<()> {
         let space = &self.space;
-        until("the machine is held by its finalizer", || async {
-            ensure!(!space.vm().await?.finalizers().is_empty(), "it is not");
-            Ok(())
-        })
-        .await?;
+        space.held().await?;
         space.vms.delete(NAME, &DeleteParams::default()).await?;
         Ok(())
     }
