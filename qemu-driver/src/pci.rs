@@ -19,7 +19,7 @@
 //! | `0d.0`–`0f.0` | reserved |
 //! | `10.0`–`11.7` | 16 places for interfaces: a root port, or the card itself if it is conventional PCI |
 //! | `12.0`–`15.7` | 32 root ports: virtio disks |
-//! | `16.0`–`16.7` | 8 root ports, always there and empty: hotplug |
+//! | `16.0`–`16.7` | free: nothing is plugged into a machine that runs, and empty ports cost time and memory |
 //! | `17.0`–`18.7` | 16 root ports: devices of the node |
 //! | `19.0`–`1a.7` | 16 root ports: shared directories |
 //! | `1b.0`–`1e.0` | free: virtio disks whose address is chosen |
@@ -42,8 +42,6 @@ pub(crate) const MAX_SCSI_DISKS: usize = 64;
 pub(crate) const MAX_FILESYSTEMS: usize = 16;
 /// Root ports for devices of the node.
 pub(crate) const MAX_HOST_DEVICES: usize = 16;
-/// Empty root ports that wait for a device to be plugged in.
-pub(crate) const HOTPLUG_PORTS: usize = 8;
 
 /// Addresses on `pcie.0` of what a machine has at most once, as QEMU writes them (`slot`).
 pub(crate) const DISPLAY: &str = "01.0";
@@ -83,8 +81,6 @@ pub(crate) struct Range {
 pub(crate) const NICS: Range = Range::new(0x10, MAX_NICS, "nic");
 /// Where virtio disks sit.
 pub(crate) const DISKS: Range = Range::new(0x12, MAX_VIRTIO_DISKS, "disk");
-/// Where devices are plugged in later.
-pub(crate) const HOTPLUG: Range = Range::new(0x16, HOTPLUG_PORTS, "hotplug");
 /// Where shared directories sit.
 pub(crate) const FILESYSTEMS: Range = Range::new(0x19, MAX_FILESYSTEMS, "fs");
 /// Where devices of the node sit.
@@ -134,7 +130,7 @@ mod tests {
 
     #[test]
     fn no_two_places_are_the_same() {
-        let places: Vec<_> = [NICS, DISKS, HOTPLUG, HOST_DEVICES, FILESYSTEMS]
+        let places: Vec<_> = [NICS, DISKS, HOST_DEVICES, FILESYSTEMS]
             .iter()
             .flat_map(|range| (0..range.places).map(|index| range.place(index)))
             .collect();
@@ -162,10 +158,6 @@ mod tests {
         assert_eq!(place(NICS, 15), ("port-nic-15".into(), "11.7".into(), 16));
         assert_eq!(place(DISKS, 0), ("port-disk-0".into(), "12.0".into(), 17));
         assert_eq!(place(DISKS, 31), ("port-disk-31".into(), "15.7".into(), 48));
-        assert_eq!(
-            place(HOTPLUG, 7),
-            ("port-hotplug-7".into(), "16.7".into(), 56)
-        );
         assert_eq!(
             place(FILESYSTEMS, 15),
             ("port-fs-15".into(), "1a.7".into(), 88)

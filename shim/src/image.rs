@@ -13,19 +13,17 @@ use containerd_shim::api::{
     StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse,
     UpdateTaskRequest, WaitRequest, WaitResponse,
 };
-use containerd_shim::protos::events::task::{TaskDelete, TaskExit, TaskStart};
+use containerd_shim::protos::events::task::{TaskExit, TaskStart};
 use containerd_shim::{Task, TtrpcContext, TtrpcResult};
 use cri_glue::bundle::Bundle;
 use cri_glue::cgroup::{Cgroup, Version};
-use cri_glue::record;
 use rustix::process::Signal;
 use vm_api::contract::exit_code::SIGNAL_BASE;
 
 use crate::create::rootfs;
 use crate::machine::Wish;
 use crate::task::{
-    Container, Exit, Fault, Happening, Holder, Life, Phase, Pod, StdioPaths, blocking, connected,
-    least,
+    Container, Exit, Fault, Happening, Holder, Life, Phase, Pod, StdioPaths, connected, least, undo,
 };
 
 /// The status after a polite request: nothing was left to be done.
@@ -154,24 +152,7 @@ impl Task for Image {
             Phase::Running | Phase::Paused => return Err(self.life.not_now("deleted").into()),
             Phase::Stopped | Phase::Deleted => {}
         }
-        let exit = self.life.ended().await;
-        let directory = self.directory.clone();
-        blocking(move || record::undo(&directory).map_err(Fault::failed)).await?;
-        self.life.advance(Happening::Deleted);
-        let Life { id, pid, .. } = &self.life;
-        self.pod.events.publish(&TaskDelete {
-            container_id: id.clone(),
-            pid: *pid,
-            exit_status: exit.status,
-            exited_at: Some(exit.at.into()).into(),
-            ..TaskDelete::default()
-        });
-        Ok(DeleteResponse {
-            pid: *pid,
-            exit_status: exit.status,
-            exited_at: Some(exit.at.into()).into(),
-            ..DeleteResponse::default()
-        })
+        Ok(undo(&self.pod, &self.life, &self.directory).await?)
     }
 
     async fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> TtrpcResult<Empty> {

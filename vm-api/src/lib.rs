@@ -4,6 +4,7 @@ pub mod annotation;
 pub mod contract;
 #[cfg(feature = "schema")]
 pub mod crd;
+pub mod datagrams;
 pub mod defaults;
 pub mod field;
 pub mod instancetype;

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use vm_api::contract::labels;
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
+use vm_api::validate::is_object_name;
 
 use crate::metrics::Metrics;
 use crate::own::OwnWrites;
@@ -375,12 +376,12 @@ impl Cluster {
         namespace: &str,
         name: &str,
     ) -> kube::Result<Option<K>> {
-        self.api::<K>(namespace).get_opt(name).await
+        get(&self.api::<K>(namespace), &[namespace, name], name).await
     }
 
     /// Reads an object of the whole cluster, past every store.
     pub async fn read_global<K: Global>(&self, name: &str) -> kube::Result<Option<K>> {
-        Api::<K>::all(self.client.clone()).get_opt(name).await
+        get(&Api::<K>::all(self.client.clone()), &[name], name).await
     }
 
     /// Reads a pod, past every store.
@@ -394,9 +395,7 @@ impl Cluster {
         namespace: &str,
         name: &str,
     ) -> kube::Result<Option<PersistentVolumeClaim>> {
-        self.api::<PersistentVolumeClaim>(namespace)
-            .get_opt(name)
-            .await
+        self.read(namespace, name).await
     }
 
     /// What runs machines on a node, `kvm` or `tcg`, as the node installer labelled it.
@@ -461,4 +460,15 @@ pub fn reference<K: Resource<DynamicType = ()>>(
     object: &K,
 ) -> k8s_openapi::api::core::v1::ObjectReference {
     object.object_ref(&())
+}
+/// Reads the object `name`; what `names` cannot call anything is not there. The client writes names into
+/// paths as they are, and users choose these.
+async fn get<K>(api: &Api<K>, names: &[&str], name: &str) -> kube::Result<Option<K>>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    match names.iter().all(|name| is_object_name(name)) {
+        true => api.get_opt(name).await,
+        false => Ok(None),
+    }
 }

@@ -43,9 +43,6 @@ pub(super) fn furnish(
     if devices.autoattach_mem_balloon == Some(false) {
         machine = machine.without_balloon();
     }
-    if devices.disable_hotplug == Some(true) {
-        machine = machine.without_hotplug();
-    }
     if speaks_on_serial(spec) {
         machine = machine.with_firmware_on_serial();
     }
@@ -208,7 +205,7 @@ mod tests {
             "chassis": { "manufacturer": "Foo, Inc." },
             "devices": {
                 "autoattachInputDevice": true, "sound": { "name": "s" },
-                "video": { "type": "bochs" }, "disableHotplug": true,
+                "video": { "type": "bochs" },
                 "autoattachSerialConsole": false, "autoattachMemBalloon": false,
                 "panicDevices": [{ "model": "hyperv" }, { "model": "pvpanic" }],
             },
@@ -230,8 +227,18 @@ mod tests {
         ] {
             assert!(all.contains(expected), "{expected}: {all}");
         }
-        for absent in ["isa-serial", "virtio-balloon", "port-hotplug", "\"VGA\""] {
+        for absent in ["isa-serial", "virtio-balloon", "\"VGA\""] {
             assert!(!all.contains(absent), "{absent}: {all}");
+        }
+    }
+
+    #[test]
+    fn nothing_can_be_plugged_in_whether_that_is_disabled_or_not() {
+        let of = |devices: Value| arguments(json!({ "devices": devices }));
+        let usual = of(json!({}));
+        assert!(!usual.contains("pcie-root-port"), "{usual}");
+        for disabled in [true, false] {
+            assert_eq!(of(json!({ "disableHotplug": disabled })), usual);
         }
     }
 

@@ -1,6 +1,7 @@
-//! A connection to a port of the guest, from within its pod: it takes the way of the pod's own
-//! loopback addresses, so whatever keeps a port from the guest keeps it from this too. By `::1` it asks
-//! the guest itself: what listens there (`network/relay.rs`) takes a connection before the guest does.
+//! A connection to a port of the guest, from within its pod. It takes the way of the pod's own loopback
+//! address of IPv4, so whatever keeps a port from the guest keeps it from this too. By IPv6 it asks the
+//! guest itself, for the ports that `::1` is the guest's for: what listens at `::1` (`network/relay.rs`)
+//! takes a connection before the guest does.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,6 +18,9 @@ use crate::network::{NetworkError, in_namespace};
 
 /// Longest time until the guest takes a connection.
 const BOUND: Duration = Duration::from_secs(10);
+
+/// The same by IPv6, once it was refused by IPv4: the guest is there, and knows its neighbours or not.
+const BOUND_OF_SECOND: Duration = Duration::from_secs(3);
 
 /// A connection to the guest.
 #[derive(Debug)]
@@ -50,24 +54,27 @@ pub(super) async fn open(
     port: u16,
 ) -> Result<Connection, ConnectError> {
     let ipv4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let ipv6 = target
-        .loopback6
-        .zip(NonZeroU16::new(port))
-        .and_then(|(loopback, port)| loopback.tcp(port));
-    let namespace = target.network_namespace;
-    let tried = async {
-        match (connect(namespace, protocol, ipv4).await, ipv6) {
-            // The first one's reason is the better one: the guest may not speak IPv6 at all.
-            (Err(refused @ ConnectError::Refused { .. }), Some(ipv6)) => {
-                let second = connect(namespace, protocol, ipv6).await;
-                second.map_err(|_| refused)
-            }
-            (connected, _) => connected,
-        }
+    let ipv6 = match protocol {
+        Protocol::Tcp => target.loopback6.zip(NonZeroU16::new(port)),
+        Protocol::Udp => None,
     };
-    let source = io::ErrorKind::TimedOut.into();
-    let late = |_| Err(ConnectError::Refused { port, source });
-    timeout(BOUND, tried).await.unwrap_or_else(late)
+    let ipv6 = ipv6.and_then(|(loopback, port)| loopback.tcp(port));
+    let namespace = target.network_namespace;
+    let first = timeout(BOUND, connect(namespace, protocol, ipv4)).await;
+    match (first, ipv6) {
+        // The first one's reason is the better one: the guest may not speak IPv6 at all.
+        (Ok(Err(refused @ ConnectError::Refused { .. })), Some(ipv6)) => {
+            match timeout(BOUND_OF_SECOND, connect(namespace, protocol, ipv6)).await {
+                Ok(Ok(connection)) => Ok(connection),
+                Ok(Err(_)) | Err(_) => Err(refused),
+            }
+        }
+        (Ok(connected), _) => connected,
+        (Err(_), _) => {
+            let source = io::ErrorKind::TimedOut.into();
+            Err(ConnectError::Refused { port, source })
+        }
+    }
 }
 
 /// Makes a socket in the namespace, and connects it from here: the kernel keeps to where it was made.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Builder, helpers};
 use crate::channels::QemuEnds;
 use crate::machine::{MEMORY_BLOCK, Vsock};
-use crate::pci::{self, HOTPLUG, HOTPLUG_PORTS, Place};
+use crate::pci::{self, Place};
 
 /// Ports of the virtio-serial controller: one for the agent, three for each command that runs in
 /// the guest at the same time. The guest spends some 8 KiB on each, used or not.
@@ -103,13 +103,6 @@ pub(super) fn memory_room(build: &mut Builder, bytes: u64, shared: bool) {
         "driver": "virtio-mem-pci", "id": MEMORY_DEVICE, "bus": "pcie.0", "addr": pci::MEMORY,
         "memdev": "room", "block-size": MEMORY_BLOCK, "requested-size": 0,
     }));
-}
-
-/// The empty root ports that wait for a device.
-pub(super) fn hotplug_ports(build: &mut Builder) {
-    for index in 0..HOTPLUG_PORTS {
-        build.device(&root_port(&HOTPLUG.place(index)));
-    }
 }
 
 /// The root port at `place`. No I/O ports are set aside for what is behind it: there are few of

@@ -82,9 +82,6 @@ impl CommandLine {
             devices::vsock(&mut build, vsock);
         }
         devices::memory_room(&mut build, machine.memory_room, shared);
-        if machine.hotplug {
-            devices::hotplug_ports(&mut build);
-        }
         nics::describe(&mut build, machine.nics);
         if scsi {
             disks::scsi_controller(&mut build);

@@ -91,7 +91,6 @@ pub struct Machine {
     pub(crate) console: bool,
     pub(crate) balloon: bool,
     /// Places where devices can be plugged in while the machine runs.
-    pub(crate) hotplug: bool,
     /// A device on PCI by which the guest reports its panic, beside the one on ISA.
     pub(crate) panic_on_pci: bool,
     pub(crate) display: Option<Display>,
@@ -137,7 +136,6 @@ impl Machine {
             features: Features::default(),
             console: true,
             balloon: true,
-            hotplug: true,
             panic_on_pci: false,
             display: None,
             inputs: Vec::new(),
@@ -231,12 +229,6 @@ impl Machine {
     /// Takes the balloon away: the guest returns no memory.
     pub fn without_balloon(mut self) -> Self {
         self.balloon = false;
-        self
-    }
-
-    /// Takes the places away where devices can be plugged in while the machine runs.
-    pub fn without_hotplug(mut self) -> Self {
-        self.hotplug = false;
         self
     }
 

@@ -52,8 +52,7 @@ fn furnished(display: Display, sound: Sound) -> Machine {
         .with_display(display)
         .with_sound(sound)
         .with_panic_on_pci()
-        .without_balloon()
-        .without_hotplug();
+        .without_balloon();
     for (index, bus) in [InputBus::Usb, InputBus::Virtio]
         .repeat(2)
         .into_iter()

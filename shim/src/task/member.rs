@@ -2,7 +2,7 @@
 //! its creation to its end, and the calls whose answer follows from that alone.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -144,24 +144,7 @@ impl Member {
             Phase::Running | Phase::Paused => return Err(self.life.not_now("deleted")),
             Phase::Stopped | Phase::Deleted => {}
         }
-        let exit = self.life.ended().await;
-        let directory = self.directory.clone();
-        blocking(move || record::undo(&directory).map_err(Fault::failed)).await?;
-        self.life.advance(Happening::Deleted);
-        let Life { id, pid, .. } = &self.life;
-        self.pod.events.publish(&TaskDelete {
-            container_id: id.clone(),
-            pid: *pid,
-            exit_status: exit.status,
-            exited_at: Some(exit.at.into()).into(),
-            ..TaskDelete::default()
-        });
-        Ok(DeleteResponse {
-            pid: *pid,
-            exit_status: exit.status,
-            exited_at: Some(exit.at.into()).into(),
-            ..DeleteResponse::default()
-        })
+        undo(&self.pod, &self.life, &self.directory).await
     }
 
     /// `Connect`.
@@ -184,4 +167,31 @@ impl Member {
             ))),
         }
     }
+}
+
+/// Undoes what was set up for the container of `life`, once that has ended, by the record in `directory`,
+/// and tells that it is deleted.
+pub(crate) async fn undo(
+    pod: &Pod,
+    life: &Life,
+    directory: &Path,
+) -> Result<DeleteResponse, Fault> {
+    let exit = life.ended().await;
+    let directory = directory.to_owned();
+    blocking(move || record::undo(&directory).map_err(Fault::failed)).await?;
+    life.advance(Happening::Deleted);
+    let Life { id, pid, .. } = life;
+    pod.events.publish(&TaskDelete {
+        container_id: id.clone(),
+        pid: *pid,
+        exit_status: exit.status,
+        exited_at: Some(exit.at.into()).into(),
+        ..TaskDelete::default()
+    });
+    Ok(DeleteResponse {
+        pid: *pid,
+        exit_status: exit.status,
+        exited_at: Some(exit.at.into()).into(),
+        ..DeleteResponse::default()
+    })
 }

@@ -15,7 +15,7 @@ mod stats;
 pub(crate) use exit::Process;
 pub(crate) use fault::{Fault, is_not_found};
 pub(crate) use life::{Exit, Happening, Life, Phase, StdioPaths, UNKNOWN_STATUS};
-pub(crate) use member::Member;
+pub(crate) use member::{Member, undo};
 pub(crate) use pod::{Daemon, Holder, Pod};
 pub(crate) use readable::readable;
 pub(crate) use router::{Answer, Router, connected};

@@ -30,6 +30,7 @@ mod words;
 
 pub(crate) use crowded::crowded;
 pub use machine::machine;
+pub use names::is_object_name;
 pub use offered::{MemLock, NOT_OFFERED};
 pub use pod::{Architecture, DnsPolicy, EvictionStrategy, StartStrategy};
 pub use policies::RebootPolicy;

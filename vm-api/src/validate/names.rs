@@ -55,6 +55,11 @@ impl fmt::Display for Form {
     }
 }
 
+/// Whether an object, or its namespace, can be called so: a name that is part of a path has to.
+pub fn is_object_name(name: &str) -> bool {
+    Form::Subdomain.allows(name)
+}
+
 /// What is wrong with the name, if it does not have the form.
 pub(super) fn wrong(form: Form, name: &str) -> Option<String> {
     (!form.allows(name)).then(|| format!("`{name}` is not a name that can stand here: use {form}"))

@@ -18,6 +18,8 @@ pub(super) enum Verdict {
         change: Option<Change>,
         /// What its user is told all the same.
         warnings: Vec<String>,
+        /// Its spec is new or changed, and what it refers to, if anything, is to be looked up.
+        look_up: bool,
     },
     /// It may not.
     Denied(Vec<Cause>),
@@ -54,6 +56,7 @@ impl Verdict {
         Self::Allowed {
             change: None,
             warnings: Vec::new(),
+            look_up: false,
         }
     }
 }
@@ -71,6 +74,18 @@ impl Cause {
     fn of(error: FieldError) -> Self {
         let field = validate::spelled(&error.path);
         Self::new(&field, error.under("spec").to_string())
+    }
+
+    /// Of a field of a machine, or of its instance type or its preference, by which they do not go
+    /// together; its path from the machine's root.
+    pub(super) fn of_reference(error: &FieldError) -> Self {
+        let path = error.path.strip_prefix("spec.").unwrap_or(&error.path);
+        let beside = ["instancetype.spec.", "preference.spec."];
+        let field = match beside.iter().any(|of| path.starts_with(of)) {
+            true => path.to_owned(),
+            false => validate::spelled(path),
+        };
+        Self::new(&field, error.to_string())
     }
 }
 
@@ -125,6 +140,7 @@ fn mutated<S: Reviewed>(
     Verdict::Allowed {
         change: patch::between(object.has_spec().then_some(text), &spec),
         warnings: Vec::new(),
+        look_up: false,
     }
 }
 
@@ -164,6 +180,7 @@ fn validated<S: Reviewed>(object: &Object<'_>, old: Option<&Object<'_>>) -> Verd
         Verdict::Allowed {
             change: None,
             warnings,
+            look_up: is_new && S::REFERS,
         }
     } else {
         Verdict::Denied(causes)

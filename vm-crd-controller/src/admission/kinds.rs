@@ -24,6 +24,9 @@ pub(super) trait Reviewed: DeserializeOwned + Serialize {
     /// Nobody but the controller changes it once it is there.
     const IS_FIXED: bool = false;
 
+    /// It refers to objects that must go together with it.
+    const REFERS: bool = false;
+
     /// Writes the defaults into it. `old` is what it was before; `request` is the request's UID,
     /// another one each time.
     fn fill(&mut self, old: Option<&Self>, request: &str);
@@ -84,6 +87,8 @@ pub(super) fn find((group, kind): (&str, &str)) -> Option<Review> {
 }
 
 impl Reviewed for VirtualMachineSpec {
+    const REFERS: bool = true;
+
     fn fill(&mut self, old: Option<&Self>, request: &str) {
         // A machine stays who it is when it is written anew without its name.
         let identity = match old {

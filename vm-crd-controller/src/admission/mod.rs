@@ -1,10 +1,12 @@
 //! The admission webhooks: what the API server asks before it stores an object.
 //!
 //! *Expected flow*: an AdmissionReview comes in → the kind's spec is filled in, or checked → an
-//! AdmissionReview goes out. *Guarantees*: a review is answered from itself alone, nothing is read or
-//! written besides; its size is bounded before it is decoded. *Assumptions*: the reconcilers check
-//! the same again, so that a cluster without the webhooks loses early errors and nothing else.
+//! AdmissionReview goes out. *Guarantees*: a review is answered from itself alone, but for the instance
+//! type and the preference of a machine, which are read; nothing is written; its size is bounded before
+//! it is decoded. *Assumptions*: the reconcilers check the same again, so that a cluster without the
+//! webhooks loses early errors and nothing else.
 
+mod fit;
 mod judge;
 mod kinds;
 mod labels;
@@ -18,6 +20,8 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use tracing::{debug, warn};
 
+use crate::instancetype::Types;
+use fit::Fit;
 use judge::{Verdict, judge};
 use request::Request;
 
@@ -47,38 +51,58 @@ pub enum ReviewError {
     Answer(serde_json::Error),
 }
 
-/// Answers the AdmissionReview in `body`. `own` is the controller's own user name: what it writes
-/// is not asked about again.
-pub fn review(webhook: Webhook, own: &str, body: &[u8]) -> Response<Full<Bytes>> {
-    match answer(webhook, own, body) {
-        Ok(json) => response(StatusCode::OK, "application/json", json),
-        Err(error) => {
-            warn!(%error, "a review was not answered");
-            let status = match error {
-                ReviewError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-                ReviewError::Malformed(_) => StatusCode::BAD_REQUEST,
-                ReviewError::Answer(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            };
-            let text = vm_api::field::shown(&error.to_string()) + "\n";
-            response(status, "text/plain; charset=utf-8", text)
-        }
-    }
+/// Answers reviews.
+pub struct Reviewer {
+    own: String,
+    fit: Fit,
 }
 
-/// The AdmissionReview that answers the one in `body`.
-fn answer(webhook: Webhook, own: &str, body: &[u8]) -> Result<Vec<u8>, ReviewError> {
-    if body.len() > MAXIMUM_BYTES {
-        return Err(ReviewError::TooLarge(body.len()));
+impl Reviewer {
+    /// `own` is the controller's own user name: what it writes is not asked about again. `types` finds
+    /// what machines refer to.
+    pub fn new(own: String, types: Types) -> Self {
+        let fit = Fit::new(types);
+        Self { own, fit }
     }
-    let request = Request::read(body).map_err(ReviewError::Malformed)?;
-    let verdict = judge(webhook, own, &request);
-    debug!(
-        ?webhook,
-        kind = request.kind(),
-        allowed = matches!(verdict, Verdict::Allowed { .. }),
-        "reviewed"
-    );
-    reply::write(&request, verdict).map_err(ReviewError::Answer)
+
+    /// Answers the AdmissionReview in `body`.
+    pub async fn review(&self, webhook: Webhook, body: &[u8]) -> Response<Full<Bytes>> {
+        match self.answer(webhook, body).await {
+            Ok(json) => response(StatusCode::OK, "application/json", json),
+            Err(error) => {
+                warn!(%error, "a review was not answered");
+                let status = match error {
+                    ReviewError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+                    ReviewError::Malformed(_) => StatusCode::BAD_REQUEST,
+                    ReviewError::Answer(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                let text = vm_api::field::shown(&error.to_string()) + "\n";
+                response(status, "text/plain; charset=utf-8", text)
+            }
+        }
+    }
+
+    /// The AdmissionReview that answers the one in `body`.
+    async fn answer(&self, webhook: Webhook, body: &[u8]) -> Result<Vec<u8>, ReviewError> {
+        if body.len() > MAXIMUM_BYTES {
+            return Err(ReviewError::TooLarge(body.len()));
+        }
+        let request = Request::read(body).map_err(ReviewError::Malformed)?;
+        let mut verdict = judge(webhook, &self.own, &request);
+        if let Verdict::Allowed { look_up: true, .. } = verdict {
+            let conflicts = self.fit.conflicts(&request).await;
+            if !conflicts.is_empty() {
+                verdict = Verdict::Denied(conflicts);
+            }
+        }
+        debug!(
+            ?webhook,
+            kind = request.kind(),
+            allowed = matches!(verdict, Verdict::Allowed { .. }),
+            "reviewed"
+        );
+        reply::write(&request, verdict).map_err(ReviewError::Answer)
+    }
 }
 
 fn response(

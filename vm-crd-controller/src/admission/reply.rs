@@ -15,7 +15,9 @@ pub(super) fn write(request: &Request<'_>, verdict: Verdict) -> Result<Vec<u8>, 
     let mut response = AdmissionResponse::invalid("");
     response.uid.clone_from(&request.uid);
     match verdict {
-        Verdict::Allowed { change, warnings } => {
+        Verdict::Allowed {
+            change, warnings, ..
+        } => {
             response.allowed = true;
             response.result = Status::success();
             let warnings = first(warnings, |more| format!("and {more} more"));

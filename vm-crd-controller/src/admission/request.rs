@@ -25,6 +25,7 @@ pub(super) struct Request<'a> {
     kind: Kind,
     sub_resource: Option<String>,
     pub(super) operation: String,
+    pub(super) namespace: Option<String>,
     #[serde(default)]
     user_info: UserInfo,
     #[serde(borrow)]
@@ -52,6 +53,8 @@ pub(super) struct Object<'a> {
     pub(super) metadata: Metadata,
     #[serde(borrow, default)]
     spec: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    status: Option<&'a RawValue>,
 }
 
 /// Metadata, as far as it is looked at.
@@ -116,6 +119,12 @@ impl<'a> Object<'a> {
     /// Whether it is being deleted.
     pub(super) fn is_leaving(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// A part of its status; as if there were none where that cannot be read.
+    pub(super) fn status<T: Default + Deserialize<'a>>(&self) -> T {
+        let text = self.status.map_or("{}", RawValue::get);
+        serde_json::from_str(text).unwrap_or_default()
     }
 
     /// Whether it has a spec.

@@ -1,10 +1,16 @@
 //! Reviews as the API server sends them, and the answers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tower::service_fn;
 
 use super::*;
+use crate::cluster::Cluster;
+use crate::metrics::Metrics;
 
 const OWN: &str = "system:serviceaccount:kubevirt:vm-crd-controller";
 const USER: &str = "alice";
@@ -46,6 +52,7 @@ impl Asked {
                 "kind": { "group": "kubevirt.io", "version": "v1", "kind": self.kind },
                 "resource": { "group": "kubevirt.io", "version": "v1", "resource": "x" },
                 "operation": self.operation,
+                "namespace": "default",
                 "userInfo": { "username": self.user, "groups": ["system:authenticated"] },
                 "object": self.object,
                 "oldObject": self.old,
@@ -77,8 +84,33 @@ impl Asked {
     }
 }
 
+/// Runs `what` with a reviewer whose API server is not there.
+fn with_reviewer<T>(what: impl AsyncFnOnce(&Reviewer) -> T) -> T {
+    counting(&Arc::default(), what)
+}
+
+/// The same; `asked` counts the requests to the API server.
+fn counting<T>(asked: &Arc<AtomicUsize>, what: impl AsyncFnOnce(&Reviewer) -> T) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().build().unwrap();
+    runtime.block_on(async {
+        let asked = Arc::clone(asked);
+        let nobody = service_fn(move |_: hyper::Request<kube::client::Body>| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Err::<Response<Full<Bytes>>, _>(std::io::Error::other(
+                "nobody is there",
+            )))
+        });
+        let client = kube::Client::new(nobody, "default");
+        let types = Types::unwatched(Cluster::new(client, Metrics::new()));
+        what(&Reviewer::new(OWN.to_owned(), types)).await
+    })
+}
+
 fn asked(webhook: Webhook, review: &Value) -> Value {
-    let answer = answer(webhook, OWN, review.to_string().as_bytes()).unwrap();
+    let body = review.to_string();
+    let answer = with_reviewer(async |reviewer| reviewer.answer(webhook, body.as_bytes()).await);
+    let answer = answer.unwrap();
     let answer: Value = serde_json::from_slice(&answer).unwrap();
     assert_eq!(answer["kind"], "AdmissionReview");
     assert_eq!(answer["apiVersion"], "admission.k8s.io/v1");
@@ -340,25 +372,114 @@ fn thousands_of_mistakes_are_counted() {
     );
 }
 
+/// Whether a machine with these references passes, and how often the API server is asked for it.
+fn looked_up(references: Value, status: Value) -> (bool, usize) {
+    let mut spec = machine();
+    for (field, value) in references.as_object().unwrap() {
+        spec[field] = value.clone();
+    }
+    let mut sent = Asked::create("VirtualMachine", spec);
+    sent.object["status"] = status;
+    let (asked, body) = (Arc::default(), sent.json().to_string());
+    let answer = counting(&asked, async |reviewer| {
+        reviewer.answer(Webhook::Validate, body.as_bytes()).await
+    });
+    let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
+    let allowed = answer["response"]["allowed"] == true;
+    (allowed, asked.load(Ordering::Relaxed))
+}
+
+#[test]
+fn only_what_a_machine_names_is_looked_up_and_it_may_be_missing() {
+    let none = json!({});
+    let table = [
+        (json!({}), none.clone(), 0),
+        (
+            json!({ "instancetype": { "name": "small" } }),
+            none.clone(),
+            1,
+        ),
+        (
+            json!({ "preference": { "name": "linux" } }),
+            none.clone(),
+            1,
+        ),
+        (
+            json!({ "instancetype": { "inferFromVolume": "root" } }),
+            none.clone(),
+            0,
+        ),
+        (
+            json!({ "instancetype": { "name": "small" }, "preference": { "inferFromVolume": "root" } }),
+            none.clone(),
+            0,
+        ),
+        // Names that are none would be another path.
+        (
+            json!({ "instancetype": { "name": "?watch=1" } }),
+            none.clone(),
+            0,
+        ),
+        (
+            json!({ "preference": { "name": "a/../b" } }),
+            none.clone(),
+            0,
+        ),
+        (
+            json!({ "instancetype": { "name": "a", "revisionName": "../pods/a" } }),
+            none,
+            0,
+        ),
+        (
+            json!({ "instancetype": { "name": "small" } }),
+            json!({ "instancetypeRef": { "name": "small",
+                "kind": "virtualmachineclusterinstancetype",
+                "controllerRevisionRef": { "name": "a?b" } } }),
+            0,
+        ),
+        // A status that is none hides nothing.
+        (
+            json!({ "instancetype": { "name": "small" } }),
+            json!([1]),
+            1,
+        ),
+        (
+            json!({ "instancetype": { "name": "small" } }),
+            json!({ "volumeRequests": vec![json!({}); 1000] }),
+            1,
+        ),
+    ];
+    for (references, status, lookups) in table {
+        let (allowed, asked) = looked_up(references.clone(), status);
+        assert!(allowed, "{references}");
+        assert_eq!(asked, lookups, "{references}");
+    }
+}
+
 #[test]
 fn other_kinds_pass() {
     assert_eq!(Asked::create("Pod", json!({})).validate()["allowed"], true);
 }
 
-#[tokio::test]
-async fn what_is_no_review_gets_a_status_of_http() {
+#[test]
+fn what_is_no_review_gets_a_status_of_http() {
+    with_reviewer(no_review_gets_a_status);
+}
+
+async fn no_review_gets_a_status(reviewer: &Reviewer) {
     let large = vec![b' '; MAXIMUM_BYTES + 1];
     for (body, status) in [
         (&b"{}"[..], StatusCode::BAD_REQUEST),
         (b"\xff", StatusCode::BAD_REQUEST),
         (&large, StatusCode::PAYLOAD_TOO_LARGE),
     ] {
-        assert_eq!(review(Webhook::Validate, OWN, body).status(), status);
+        let response = reviewer.review(Webhook::Validate, body).await;
+        assert_eq!(response.status(), status);
     }
     let body = Asked::create("VirtualMachine", machine())
         .json()
         .to_string();
-    let response = review(Webhook::Validate, OWN, body.as_bytes());
+    let response = reviewer.review(Webhook::Validate, body.as_bytes()).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -407,7 +528,7 @@ proptest! {
     #[test]
     fn bytes_are_answered_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
         for webhook in [Webhook::Mutate, Webhook::Validate] {
-            review(webhook, OWN, &body);
+            with_reviewer(async |reviewer| reviewer.review(webhook, &body).await);
         }
     }
 

@@ -10,7 +10,6 @@ mod access;
 mod answer;
 mod bundle;
 mod certificates;
-mod datagrams;
 mod discovery;
 mod failure;
 mod front_proxy;
@@ -35,6 +34,8 @@ mod table;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -46,7 +47,7 @@ pub use front_proxy::User;
 pub use lifecycle::PAUSED_KEY;
 pub use routes::{Call, Door, Routes};
 
-use crate::admission::{self, Webhook};
+use crate::admission::{Reviewer, Webhook};
 use crate::args::Args;
 use crate::cluster::Cluster;
 use crate::events::Events;
@@ -75,15 +76,17 @@ pub async fn serve(client: Client, args: Args, metrics: Metrics) -> std::io::Res
         &args.api_service,
     );
     let (events, writing) = Events::start(client.clone(), &args.identity, metrics.clone());
+    // Asked seldom, and not only of who leads.
+    let types = Types::unwatched(Cluster::new(client.clone(), metrics));
+    let reviewer = Arc::new(Reviewer::new(args.username, types.clone()));
     let group = Arc::new(Group {
         client: client.clone(),
-        // Asked seldom, and not only of who leads.
-        types: Types::unwatched(Cluster::new(client.clone(), metrics)),
+        types,
         verbs: Verbs::new(client.clone()),
         events,
         room: streams::Room::default(),
     });
-    let listening = Listener::new(routes(group, args.username), changes).run(listener);
+    let listening = Listener::new(routes(group, &reviewer), changes).run(listener);
     tokio::select! {
         never = listening => match never {},
         () = identity::keep(client, keeper, identity) => {}
@@ -94,15 +97,19 @@ pub async fn serve(client: Client, args: Args, metrics: Metrics) -> std::io::Res
 }
 
 /// Who answers where.
-fn routes(group: Arc<Group>, own: String) -> Routes {
+fn routes(group: Arc<Group>, reviewer: &Arc<Reviewer>) -> Routes {
     const GROUP_PATH: &str = "/apis/subresources.kubevirt.io";
     Routes::default()
         .at(Door::Anybody, "/healthz", listener::healthz)
-        .at(Door::Anybody, "/mutate", reviewed(Webhook::Mutate, &own))
+        .at(
+            Door::Anybody,
+            "/mutate",
+            reviewed(Webhook::Mutate, reviewer),
+        )
         .at(
             Door::Anybody,
             "/validate",
-            reviewed(Webhook::Validate, &own),
+            reviewed(Webhook::Validate, reviewer),
         )
         .at(Door::FrontProxy, "/apis", discovery::groups)
         .at(Door::FrontProxy, "/openapi/v2", discovery::openapi_v2)
@@ -112,14 +119,14 @@ fn routes(group: Arc<Group>, own: String) -> Routes {
         })
 }
 
-/// What answers at the path of a webhook; `own` is the controller's own user.
+/// What answers at the path of a webhook.
 fn reviewed(
     webhook: Webhook,
-    own: &str,
-) -> impl Fn(Call) -> std::future::Ready<Result<Answer, Failure>> + Send + Sync + 'static {
-    let own = own.to_owned();
+    reviewer: &Arc<Reviewer>,
+) -> impl Fn(Call) -> BoxFuture<'static, Result<Answer, Failure>> + Send + Sync + 'static {
+    let reviewer = Arc::clone(reviewer);
     move |call| {
-        let answer = admission::review(webhook, &own, &call.body);
-        std::future::ready(Ok(boxed(answer)))
+        let reviewer = Arc::clone(&reviewer);
+        async move { Ok(boxed(reviewer.review(webhook, &call.body).await)) }.boxed()
     }
 }

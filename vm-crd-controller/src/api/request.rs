@@ -4,6 +4,7 @@
 //! path is made of them.
 
 use hyper::Method;
+use vm_api::validate::is_object_name;
 
 use super::failure::Failure;
 use super::table::{Entry, Resource, TABLE};
@@ -112,14 +113,7 @@ fn only(method: &Method, right: &Method, asked: Asked) -> Result<Asked, Failure>
 
 /// `name`, if an object can have it (RFC 1123's subdomain).
 fn named(name: &str) -> Result<String, Failure> {
-    let label = |label: &str| {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        !label.is_empty()
-            && label.chars().all(fits)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if name.len() <= 253 && name.split('.').all(label) {
+    if is_object_name(name) {
         return Ok(name.to_owned());
     }
     Err(Failure::bad_request(

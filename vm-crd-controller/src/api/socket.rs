@@ -24,9 +24,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tracing::debug;
+use vm_api::datagrams::{Datagrams, framed};
 
 use super::answer::{Answer, empty};
-use super::datagrams::{Datagrams, framed};
 use super::failure::Failure;
 use super::routes::Call;
 use crate::verbs::{self, Ending, Input, Output, PING, Piece};
@@ -285,8 +285,8 @@ async fn hand_on(
         Form::Bytes => to.send(Message::Binary(bytes)).await,
         Form::Datagrams => {
             datagrams.add(&bytes);
-            while let Some(datagram) = datagrams.next() {
-                to.send(Message::Binary(datagram)).await?;
+            while let Some(datagram) = datagrams.pop() {
+                to.send(Message::Binary(datagram.into())).await?;
             }
             Ok(())
         }

@@ -6,6 +6,7 @@
 //! while it is paused or being deleted; no more guests are away for a restart than the pool allows.
 //! *Assumptions*: the machines are the pool's own.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -154,8 +155,8 @@ fn update<'a>(observed: &Observed<'a>, staying: &[Member<'a>], plan: &mut Plan<'
         .and_then(|proactive| proactive.selection_policy.as_ref());
     let revision = child::revision(observed.pool);
     let current = |vm: &VirtualMachine| vm.labels().get(REVISION_LABEL) == Some(&revision);
-    let selected = select(staying.iter().map(|member| member.vm).collect(), policy);
-    plan.update = selected.into_iter().filter(|vm| !current(vm)).collect();
+    let machines = staying.iter().map(|member| member.vm);
+    plan.update = select(machines.filter(|vm| !current(vm)).collect(), policy);
     if strategy.is_none_or(|strategy| strategy.opportunistic.is_none()) {
         plan.restart = restarts(spec, staying, policy, current);
     }
@@ -174,13 +175,16 @@ fn restarts<'a>(
         .count();
     let allowed = spec.max_unavailable(staying.len()).unwrap_or(1);
     let mut left = allowed.saturating_sub(away);
-    let order = select(staying.iter().map(|member| member.vm).collect(), policy);
-    let members = order.into_iter().filter_map(|vm| {
-        let mut found = staying.iter().filter(|member| std::ptr::eq(member.vm, vm));
-        found.next().copied()
-    });
-    members
-        .filter(|member| current(member.vm) && is_outdated(member))
+    let outdated = |member: &&Member<'_>| current(member.vm) && is_outdated(member);
+    let outdated: Vec<_> = staying.iter().filter(outdated).copied().collect();
+    let order = select(outdated.iter().map(|member| member.vm).collect(), policy);
+    let of_machine: HashMap<_, _> = outdated
+        .into_iter()
+        .map(|member| (std::ptr::from_ref(member.vm), member))
+        .collect();
+    order
+        .into_iter()
+        .filter_map(|vm| of_machine.get(&std::ptr::from_ref(vm)).copied())
         .filter(|member| {
             // One that does not serve can be restarted at any time.
             if is_away(member) {

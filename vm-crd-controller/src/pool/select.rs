@@ -27,7 +27,7 @@ pub(super) fn select<'a>(
         SortPolicy::Newest => machines.sort_by_key(|vm| Reverse((created(vm), number(vm)))),
         SortPolicy::Oldest => machines.sort_by_key(|vm| (created(vm), number(vm))),
         // Any order will do: one that serves, and is the same each time.
-        SortPolicy::Random => machines.sort_by_key(|vm| {
+        SortPolicy::Random => machines.sort_by_cached_key(|vm| {
             let ready = vm.status.as_ref().and_then(|status| status.ready);
             let uid = vm.uid().unwrap_or_default();
             (ready == Some(true), digest(&[&uid]))

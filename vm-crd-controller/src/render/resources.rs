@@ -26,6 +26,14 @@ const TABLE_BYTES_PER_PAGE: u64 = 16;
 /// Bytes for each virtual processor: its thread's stack and the kernel's part of it.
 const BYTES_PER_VCPU: u64 = 1 << 20;
 
+/// Disks, interfaces and directories whose maps the RuntimeClass's overhead has room for.
+const DEVICES_OF_OVERHEAD: u64 = 6;
+
+/// Bytes for each one more. While firmware and kernel place the devices on PCI, QEMU makes a new map of
+/// the guest's addresses in each step, 250 for a device, each the larger the more there are, and on a
+/// busy node it frees none before the guest is up. 16 devices were seen to leave 150 MiB.
+const BYTES_PER_DEVICE: u64 = 16 << 20;
+
 /// The resources of the machine container.
 pub fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequirements, FieldError> {
     let guest = guest_memory_bytes(spec, None)?;
@@ -74,11 +82,18 @@ pub fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequirements, Fie
     // Whoever wants it so leaves what QEMU needs to the limit alone; Guaranteed pods cannot.
     let overcommits = given.overcommit_guest_overhead == Some(true) && dedicated.is_none();
     let of_qemu = if overcommits { 0 } else { qemu };
+    // Needed for seconds, if at all: it is reserved only where the request has to be the limit.
+    let maps = maps(spec);
+    let requested = match dedicated {
+        Some(_) => requested.saturating_add(maps),
+        None => requested,
+    };
     requests.insert(
         "memory".to_owned(),
         quantity(requested.saturating_add(of_qemu)),
     );
-    limits.insert("memory".to_owned(), quantity(limit.saturating_add(qemu)));
+    let limit = limit.saturating_add(qemu).saturating_add(maps);
+    limits.insert("memory".to_owned(), quantity(limit));
     if let Some(dedicated) = dedicated {
         let vcpus = u32::try_from(vcpus).unwrap_or(u32::MAX);
         let processors = u64::from(dedicated.processors(vcpus));
@@ -112,6 +127,14 @@ pub fn of(spec: &VirtualMachineInstanceSpec) -> Result<ResourceRequirements, Fie
 fn need(guest_pages: u64, vcpus: u64) -> u64 {
     let tables = guest_pages.saturating_mul(TABLE_BYTES_PER_PAGE);
     tables.saturating_add(vcpus.saturating_mul(BYTES_PER_VCPU))
+}
+
+/// Bytes for the maps of the guest's addresses that many devices make.
+fn maps(spec: &VirtualMachineInstanceSpec) -> u64 {
+    let devices = &spec.domain.devices;
+    let number = devices.disks.len() + devices.interfaces.len() + devices.filesystems.len();
+    let more = (number as u64).saturating_sub(DEVICES_OF_OVERHEAD);
+    more.saturating_mul(BYTES_PER_DEVICE)
 }
 
 /// All but memory, which is computed.
@@ -151,6 +174,26 @@ mod tests {
         assert_eq!(bytes(&resources["requests"]["memory"]), memory);
         assert_eq!(resources["requests"]["cpu"], "100m");
         assert!(resources["limits"].get("cpu").is_none());
+    }
+
+    #[test]
+    fn many_devices_raise_the_limit_and_the_request_only_where_it_has_to_be_equal() {
+        let of = |disks: usize, cpu: Value| {
+            let disk = |number: usize| json!({ "name": format!("d{number}"), "disk": {} });
+            let disks: Vec<_> = (0..disks).map(disk).collect();
+            let given = resources(json!({
+                "memory": { "guest": "256Mi" }, "cpu": cpu, "devices": { "disks": disks },
+            }));
+            ["requests", "limits"].map(|list| {
+                let text = given[list]["memory"].clone();
+                let text: Quantity = serde_json::from_value(text).unwrap();
+                text.bytes().unwrap() >> 20
+            })
+        };
+        assert_eq!(of(6, Value::Null), [258, 258]);
+        assert_eq!(of(8, Value::Null), [258, 290]);
+        let own = json!({ "cores": 1, "dedicatedCpuPlacement": true });
+        assert_eq!(of(8, own), [290, 290]);
     }
 
     #[test]

@@ -22,7 +22,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use vm_crd_controller::admission::{Webhook, review};
+use vm_crd_controller::admission::{Reviewer, Webhook};
+use vm_crd_controller::cluster::Cluster;
+use vm_crd_controller::instancetype::Types;
+use vm_crd_controller::metrics::Metrics;
 
 use crate::bench::CONTROLLER_USER;
 use crate::space::until;
@@ -48,7 +51,9 @@ impl Webhooks {
             .with_single_cert(vec![pair.cert.der().clone()], key)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let serving = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(tls))));
+        let types = Types::unwatched(Cluster::new(client.clone(), Metrics::new()));
+        let reviewer = Arc::new(Reviewer::new(CONTROLLER_USER.to_owned(), types));
+        let serving = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(tls)), reviewer));
         let bundle = ByteString(pair.cert.pem().into_bytes());
         let here = |config: &mut WebhookClientConfig| {
             let path = config.service.take().and_then(|service| service.path);
@@ -106,16 +111,16 @@ fn manifest<T: DeserializeOwned>(kind: &str) -> Result<T> {
     Ok(serde_saphyr::from_str(document)?)
 }
 
-async fn serve(listener: TcpListener, tls: TlsAcceptor) {
+async fn serve(listener: TcpListener, tls: TlsAcceptor, reviewer: Arc<Reviewer>) {
     // They end with the listener.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let tls = tls.clone();
+        let (tls, reviewer) = (tls.clone(), Arc::clone(&reviewer));
         connections.spawn(async move {
             let Ok(stream) = tls.accept(stream).await else {
                 return;
             };
-            let service = service_fn(answer);
+            let service = service_fn(|request| answer(&reviewer, request));
             let connection = hyper::server::conn::http1::Builder::new();
             let _ = connection
                 .serve_connection(TokioIo::new(stream), service)
@@ -125,6 +130,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor) {
 }
 
 async fn answer(
+    reviewer: &Reviewer,
     request: Request<Incoming>,
 ) -> Result<hyper::Response<http_body_util::Full<hyper::body::Bytes>>, Infallible> {
     let webhook = match request.uri().path() {
@@ -138,7 +144,7 @@ async fn answer(
     };
     let body = request.into_body().collect().await;
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-    Ok(review(webhook, CONTROLLER_USER, &body))
+    Ok(reviewer.review(webhook, &body).await)
 }
 
 /// Waits until what is created by `try_one` is refused: a new configuration takes its time.

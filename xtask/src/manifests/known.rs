@@ -157,7 +157,7 @@ const READ: &[(&str, &str, &str)] = &[
     (
         "spec",
         "conflicts with the instance type",
-        "when applied, if the instance type is there by then",
+        "when applied, and so do we, if the instance type is there by then",
     ),
 ];
 

@@ -6,7 +6,6 @@
 
 mod client;
 mod console;
-mod framed;
 mod freeze;
 mod guest;
 mod process;

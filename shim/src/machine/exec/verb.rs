@@ -7,9 +7,9 @@ use qemu_driver::qmp::Picture;
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UdpSocket;
+use vm_api::datagrams::{Datagrams, framed as frame};
 
 use super::client::{CHUNK, Client, Typed, left};
-use super::framed::{Framed, framed as frame};
 use super::process::Run;
 use super::{console, stream};
 use crate::stdio::Sink;
@@ -190,14 +190,14 @@ async fn datagrams(
 ) -> io::Result<()> {
     let mut typed = Typed::of(run, client);
     let (mut piece, mut answer) = (vec![0; CHUNK], vec![0; CHUNK]);
-    let mut cut = Framed::default();
+    let mut cut = Datagrams::default();
     loop {
         tokio::select! {
             count = typed.next(&mut piece) => match count? {
                 0 => return Ok(()),
                 count if framed => {
                     cut.add(&piece[..count]);
-                    while let Some(datagram) = cut.next() {
+                    while let Some(datagram) = cut.pop() {
                         socket.send(&datagram).await?;
                     }
                 }

@@ -6,7 +6,8 @@ use crate::field::FieldError;
 use crate::instancetype::{
     InstancetypeSpec, PreferenceSpec, PreferredCpuTopology, Requirements, SpreadAcross,
 };
-use crate::v1::{Cpu, VirtualMachineInstanceSpec};
+use crate::machine::{self, Topology};
+use crate::v1::VirtualMachineInstanceSpec;
 
 /// The first requirement that is not met, in KubeVirt's order; paths relative to the machine's spec.
 pub(super) fn check(
@@ -44,13 +45,13 @@ fn processors(
             .into_iter()
             .collect();
     }
-    let Some(cpu) = &spec.domain.cpu else {
-        let message = format!("the preference requires {required} processors: set them");
-        return vec![FieldError::new("template.spec.domain.cpu", message)];
+    // Amounts that cannot be read are refused by the validation of whoever gave them.
+    let Ok(topology) = machine::topology(spec, None) else {
+        return Vec::new();
     };
     let parts = parts_that_count(preference);
     let given = parts.iter().fold(1_u32, |product, part| {
-        product.saturating_mul(count(cpu, part))
+        product.saturating_mul(count(topology, part))
     });
     if given >= required {
         return Vec::new();
@@ -79,13 +80,12 @@ fn parts_that_count(preference: &PreferenceSpec) -> &'static [&'static str] {
     }
 }
 
-fn count(cpu: &Cpu, part: &str) -> u32 {
+fn count(topology: Topology, part: &str) -> u32 {
     match part {
-        "sockets" => cpu.sockets,
-        "cores" => cpu.cores,
-        _ => cpu.threads,
+        "sockets" => topology.sockets,
+        "cores" => topology.cores,
+        _ => topology.threads,
     }
-    .unwrap_or_default()
 }
 
 fn memory(
@@ -96,17 +96,11 @@ fn memory(
     let Some(required) = required.memory.as_ref().map(|memory| &memory.guest) else {
         return Vec::new();
     };
-    let guest = spec
-        .domain
-        .memory
-        .as_ref()
-        .and_then(|memory| memory.guest.as_ref());
-    // Amounts that cannot be read are refused by the validation of whoever gave them.
-    let bytes = guest.map_or(Ok(0), |guest| guest.bytes());
-    let (Ok(given), Ok(least)) = (bytes, required.bytes()) else {
+    let Ok(least) = required.bytes() else {
         return Vec::new();
     };
-    if given >= least {
+    let given = machine::guest_memory_bytes(spec, None);
+    if given.as_ref().is_ok_and(|given| *given >= least) {
         return Vec::new();
     }
     let path = if instancetype.is_some() {
@@ -114,7 +108,7 @@ fn memory(
     } else {
         "template.spec.domain.memory"
     };
-    let has = guest.map_or("none", |guest| &guest.0);
+    let has = given.map_or("none".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
     let message = format!("the preference requires {required} of memory, and there is {has}");
     vec![FieldError::new(path, message)]
 }

@@ -385,7 +385,15 @@ fn what_a_preference_requires_is_there() {
     let owned = at(bare(), small(), requires("cores", cpu.clone()));
     assert_eq!(owned.unwrap(), ["instancetype"]);
     let none = at(bare(), Value::Null, requires("cores", cpu.clone()));
-    assert_eq!(none.unwrap(), ["template.spec.domain.cpu"]);
+    assert_eq!(none.unwrap(), ["template.spec.domain.cpu.cores"]);
+    let requested = |name: &str, amount: &str| {
+        with_domain(json!({ "resources": { "requests": { name: amount } } }))
+    };
+    let by_request = requested("cpu", "3500m");
+    assert_eq!(
+        at(by_request, Value::Null, requires("sockets", cpu.clone())),
+        None
+    );
     for (topology, parts) in [
         ("sockets", vec!["sockets"]),
         ("preferCores", vec!["cores"]),
@@ -406,6 +414,11 @@ fn what_a_preference_requires_is_there() {
     let memory = json!({ "memory": { "guest": "2Gi" } });
     let refused = at(bare(), small(), requires("any", memory.clone()));
     assert_eq!(refused.unwrap(), ["instancetype"]);
+    let by_request = requested("memory", "2Gi");
+    assert_eq!(
+        at(by_request, Value::Null, requires("any", memory.clone())),
+        None
+    );
     let own = with_domain(json!({ "memory": { "guest": "1Gi" } }));
     let refused = at(own, Value::Null, requires("any", memory));
     assert_eq!(refused.unwrap(), ["template.spec.domain.memory"]);

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use hyper::Request;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::core::Status;
 use serde_json::{Value, json};
+use vm_api::instancetype::VirtualMachineInstancetype;
+use vm_api::v1::VirtualMachine;
 
 use crate::bench::Bench;
 use crate::controller::Controller;
@@ -123,6 +125,67 @@ pub(crate) async fn what_does_not_work_is_a_warning(bench: Arc<Bench>, name: Str
     let board = board.domain.machine.context("a board")?;
     ensure!(board.r#type.as_deref() == Some("q35"), "{board:?}");
     Ok(())
+}
+
+/// An instance type that is there is looked into; one that is not may still come.
+pub(crate) async fn a_machine_goes_together_with_its_type(
+    bench: Arc<Bench>,
+    name: String,
+) -> Result<()> {
+    let space = Space::new(&bench.client, &name).await?;
+    let webhooks = started(&bench, &space).await?;
+    let kind = "VirtualMachineInstancetype";
+    let _: VirtualMachineInstancetype = space
+        .create(json!({
+            "apiVersion": "instancetype.kubevirt.io/v1beta1", "kind": kind,
+            "metadata": { "name": "small" },
+            "spec": { "cpu": { "guest": 1 }, "memory": { "guest": "192Mi" } },
+        }))
+        .await?;
+    let spec = |named: &str| {
+        json!({
+            "runStrategy": "Halted", "template": { "spec": template(json!({})) },
+            "instancetype": { "name": named, "kind": kind },
+        })
+    };
+    let conflict = refused(dry_run(&space, "VirtualMachine", &spec("small")).await)?;
+    let field = "spec.template.spec.domain.memory.guest";
+    let causes = conflict.details.context("details")?.causes;
+    let named: Vec<_> = causes.iter().map(|cause| &*cause.field).collect();
+    ensure!(named == [field], "{causes:?}");
+    let mut fitting = spec("small");
+    fitting["template"]["spec"]["domain"]["memory"] = Value::Null;
+    dry_run(&space, "VirtualMachine", &fitting).await?;
+    dry_run(&space, "VirtualMachine", &spec("absent")).await?;
+    // One that was stored before its type came stays changeable but for its spec, until that fits.
+    let _: VirtualMachine = space
+        .create(json!({
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
+            "metadata": { "name": NAME }, "spec": spec("absent"),
+        }))
+        .await?;
+    let _: VirtualMachineInstancetype = space
+        .create(json!({
+            "apiVersion": "instancetype.kubevirt.io/v1beta1", "kind": kind,
+            "metadata": { "name": "absent" },
+            "spec": { "cpu": { "guest": 1 }, "memory": { "guest": "192Mi" } },
+        }))
+        .await?;
+    let patch = |change: Value| {
+        let vms = space.vms.clone();
+        async move {
+            let params = PatchParams::default();
+            vms.patch(NAME, &params, &Patch::Merge(change)).await
+        }
+    };
+    patch(json!({ "metadata": { "labels": { "team": "web" } } })).await?;
+    let always = json!({ "spec": { "runStrategy": "Always" } });
+    refused(patch(always.clone()).await)?;
+    let open = json!({ "domain": { "memory": null } });
+    patch(json!({ "spec": { "template": { "spec": open } } })).await?;
+    patch(always).await?;
+    space.vms.delete(NAME, &DeleteParams::default()).await?;
+    webhooks.stop().await
 }
 
 pub(crate) async fn an_instance_stays_as_it_is(bench: Arc<Bench>, name: String) -> Result<()> {

@@ -82,7 +82,7 @@ pub(crate) fn one_by_one() -> Vec<(&'static str, Case)> {
         faults: killed_before_each_write killed_after_each_write two_leaders conflicting_writers
             clock_jumps api_server_gone watch_history_lost;
         admission: as_kubevirt_judges a_refusal_names_its_fields what_does_not_work_is_a_warning
-            an_instance_stays_as_it_is nothing_stops_without_the_webhooks replicas_and_types;
+            a_machine_goes_together_with_its_type an_instance_stays_as_it_is nothing_stops_without_the_webhooks replicas_and_types;
         // Afterwards no controller runs in this cluster.
         leading: refuses_kubevirt;
     }

@@ -1,21 +1,21 @@
-//! Datagrams in a process's streams, which keep no borders: each behind its length, two bytes, the
-//! higher one first (RFC 4571).
+//! Datagrams in a stream of bytes, which keeps no borders: each behind its length, two bytes, the higher
+//! one first (RFC 4571). `vm:connect udp PORT --framed` and the subresource API speak so.
 
 /// Bytes of a length.
 const LENGTH: usize = 2;
 
 /// Datagrams of which the bytes come in pieces.
-#[derive(Default)]
-pub(super) struct Framed(Vec<u8>);
+#[derive(Debug, Default)]
+pub struct Datagrams(Vec<u8>);
 
-impl Framed {
+impl Datagrams {
     /// More bytes of the stream.
-    pub(super) fn add(&mut self, piece: &[u8]) {
+    pub fn add(&mut self, piece: &[u8]) {
         self.0.extend_from_slice(piece);
     }
 
     /// The next datagram that is complete.
-    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
+    pub fn pop(&mut self) -> Option<Vec<u8>> {
         let length = self.0.first_chunk::<LENGTH>()?;
         let end = LENGTH + usize::from(u16::from_be_bytes(*length));
         let datagram = self.0.get(LENGTH..end)?.to_vec();
@@ -25,7 +25,7 @@ impl Framed {
 }
 
 /// `datagram` behind its length; nothing if it is too long for one.
-pub(super) fn framed(datagram: &[u8]) -> Option<Vec<u8>> {
+pub fn framed(datagram: &[u8]) -> Option<Vec<u8>> {
     let length = u16::try_from(datagram.len()).ok()?;
     Some([&length.to_be_bytes(), datagram].concat())
 }
@@ -42,11 +42,11 @@ mod tests {
             .flat_map(|datagram| framed(datagram).unwrap())
             .collect();
         for step in [1, 2, 3, 1000, stream.len()] {
-            let mut all = Framed::default();
+            let mut all = Datagrams::default();
             let mut got = Vec::new();
             for piece in stream.chunks(step) {
                 all.add(piece);
-                while let Some(datagram) = all.next() {
+                while let Some(datagram) = all.pop() {
                     got.push(datagram);
                 }
             }
