@@ -227,10 +227,11 @@ pub(crate) async fn keeps_its_size(bench: Arc<Bench>, name: String) -> Result<()
 
 pub(crate) async fn conflict_names_the_fields(bench: Arc<Bench>, name: String) -> Result<()> {
     let space = Space::new(&bench.client, &name).await?;
-    size(&space, "small", 1, "192Mi").await?;
     let own = json!({ "domain": { "memory": { "guest": "1Gi" }, "cpu": { "sockets": 2 } } });
     let named = json!({ "instancetype": namespaced("small") });
     machine(&space, NAME, named, template(own)).await?;
+    // Were it there, the machine would be refused when it is applied.
+    size(&space, "small", 1, "192Mi").await?;
     let message = failure(&space, NAME, "FailedCreate").await?;
     for field in ["memory.guest", "cpu.sockets"] {
         let path = format!("spec.template.spec.domain.{field}: conflicts");
