@@ -46,9 +46,11 @@ impl Nested {
             ("pause", "kubevirt.local/bench/pause:1"),
             ("guest", image::BOOT_SECTOR),
         ] {
+            // Without `--local`, containerd 2.4 streams the archive and often loses its end.
             let export = format!(
-                "mkdir -p {directory} && ctr -n k8s.io images export {directory}/{file}.tar {reference} \
-                 && chmod a+rX -R {directory}"
+                "mkdir -p {directory} && \
+                 ctr -n k8s.io images export --local {directory}/{file}.tar {reference} && \
+                 chmod a+rX -R {directory}"
             );
             Node::Two.shell(&export).expect_success();
         }
