@@ -12,6 +12,17 @@ use serde::Deserialize;
 /// Verbs that change nothing.
 const READS: [&str; 3] = ["get", "list", "watch"];
 
+/// Asking a machine for what only it knows: no kubelet is there to answer.
+const ASK: &str = "get pods/exec";
+
+/// What the controller does for the product as a whole: its certificate, and where that is told.
+const OF_THE_PRODUCT: [&str; 4] = [
+    "apiservices",
+    "configmaps",
+    "secrets",
+    "webhookconfigurations",
+];
+
 /// Requests by what they are: `create pods`, `patch virtualmachines/status`.
 #[derive(Clone, Default)]
 pub(super) struct Requests {
@@ -62,15 +73,20 @@ impl Requests {
         })
     }
 
-    /// How many there were since [`Self::since_last`], those of the lease aside.
+    /// How many there were since [`Self::since_last`], as [`Self::work`] counts.
     pub(super) fn work_so_far(&mut self) -> Result<u64> {
         self.read_on()?;
         Ok(self.work())
     }
 
-    /// How many there are, those of the lease aside.
+    /// How many there are, those of the lease and asks of machines aside.
     pub(super) fn work(&self) -> u64 {
-        self.counts.values().sum::<u64>() - self.lease()
+        self.counts.values().sum::<u64>() - self.lease() - self.asks()
+    }
+
+    /// Asks of machines.
+    pub(super) fn asks(&self) -> u64 {
+        self.number(|request| request == ASK)
     }
 
     /// Those by which the controller leads.
@@ -87,11 +103,13 @@ impl Requests {
         all.filter(|(request, _)| !request.ends_with(" leases"))
     }
 
-    /// Writes of other kinds than `besides`; events and the lease aside.
+    /// Writes of other kinds than `besides`; events, the lease and the product's own aside.
     pub(super) fn writes_beside(&self, besides: &[&str]) -> u64 {
         self.number(|request| {
             let verb = request.split(' ').next().unwrap_or_default();
-            let aside = request.ends_with(" leases") || request.ends_with(" events");
+            let aside = request.ends_with(" leases")
+                || request.ends_with(" events")
+                || OF_THE_PRODUCT.iter().any(|of| request.ends_with(of));
             !READS.contains(&verb) && !aside && !besides.contains(&request)
         })
     }

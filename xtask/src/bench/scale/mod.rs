@@ -158,6 +158,14 @@ impl Run<'_> {
             "1/s",
         );
         self.report.promise(Promise::AtMost(0.1));
+        // A twentieth of a second lies between two, and they take half of the time at most.
+        self.report.add(
+            TRAFFIC,
+            "machines asked at rest, none of which can answer",
+            rate(requests.asks()),
+            "1/s",
+        );
+        self.report.promise(Promise::AtMost(20.0));
         Ok(())
     }
 

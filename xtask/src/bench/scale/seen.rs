@@ -31,6 +31,12 @@ struct State {
     broken: Option<String>,
 }
 
+/// What a watch shows.
+struct Events {
+    columns: [usize; 2],
+    lines: Box<dyn Iterator<Item = Result<Value>> + Send>,
+}
+
 impl State {
     fn check(&self) -> Result<()> {
         match &self.broken {
@@ -43,24 +49,42 @@ impl State {
 impl Seen {
     /// Begins to watch.
     pub(super) fn watch(api: &Api) -> Result<Self> {
+        let seen = Self::default();
+        let mut events = seen.list(api)?;
+        let (shared, api) = (seen.clone(), api.clone());
+        std::thread::spawn(move || {
+            loop {
+                // The API server may end a watch at any time, as when a kind's schema has changed.
+                match shared.follow(events).and_then(|()| shared.list(&api)) {
+                    Ok(more) => events = more,
+                    Err(error) => return shared.end(format!("{error:#}")),
+                }
+            }
+        });
+        Ok(seen)
+    }
+
+    /// Takes in a list of the machines; what follows it.
+    fn list(&self, api: &Api) -> Result<Events> {
         let list = api.table(MACHINES)?;
         let columns = columns(&list)?;
         let version = list["metadata"]["resourceVersion"]
             .as_str()
             .context("a list without a version")?;
-        let events = api.watch(MACHINES, version)?;
-        let seen = Self::default();
-        let shared = seen.clone();
-        std::thread::spawn(move || {
-            for event in events {
-                match event.and_then(|event| shared.take_in(&event, columns)) {
-                    Ok(()) => {}
-                    Err(error) => return shared.end(format!("{error:#}")),
-                }
-            }
-            shared.end("the API server ended it".to_owned());
-        });
-        Ok(seen)
+        let lines = Box::new(api.watch(MACHINES, version)?);
+        self.lock().machines.clear();
+        self.take_in("ADDED", &list, columns);
+        Ok(Events { columns, lines })
+    }
+
+    /// Takes in what a watch shows, until it ends.
+    fn follow(&self, events: Events) -> Result<()> {
+        for event in events.lines {
+            let event = event?;
+            let kind = event["type"].as_str().unwrap_or_default();
+            self.take_in(kind, &event["object"], events.columns);
+        }
+        Ok(())
     }
 
     /// How many machines have that status.
@@ -104,11 +128,9 @@ impl Seen {
         Ok(())
     }
 
-    fn take_in(&self, event: &Value, columns: [usize; 2]) -> Result<()> {
-        let kind = event["type"].as_str().unwrap_or_default();
-        let rows = event["object"]["rows"]
-            .as_array()
-            .with_context(|| format!("no rows: {event}"))?;
+    fn take_in(&self, kind: &str, table: &Value, columns: [usize; 2]) {
+        // A list of nothing has none.
+        let rows = table["rows"].as_array().map_or(&[][..], Vec::as_slice);
         let mut state = self.lock();
         for row in rows {
             let [name, status] =
@@ -120,7 +142,6 @@ impl Seen {
             }
         }
         self.0.changed.notify_all();
-        Ok(())
     }
 
     fn end(&self, why: String) {
@@ -174,8 +195,8 @@ mod tests {
         let seen = Seen::default();
         let show = |kind: &str, name: &str, status: Value| {
             let rows = json!([{ "cells": [name, "1s", status] }]);
-            let event = json!({ "type": kind, "object": { "rows": rows } });
-            seen.take_in(&event, columns).unwrap();
+            seen.take_in(kind, &json!({ "rows": rows }), columns)
+                .unwrap();
         };
         show("ADDED", "a", Value::Null);
         show("ADDED", "b", json!("Running"));
