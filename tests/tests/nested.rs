@@ -46,7 +46,7 @@ impl Nested {
             ("pause", "kubevirt.local/bench/pause:1"),
             ("guest", image::BOOT_SECTOR),
         ] {
-            // Without `--local`, containerd 2.4 streams the archive and often loses its end.
+            // Without `--local`, containerd 2.4 streams the archive and can lose its end.
             let export = format!(
                 "mkdir -p {directory} && \
                  ctr -n k8s.io images export --local {directory}/{file}.tar {reference} && \
