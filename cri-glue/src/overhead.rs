@@ -13,8 +13,9 @@ use vm_api::machine::Beside;
 /// that touches all its memory: 24 to 28 MiB that cannot be reclaimed. The rest is for the caches of
 /// large qcow2 disks and the page tables of large guests, and for the moment when firmware and kernel
 /// place the devices: each step makes a new map of the guest's addresses, and the old ones are freed
-/// late, the later the busier the node is. A guest with two disks makes 1,400 of 30 KiB; 90 MiB were
-/// seen. What many devices need beyond that is in the limit of the controller's pods.
+/// late, the later the busier the node is. A guest with one disk makes 1,100, by QEMU's own trace; 30 MiB
+/// were seen on an idle node after a reset, 90 on a busy one. What many devices may need beyond that is in
+/// the limit of the controller's pods.
 const MEMORY_BYTES: u64 = 112 << 20;
 
 /// More with emulation: the cache of translated code, 64 MiB by QEMU's arguments, and its index.

@@ -19,7 +19,7 @@
 //! | `0d.0`–`0f.0` | reserved |
 //! | `10.0`–`11.7` | 16 places for interfaces: a root port, or the card itself if it is conventional PCI |
 //! | `12.0`–`15.7` | 32 root ports: virtio disks |
-//! | `16.0`–`16.7` | free: nothing is plugged into a machine that runs, and empty ports cost time and memory |
+//! | `16.0`–`16.7` | free: nothing is plugged into a machine that runs |
 //! | `17.0`–`18.7` | 16 root ports: devices of the node |
 //! | `19.0`–`1a.7` | 16 root ports: shared directories |
 //! | `1b.0`–`1e.0` | free: virtio disks whose address is chosen |

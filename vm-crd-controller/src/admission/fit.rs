@@ -25,7 +25,7 @@ use crate::instancetype::{ExpandError, Problem, Types};
 
 const KIND: &str = "VirtualMachine";
 
-/// Machines that are looked after at the same time.
+/// Machines that are looked up for at the same time.
 const AT_ONCE: usize = 16;
 
 /// Time for a place and the API server's answers; below the 3 s that it gives a webhook.

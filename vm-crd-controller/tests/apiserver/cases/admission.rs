@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use hyper::Request;
+use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::core::Status;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use vm_api::instancetype::VirtualMachineInstancetype;
 use vm_api::v1::VirtualMachine;
@@ -48,6 +50,15 @@ async fn dry_run(space: &Space, kind: &str, spec: &Value) -> Result<Value, kube:
         .body(object.to_string().into_bytes())
         .map_err(kube::Error::HttpError)?;
     space.client.request(request).await
+}
+
+/// Changes the case's machine, or its instance.
+async fn merge<K>(api: &Api<K>, change: Value) -> Result<K, kube::Error>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let params = PatchParams::default();
+    api.patch(NAME, &params, &Patch::Merge(change)).await
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, kube::Error>) -> Result<Status> {
@@ -171,13 +182,7 @@ pub(crate) async fn a_machine_goes_together_with_its_type(
             "spec": { "cpu": { "guest": 1 }, "memory": { "guest": "192Mi" } },
         }))
         .await?;
-    let patch = |change: Value| {
-        let vms = space.vms.clone();
-        async move {
-            let params = PatchParams::default();
-            vms.patch(NAME, &params, &Patch::Merge(change)).await
-        }
-    };
+    let patch = |change: Value| merge(&space.vms, change);
     patch(json!({ "metadata": { "labels": { "team": "web" } } })).await?;
     let always = json!({ "spec": { "runStrategy": "Always" } });
     refused(patch(always.clone()).await)?;
@@ -196,13 +201,7 @@ pub(crate) async fn an_instance_stays_as_it_is(bench: Arc<Bench>, name: String) 
     let pod = space.pod().await?;
     space.node.run(&pod).await?;
     space.status("Running").await?;
-    let patch = |change: Value| {
-        let vmis = space.vmis.clone();
-        async move {
-            let params = PatchParams::default();
-            vmis.patch(NAME, &params, &Patch::Merge(change)).await
-        }
-    };
+    let patch = |change: Value| merge(&space.vmis, change);
     let status = refused(patch(json!({ "spec": { "hostname": "other" } })).await)?;
     ensure!(
         status
