@@ -9,7 +9,9 @@ mod kubectl;
 mod manifest;
 mod namespace;
 mod node;
+mod proxy;
 mod reach;
+mod tunnel;
 mod volume;
 mod wait;
 
@@ -18,7 +20,9 @@ pub use kubectl::{Output, kubectl, kubectl_input, kubectl_spawn};
 pub use manifest::{Manifest, image};
 pub use namespace::TestNamespace;
 pub use node::{Node, NodeConfiguration};
+pub use proxy::Proxy;
 pub use reach::Addresses;
+pub use tunnel::Tunnel;
 pub use volume::LocalClaim;
 pub use wait::{SOON, STARTED, eventually};
 

@@ -23,6 +23,7 @@ pub mod machine;
 pub mod metrics;
 pub mod own;
 mod owner;
+pub mod packed;
 pub mod pool;
 pub mod reconcile;
 mod refusal;

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use vm_api::Quantity;
 use vm_api::defaults;
 use vm_api::machine::{self as reading, MacAddress};
-use vm_api::v1::{Firmware, VirtualMachineInstance, VirtualMachineInstanceSpec};
+use vm_api::v1::{VirtualMachineInstance, VirtualMachineInstanceSpec};
 
 /// First byte of the MAC addresses that are made here: locally administered, one station.
 const MAC_PREFIX: u8 = 0x02;
@@ -27,7 +27,7 @@ pub fn digest(parts: &[&str]) -> u64 {
 /// `uuid` is the UID of the object that lasts (the machine's or the lone instance's), `namespace`
 /// and `name` are the instance's.
 pub fn settle(spec: &mut VirtualMachineInstanceSpec, uuid: &str, namespace: &str, name: &str) {
-    let firmware = spec.domain.firmware.get_or_insert_with(Firmware::default);
+    let firmware = spec.domain.firmware.get_or_insert_default();
     if firmware.uuid.as_deref().is_none_or(str::is_empty) {
         firmware.uuid = Some(uuid.to_owned());
     }
@@ -79,7 +79,7 @@ pub fn interfaces(instance: &VirtualMachineInstance) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use vm_api::v1::{Empty, Interface};
+    use vm_api::v1::{Empty, Firmware, Interface};
 
     use super::*;
 
@@ -125,10 +125,10 @@ mod tests {
     #[test]
     fn what_the_user_chose_stays() {
         let mut spec = VirtualMachineInstanceSpec::default();
-        spec.domain.firmware = Some(Firmware {
+        spec.domain.firmware = Some(Box::new(Firmware {
             uuid: Some("u".into()),
             ..Firmware::default()
-        });
+        }));
         spec.domain.devices.autoattach_pod_interface = Some(false);
         settle(&mut spec, "other", "default", "tl");
         let firmware = spec.domain.firmware.clone().unwrap();

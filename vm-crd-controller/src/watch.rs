@@ -69,7 +69,7 @@ where
     let (store, writer) = store::<K>();
     let events = watcher(api, config)
         .default_backoff()
-        .map_ok(|event| event.modify(shrink));
+        .map_ok(|event| event.modify(trim));
     let kind = K::kind(&()).into_owned();
     let reader = store.clone();
     let task = reflector(writer, events).for_each(move |event| {
@@ -87,12 +87,13 @@ where
     (store, task.boxed())
 }
 
-/// Forgets what no reconciler reads, so that the stores stay small.
-fn shrink<K: Resource>(object: &mut K) {
-    object.managed_fields_mut().clear();
-    object
-        .annotations_mut()
-        .remove("kubectl.kubernetes.io/last-applied-configuration");
+/// Takes away what no reconciler reads, so that the stores stay small.
+fn trim<K: Resource>(object: &mut K) {
+    let metadata = object.meta_mut();
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
 }
 
 /// Hands in everything that a store holds.

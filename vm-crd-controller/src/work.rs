@@ -24,6 +24,7 @@ use crate::in_use::{InUse, Tell};
 use crate::instancetype::Types;
 use crate::metrics::Metrics;
 use crate::own::OwnWrites;
+use crate::packed::Packed;
 use crate::pool::Pools;
 use crate::reconcile;
 use crate::replica_set::ReplicaSets;
@@ -261,7 +262,7 @@ fn watch_pods(
     own: &OwnWrites,
     instance: Trigger<Instance>,
     instances: Store<Instance>,
-) -> (Store<Pod>, BoxFuture<'static, ()>) {
+) -> (Store<Packed<Pod>>, BoxFuture<'static, ()>) {
     let selector = format!("{}={}", labels::APP, labels::APP_VALUE);
     let config = Config::default().labels(&selector);
     let own = own.clone();

@@ -231,7 +231,7 @@ fn read<'a>(
 ) -> Result<MachineInterface<'a>, Vec<FieldError>> {
     let mut errors = Vec::new();
     let field = |name: &str| format!("{path}.{name}");
-    let dhcp = dhcp::read(interface.dhcp_options.as_ref(), &field("dhcpOptions"))
+    let dhcp = dhcp::read(interface.dhcp_options.as_deref(), &field("dhcpOptions"))
         .map_err(|mut wrong| errors.append(&mut wrong))
         .unwrap_or_default();
     let mut note = |error: FieldError| errors.push(error);

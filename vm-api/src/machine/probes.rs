@@ -45,7 +45,7 @@ pub fn probes(
     ];
     let given = both
         .into_iter()
-        .filter_map(|(path, probe)| Some((path, probe.as_ref()?)));
+        .filter_map(|(path, probe)| Some((path, probe.as_deref()?)));
     given
         .map(|(path, probe)| (path, probe, check(probe, path)))
         .collect()

@@ -25,7 +25,7 @@ macro_rules! sources {
         }
 
         fn sources(volume: &Volume) -> Vec<VolumeSource<'_>> {
-            let all = [$(volume.$field.as_ref().map(VolumeSource::$variant),)+];
+            let all = [$(volume.$field.as_ref().map(|source| VolumeSource::$variant(source)),)+];
             all.into_iter().flatten().collect()
         }
     };

@@ -65,7 +65,7 @@ pub struct Devices {
     pub sound: Option<SoundDevice>,
     /// The watchdog.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub watchdog: Option<Watchdog>,
+    pub watchdog: Option<Box<Watchdog>>,
     /// The trusted platform module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmDevice>,

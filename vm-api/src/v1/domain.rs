@@ -28,13 +28,13 @@ pub struct DomainSpec {
     pub machine: Option<Machine>,
     /// The firmware and what it tells the guest.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub firmware: Option<Firmware>,
+    pub firmware: Option<Box<Firmware>>,
     /// What the firmware's tables tell about the case.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub chassis: Option<Chassis>,
+    pub chassis: Option<Box<Chassis>>,
     /// The clock and its timers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub clock: Option<Clock>,
+    pub clock: Option<Box<Clock>>,
     /// Features of board and processor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<Features>,

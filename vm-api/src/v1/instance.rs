@@ -84,13 +84,13 @@ pub struct VirtualMachineInstanceSpec {
     pub dns_policy: Option<String>,
     /// DNS settings beside, or with dnsPolicy None instead of, the cluster's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dns_config: Option<PodDNSConfig>,
+    pub dns_config: Option<Box<PodDNSConfig>>,
     /// Labels of the nodes that may run it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
     /// Affinity to nodes and to other pods.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<Box<Affinity>>,
     /// Taints of nodes that it tolerates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
@@ -117,10 +117,10 @@ pub struct VirtualMachineInstanceSpec {
     pub eviction_strategy: Option<String>,
     /// When the guest can serve.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub readiness_probe: Option<Probe>,
+    pub readiness_probe: Option<Box<Probe>>,
     /// When the guest has to be restarted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub liveness_probe: Option<Probe>,
+    pub liveness_probe: Option<Box<Probe>>,
     /// Keys and passwords for the guest's users.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access_credentials: Vec<AccessCredential>,

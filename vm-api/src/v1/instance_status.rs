@@ -39,7 +39,7 @@ pub struct VirtualMachineInstanceStatus {
     pub interfaces: Vec<InterfaceStatus>,
     /// The operating system, as the guest agent tells.
     #[serde(rename = "guestOSInfo", skip_serializing_if = "Option::is_none")]
-    pub guest_os_info: Option<GuestOsInfo>,
+    pub guest_os_info: Option<Box<GuestOsInfo>>,
     /// Volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volume_status: Vec<VolumeStatus>,
@@ -69,7 +69,7 @@ pub struct VirtualMachineInstanceStatus {
     pub migration_transport: Option<String>,
     /// The last migration.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub migration_state: Option<MigrationState>,
+    pub migration_state: Option<Box<MigrationState>>,
     /// Volumes that migrate with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub migrated_volumes: Vec<StorageMigratedVolumeInfo>,
@@ -99,7 +99,18 @@ pub struct VirtualMachineInstanceStatus {
     pub vsockcid: Option<i64>,
     /// State of changed block tracking.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub changed_block_tracking: Option<ChangedBlockTrackingStatus>,
+    pub changed_block_tracking: Option<Box<ChangedBlockTrackingStatus>>,
+}
+
+impl VirtualMachineInstanceStatus {
+    /// When it came to `phase`, if it did.
+    pub fn reached(&self, phase: Phase) -> Option<&Time> {
+        let mut known = self.phase_transition_timestamps.iter();
+        known
+            .find(|known| known.phase == Some(phase))?
+            .phase_transition_timestamp
+            .as_ref()
+    }
 }
 
 /// When an instance came to a phase.

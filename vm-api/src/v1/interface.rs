@@ -54,7 +54,7 @@ pub struct Interface {
     pub boot_order: Option<u32>,
     /// Further options that the guest gets by DHCP.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dhcp_options: Option<DhcpOptions>,
+    pub dhcp_options: Option<Box<DhcpOptions>>,
     /// PCI address, such as 0000:81:01.0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,

@@ -2,7 +2,8 @@
 //! field for field as KubeVirt has them.
 //!
 //! The types decode everything that the published schema admits: what a value may be is said by
-//! [`crate::validate`], and what of it works by [`crate::support`].
+//! [`crate::validate`], and what of it works by [`crate::support`]. What is large and few objects have is
+//! boxed: the controller holds thousands of them.
 
 mod access_credentials;
 mod backup;

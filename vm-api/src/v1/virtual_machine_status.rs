@@ -62,7 +62,7 @@ pub struct VirtualMachineStatus {
     pub restore_in_progress: Option<String>,
     /// The memory dump asked for, and how far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_dump_request: Option<MemoryDumpRequest>,
+    pub memory_dump_request: Option<Box<MemoryDumpRequest>>,
     /// The instance type in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instancetype_ref: Option<InstancetypeStatusRef>,
@@ -71,7 +71,7 @@ pub struct VirtualMachineStatus {
     pub preference_ref: Option<InstancetypeStatusRef>,
     /// State of changed block tracking.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub changed_block_tracking: Option<ChangedBlockTrackingStatus>,
+    pub changed_block_tracking: Option<Box<ChangedBlockTrackingStatus>>,
 }
 
 /// A start or stop that was asked for.

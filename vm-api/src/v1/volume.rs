@@ -32,31 +32,31 @@ pub struct Volume {
     pub ephemeral: Option<EphemeralVolumeSource>,
     /// A seed for cloud-init, of its source NoCloud.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cloud_init_no_cloud: Option<CloudInitSource>,
+    pub cloud_init_no_cloud: Option<Box<CloudInitSource>>,
     /// A seed for cloud-init, of its source ConfigDrive.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cloud_init_config_drive: Option<CloudInitSource>,
+    pub cloud_init_config_drive: Option<Box<CloudInitSource>>,
     /// A ConfigMap.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub config_map: Option<ConfigMapVolumeSource>,
+    pub config_map: Option<Box<ConfigMapVolumeSource>>,
     /// A Secret.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub secret: Option<SecretVolumeSource>,
+    pub secret: Option<Box<SecretVolumeSource>>,
     /// A service account's token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account: Option<ServiceAccountVolumeSource>,
     /// Fields of the pod.
     #[serde(rename = "downwardAPI", skip_serializing_if = "Option::is_none")]
-    pub downward_api: Option<DownwardApiVolumeSource>,
+    pub downward_api: Option<Box<DownwardApiVolumeSource>>,
     /// Metrics of the node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub downward_metrics: Option<Empty>,
     /// A file of the node.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub host_disk: Option<HostDisk>,
+    pub host_disk: Option<Box<HostDisk>>,
     /// Answers for the set-up of Windows.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sysprep: Option<SysprepSource>,
+    pub sysprep: Option<Box<SysprepSource>>,
     /// A claim for dumps of the guest's memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_dump: Option<MemoryDumpVolumeSource>,

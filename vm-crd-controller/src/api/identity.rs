@@ -24,7 +24,7 @@ use super::front_proxy::{FrontProxy, NAME, NAMESPACE};
 use super::keep::Keeper;
 
 /// How often it is made sure that clients know the authority, and that no certificate is due.
-const ROUND: Duration = Duration::from_secs(30);
+const ROUND: Duration = Duration::from_secs(60);
 
 /// How soon something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);

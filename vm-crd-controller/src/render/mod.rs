@@ -105,8 +105,8 @@ pub fn pod(
         ports: Some(ports(&spec)).filter(|ports| !ports.is_empty()),
         volume_mounts: Some(volumes.mounts).filter(|mounts| !mounts.is_empty()),
         volume_devices: Some(volumes.devices).filter(|devices| !devices.is_empty()),
-        readiness_probe: probes::render(spec.readiness_probe.as_ref(), "readinessProbe")?,
-        liveness_probe: probes::render(spec.liveness_probe.as_ref(), "livenessProbe")?,
+        readiness_probe: probes::render(spec.readiness_probe.as_deref(), "readinessProbe")?,
+        liveness_probe: probes::render(spec.liveness_probe.as_deref(), "livenessProbe")?,
         security_context: Some(security::container()),
         termination_message_policy: Some("File".to_owned()),
         ..Container::default()
@@ -154,9 +154,9 @@ fn placement(instance: &VirtualMachineInstance) -> PodSpec {
         hostname: Some(hostname.unwrap_or_else(|| metadata::hostname(&instance.name_any()))),
         subdomain: spec.subdomain.clone(),
         dns_policy: spec.dns_policy.clone(),
-        dns_config: spec.dns_config.clone(),
+        dns_config: spec.dns_config.as_deref().cloned(),
         node_selector: Some(selector).filter(|selector| !selector.is_empty()),
-        affinity: spec.affinity.clone(),
+        affinity: spec.affinity.as_deref().cloned(),
         tolerations: Some(spec.tolerations.clone()).filter(|list| !list.is_empty()),
         topology_spread_constraints: Some(spec.topology_spread_constraints.clone())
             .filter(|list| !list.is_empty()),

@@ -113,11 +113,7 @@ fn life(instance: &VirtualMachineInstance, now: &Time) -> Life {
     });
     match status.phase {
         Some(Phase::Failed) => {
-            let transitions = &status.phase_transition_timestamps;
-            let ended = transitions
-                .iter()
-                .find(|transition| transition.phase == Some(Phase::Failed))
-                .and_then(|transition| transition.phase_transition_timestamp.as_ref());
+            let ended = status.reached(Phase::Failed);
             let age = ended.map_or(HOLD, |ended| clock::between(ended, now));
             match HOLD.checked_sub(age).filter(|left| !left.is_zero()) {
                 Some(left) => Life::Held(left),

@@ -72,12 +72,8 @@ pub(super) fn left(failure: Option<&StartFailure>, now: &Time) -> Option<Duratio
 
 /// Whether the guest of `instance` ever ran.
 pub(super) fn ran(instance: &VirtualMachineInstance) -> bool {
-    instance.status.as_ref().is_some_and(|status| {
-        let transitions = &status.phase_transition_timestamps;
-        transitions
-            .iter()
-            .any(|transition| transition.phase == Some(Phase::Running))
-    })
+    let status = instance.status.as_ref();
+    status.is_some_and(|status| status.reached(Phase::Running).is_some())
 }
 
 fn is_final(instance: &VirtualMachineInstance) -> bool {

@@ -70,15 +70,10 @@ enum End {
 fn end(instance: &VirtualMachineInstance) -> Option<End> {
     let status = instance.status.as_ref()?;
     let phase = status.phase.filter(|phase| phase.is_final())?;
-    let reached = |wanted: Phase| {
-        let transitions = &status.phase_transition_timestamps;
-        let found = transitions
-            .iter()
-            .find(|transition| transition.phase == Some(wanted));
-        found.and_then(|transition| transition.phase_transition_timestamp.as_ref())
-    };
-    let began = reached(Phase::Running)?;
-    let ran = reached(phase).map_or(Duration::ZERO, |ended| clock::between(began, ended));
+    let began = status.reached(Phase::Running)?;
+    let ran = status
+        .reached(phase)
+        .map_or(Duration::ZERO, |ended| clock::between(began, ended));
     Some(if phase == Phase::Failed && ran < STEADY {
         End::EarlyCrash
     } else {

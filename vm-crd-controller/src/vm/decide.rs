@@ -174,7 +174,7 @@ pub(super) fn decide(observed: &Observed<'_>, strategy: RunStrategy) -> Plan {
         unstarted: wish == Wish::Start,
     };
     let status = status::of(observed, strategy, remembered);
-    settle(observed, plan, &old, status, life)
+    settle(observed, plan, strategy, &old, status, life)
 }
 
 /// What outlives the instance in the machine's status.
@@ -194,17 +194,15 @@ pub(super) struct Remembered {
 fn settle(
     observed: &Observed<'_>,
     mut plan: Plan,
+    strategy: RunStrategy,
     old: &VirtualMachineStatus,
     status: VirtualMachineStatus,
     life: Life,
 ) -> Plan {
-    let must_remember = status.state_change_requests != old.state_change_requests
-        || (has_ended(observed.instance) && status.run_strategy != old.run_strategy)
-        || status.start_failure != old.start_failure;
     let changed = status != *old;
     // A deletion brings a status of its own at once.
-    if changed && (!plan.delete || must_remember) {
-        let wait = quiet_for(observed, old, &status, life);
+    if changed && (!plan.delete || must_remember(observed.instance, strategy, old, &status)) {
+        let wait = quiet_for(observed, strategy, old, &status, life);
         if let Some(wait) = wait.filter(|_| !is_new(observed.refs, old)) {
             plan.again = Some(plan.again.map_or(wait, |again| again.min(wait)));
             return plan;
@@ -215,6 +213,20 @@ fn settle(
     }
     plan.hold = observed.instance.is_some() && !holds(observed.vm);
     plan
+}
+
+/// Whether `status` holds what must not be lost with `instance`.
+fn must_remember(
+    instance: Option<&VirtualMachineInstance>,
+    strategy: RunStrategy,
+    old: &VirtualMachineStatus,
+    status: &VirtualMachineStatus,
+) -> bool {
+    status.state_change_requests != old.state_change_requests
+        || (strategy::starts_once(strategy)
+            && has_ended(instance)
+            && status.run_strategy != old.run_strategy)
+        || status.start_failure != old.start_failure
 }
 
 /// Whether the guest of `instance` ended: nothing but the machine's status will tell that it ran.
@@ -239,24 +251,29 @@ fn remembering(refs: &Refs, old: VirtualMachineStatus) -> VirtualMachineStatus {
     }
 }
 
-/// How long the first status of a machine may wait because it only tells that a start goes well.
+/// How long a status may wait because it only tells that a start or an end goes well.
 fn quiet_for(
     observed: &Observed<'_>,
+    strategy: RunStrategy,
     old: &VirtualMachineStatus,
     status: &VirtualMachineStatus,
     life: Life,
 ) -> Option<Duration> {
     let instance = observed.instance?;
-    let phase = instance
-        .status
-        .as_ref()
+    let known = instance.status.as_ref();
+    let phase = known
         .and_then(|status| status.phase)
         .unwrap_or(Phase::Pending);
-    if life == Life::Leaving && phase == Phase::Running {
-        let since = instance.metadata.deletion_timestamp.as_ref()?;
-        return QUICK_END
-            .checked_sub(clock::between(since, &observed.now))
-            .filter(|left| !left.is_zero());
+    if life == Life::Leaving {
+        let since = match phase {
+            Phase::Running => instance.metadata.deletion_timestamp.as_ref(),
+            // The instance is about to go, and with it all that the status still says of it.
+            _ if phase.is_final() && !must_remember(Some(instance), strategy, old, status) => {
+                known?.reached(phase)
+            }
+            _ => None,
+        };
+        return clock::left(since?, QUICK_END, &observed.now);
     }
     let starting = matches!(phase, Phase::Pending | Phase::Scheduling | Phase::Scheduled);
     if life != Life::Live || !starting || !old.conditions.is_empty() {

@@ -354,11 +354,34 @@ fn a_stop_is_told_unless_the_guest_is_quick() {
     };
     let slow = decide(&slow, RunStrategy::Always);
     assert_eq!(word(&slow), Some(PrintableStatus::Stopping));
+
+    // That it ended is told together with that its instance is gone, unless this takes long.
     let mut over = running();
     over["phase"] = json!("Succeeded");
+    let ended = json!({ "phase": "Succeeded", "phaseTransitionTimestamp": at(3) });
+    over["phaseTransitionTimestamps"]
+        .as_array_mut()
+        .unwrap()
+        .push(ended);
     leaving.status = serde_json::from_value(over).unwrap();
-    let over = plan(&machine, Some(&leaving), RunStrategy::Always);
-    assert_eq!(word(&over), Some(PrintableStatus::Stopped));
+    let at_once = |strategy, second| {
+        let seen = Observed {
+            now: at(second),
+            ..observed(&machine, Some(&leaving))
+        };
+        let plan = decide(&seen, strategy);
+        (word(&plan), plan.again)
+    };
+    let left = Some(QUICK_END);
+    assert_eq!(at_once(RunStrategy::Always, 3), (None, left));
+    assert_eq!(at_once(RunStrategy::Halted, 3), (None, left));
+    let stopped = (Some(PrintableStatus::Stopped), None);
+    assert_eq!(at_once(RunStrategy::Halted, 5), stopped);
+    // Only the status will tell that it ran by this strategy.
+    assert_eq!(at_once(RunStrategy::RerunOnFailure, 3), stopped);
+    let gone = plan(&machine, None, RunStrategy::Halted).status.unwrap();
+    assert_eq!(gone.printable_status, Some(PrintableStatus::Stopped));
+    assert_eq!(gone.created, Some(false));
 }
 
 #[test]

@@ -79,9 +79,12 @@ pub(super) fn access_credentials(
 pub(super) fn guest_os_info(
     observed: &Observed<'_>,
     old: &VirtualMachineInstanceStatus,
-) -> Option<GuestOsInfo> {
+) -> Option<Box<GuestOsInfo>> {
     match observed.told {
-        Some(told) => told.agent.as_ref().map(|agent| os_info(&agent.os)),
+        Some(told) => told
+            .agent
+            .as_ref()
+            .map(|agent| Box::new(os_info(&agent.os))),
         None => old.guest_os_info.clone(),
     }
 }

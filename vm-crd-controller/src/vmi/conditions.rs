@@ -178,10 +178,7 @@ fn synchronized(
     if let Some(obstacle) = observed.obstacle {
         return not(obstacle.reason(), &obstacle.to_string());
     }
-    let ran = old
-        .phase_transition_timestamps
-        .iter()
-        .any(|transition| transition.phase == Some(Phase::Running));
+    let ran = old.reached(Phase::Running).is_some();
     match seen {
         Seen::Pod {
             progress: Progress::Stuck(complaint),

@@ -37,6 +37,7 @@ use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
 use crate::metrics::Metrics;
+use crate::packed::Packed;
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
 use crate::render::ImageForm;
@@ -70,7 +71,7 @@ pub struct Instances {
     /// What is counted.
     pub metrics: Metrics,
     /// Pods of machines.
-    pub pods: Store<Pod>,
+    pub pods: Store<Packed<Pod>>,
     /// What machines told.
     pub answers: Answers,
     /// Image of the machine container of machines that boot from a claim.
@@ -109,9 +110,11 @@ impl Instances {
         let namespace = instance.namespace().unwrap_or_default();
         let name = ObjectRef::new(&render::pod_name(instance)).within(&namespace);
         let is_ours = |pod: &Pod| owner::is_of(pod, instance.metadata.uid.as_deref());
-        let mut pod = self.pods.get(&name).filter(|pod| is_ours(pod));
+        let seen = self.pods.get(&name).map(|pod| pod.unpack()).transpose();
+        let seen = seen.map_err(kube::Error::SerdeError);
+        let mut pod = seen.doing("read the pod")?.filter(is_ours);
         let written = &self.cluster.own;
-        if written.is_stale(instance) || pod.as_deref().is_some_and(|pod| written.is_stale(pod)) {
+        if written.is_stale(instance) || pod.as_ref().is_some_and(|pod| written.is_stale(pod)) {
             // The watch brings what was written; this only makes sure.
             return Ok(Some(STALE));
         }
@@ -120,38 +123,38 @@ impl Instances {
         if is_unseen {
             let found = self.cluster.pod(&namespace, &name.name).await;
             let found = found.doing("look for the pod")?;
-            pod = found.filter(is_ours).map(Arc::new);
+            pod = found.filter(is_ours);
         }
         let mut obstacle = None;
-        if wants_pod(instance, pod.as_deref()) {
+        if wants_pod(instance, pod.as_ref()) {
             match self.make_pod(instance).await? {
                 Ok(()) => return Ok(Some(self.progress_delay)),
                 Err(found) => obstacle = Some(found),
             }
         }
-        let complaint = match pod.as_deref() {
+        let complaint = match pod.as_ref() {
             Some(pod) => self.complaint_about(pod).await?,
             None => None,
         };
-        let resize_refused = match pod.as_deref() {
+        let resize_refused = match pod.as_ref() {
             Some(pod) => self.resize(instance, pod).await?,
             None => None,
         };
         let uid = instance.uid().unwrap_or_default();
-        self.follow(instance, pod.as_deref(), &uid);
+        self.follow(instance, pod.as_ref(), &uid);
         let told = self.answers.of(&uid);
         let plan = decide(&Observed {
             instance,
-            pod: pod.as_deref(),
+            pod: pod.as_ref(),
             obstacle: obstacle.as_ref(),
             complaint: complaint.as_ref(),
-            emulated: self.is_emulated(pod.as_deref()).await?,
+            emulated: self.is_emulated(pod.as_ref()).await?,
             told: told.as_deref(),
             resize_refused: resize_refused.as_deref(),
             now: clock::now(),
             progress_delay: self.progress_delay,
         });
-        let again = self.carry_out(instance, pod.as_deref(), plan).await?;
+        let again = self.carry_out(instance, pod.as_ref(), plan).await?;
         let unseen = (is_unseen && pod.is_some()).then_some(UNSEEN);
         Ok(again.into_iter().chain(unseen).min())
     }

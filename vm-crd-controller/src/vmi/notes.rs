@@ -25,10 +25,7 @@ pub(super) fn of(
     }
     notes.extend(paused(old, new, after).filter(|_| !asked));
     let ended = after.is_final() && !before.is_final();
-    let ran = new
-        .phase_transition_timestamps
-        .iter()
-        .any(|transition| transition.phase == Some(Phase::Running));
+    let ran = new.reached(Phase::Running).is_some();
     // A guest that was quick may have ended before anything was written about its end.
     if ran && (after == Phase::Running || ended) && !is_shutting_down(old) && is_shutting_down(new)
     {

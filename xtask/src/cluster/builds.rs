@@ -320,6 +320,14 @@ pub(crate) fn ensure_extras() -> Result<Extras> {
     })
 }
 
+/// Directory of `kube-apiserver`, `kubectl` and the others of Kubernetes, built if need be.
+///
+/// # Errors
+/// As of [`ensure`].
+pub(crate) fn ensure_kubernetes() -> Result<PathBuf> {
+    KUBERNETES.ensure()
+}
+
 /// Directory of `kwok`, built if need be.
 ///
 /// # Errors

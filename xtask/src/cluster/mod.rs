@@ -50,7 +50,7 @@ pub(crate) use up::up;
 
 /// Directory of the Kubernetes programs, built if need be.
 pub(crate) fn kubernetes() -> Result<PathBuf> {
-    Ok(builds::ensure()?.kubernetes)
+    builds::ensure_kubernetes()
 }
 
 /// Directory of kwok, which simulates nodes, built if need be.

@@ -27,6 +27,14 @@ const LATEST: &str = "latest";
 /// The user that the controller runs as: no one on any node.
 const CONTROLLER_USER: &str = "65532:65532";
 
+/// Environment of the controller: its C library gives memory back. By default it keeps what lists of
+/// thousands of objects took once, in several arenas.
+pub(crate) const CONTROLLER_ENVIRONMENT: [(&str, &str); 3] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", "131072"),
+    ("MALLOC_TRIM_THRESHOLD_", "131072"),
+];
+
 /// Arguments of `cargo xtask image`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -173,10 +181,14 @@ fn controller(programs: &Programs, tag: &str) -> Result<(Key, Image)> {
         name: Product::Controller.reference(tag),
         entrypoint: vec!["/usr/bin/vm-crd-controller".into()],
         user: CONTROLLER_USER.into(),
+        env: CONTROLLER_ENVIRONMENT
+            .map(|(name, value)| format!("{name}={value}"))
+            .into(),
         tree,
         ..Image::default()
     };
-    Ok((files_key(&[&programs.controller])?, image))
+    let key = files_key(&[&programs.controller])?.add(image.env.concat());
+    Ok((key, image))
 }
 
 fn files_key(paths: &[&Path]) -> Result<Key> {

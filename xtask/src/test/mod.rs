@@ -196,6 +196,8 @@ fn upgrades(args: &Args) -> Result<()> {
 
 fn suite(args: &Args) -> Result<()> {
     let cluster = &args.cluster;
+    // Users have it, and virtctl runs it.
+    distribution::ensure(&["openssh-client"])?;
     cluster::up(cluster)?;
     let mut archives = Vec::new();
     for guest in Guest::value_variants() {

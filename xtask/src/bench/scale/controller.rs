@@ -11,7 +11,7 @@ use ureq::Agent;
 
 use super::plane::{Plane, Process, free_port, tail};
 use super::wire::Wire;
-use crate::image::programs;
+use crate::image::{self, programs};
 use crate::progress;
 
 /// How long it may take to come up or to go.
@@ -165,7 +165,8 @@ fn begin(program: &Path, kubeconfig: &Path, log: &Path) -> Result<(Process, Stri
         "--identity=scale".to_owned(),
     ];
     let kubeconfig = kubeconfig.display().to_string();
-    let environment = [("KUBECONFIG", kubeconfig.as_str())];
+    let mut environment = vec![("KUBECONFIG", kubeconfig.as_str())];
+    environment.extend(image::CONTROLLER_ENVIRONMENT);
     let process = Process::start_in(program, &arguments, &environment, log)?;
     Ok((process, format!("http://{listen}")))
 }
