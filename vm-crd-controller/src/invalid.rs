@@ -1,7 +1,8 @@
 //! Objects that cannot be read as what they claim to be: told to their owner, and left alone.
 
+use std::fmt::Display;
+
 use kube::Resource;
-use kube::core::error_boundary::InvalidObject;
 use tracing::warn;
 
 use crate::cluster::reference;
@@ -12,7 +13,7 @@ use crate::events::{Events, Note};
 pub(crate) fn report<K: Resource<DynamicType = ()>>(
     events: &Events,
     object: &K,
-    error: &InvalidObject,
+    error: &dyn Display,
 ) {
     warn!(%error, name = object.meta().name, "an object cannot be read");
     let message = format!("the object cannot be read: {error}");

@@ -20,6 +20,9 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
+/// The annotation in which `kubectl apply` keeps a copy of all that it applied.
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// Names of objects to look at.
 pub type Queue<K> = UnboundedReceiver<Result<ObjectRef<K>, Infallible>>;
 
@@ -92,7 +95,7 @@ fn trim<K: Resource>(object: &mut K) {
     let metadata = object.meta_mut();
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        annotations.remove(LAST_APPLIED);
     }
 }
 

@@ -36,7 +36,7 @@ use crate::vmi::{Finding, Instances};
 use crate::watch::{Change, Guarded, Trigger, look_at_all, owner, watch};
 use sets::Keepers;
 
-type Machine = Guarded<VirtualMachine>;
+type Machine = Packed<VirtualMachine>;
 type Instance = Guarded<VirtualMachineInstance>;
 type ReplicaSet = Guarded<VirtualMachineInstanceReplicaSet>;
 type Pool = Guarded<VirtualMachinePool>;

@@ -25,102 +25,102 @@ const PREFERENCE: [&str; 2] = [
     "kubevirt.io/cluster-preference-name",
 ];
 
-/// Writes everything about these instances.
-pub(super) fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
-    instances: &[&VirtualMachineInstance],
-) -> fmt::Result {
-    count(encoder, instances)?;
-    info(encoder, instances)?;
-    evictable(encoder, instances)?;
-    addresses(encoder, instances)?;
-    memory(encoder, instances)
+/// Everything about the instances that were added.
+#[derive(Default)]
+pub(super) struct Instances {
+    count: BTreeMap<(String, Phase), u64>,
+    info: Gauge,
+    non_evictable: Gauge,
+    addresses: Gauge,
+    memory: Gauge,
 }
 
-fn count(
-    encoder: &mut DescriptorEncoder<'_>,
-    instances: &[&VirtualMachineInstance],
-) -> fmt::Result {
-    let mut counts = BTreeMap::<(&str, Phase), u64>::new();
-    for instance in instances {
-        *counts.entry((node(instance), phase(instance))).or_default() += 1;
-    }
-    let help = "Instances by phase and node";
-    let mut gauge = Gauge::begin(encoder, "kubevirt_vmi_phase_count", help)?;
-    for ((node, phase), count) in counts {
-        let phase = phase.as_str().to_lowercase();
-        gauge.put(&[("node", node), ("phase", &phase)], value(count))?;
-    }
-    Ok(())
-}
-
-fn info(encoder: &mut DescriptorEncoder<'_>, instances: &[&VirtualMachineInstance]) -> fmt::Result {
-    let help = "What an instance is and how it is; always 1";
-    let mut gauge = Gauge::begin(encoder, "kubevirt_vmi_info", help)?;
-    for instance in instances {
-        let annotations = instance.metadata.annotations.as_ref();
-        let said = |key: &str| annotations.and_then(|all| all.get(key));
-        let [os, workload, flavor] =
-            SYSTEM.map(|(label, key)| (label, said(key).map_or("", |it| it)));
-        let first = |keys: [&str; 2]| keys.iter().find_map(|key| said(key)).map_or("", |it| it);
-        let status = instance.status.as_ref();
-        let guest = status.and_then(|status| status.guest_os_info.as_ref());
-        let machine = status.and_then(|status| status.machine.as_ref());
-        let text = |text: Option<&Option<String>>| -> String {
-            text.cloned().flatten().unwrap_or_default()
-        };
-        let kernel = text(guest.map(|it| &it.kernel_release));
-        let arch = text(guest.map(|it| &it.machine));
-        let guest_name = text(guest.map(|it| &it.name));
-        let version = text(guest.map(|it| &it.version_id));
-        let machine = text(machine.map(|it| &it.r#type));
-        let phase = phase(instance);
-        let pod = match phase {
-            Phase::Running => render::pod_name(instance),
-            _ => String::new(),
-        };
-        let phase = phase.as_str().to_lowercase();
-        let labels = [
-            ("node", node(instance)),
-            ("namespace", namespace(instance)),
-            ("name", name(instance)),
-            ("phase", &phase),
-            os,
-            workload,
-            flavor,
-            ("instance_type", first(INSTANCE_TYPE)),
-            ("preference", first(PREFERENCE)),
-            ("guest_os_kernel_release", &kernel),
-            ("guest_os_machine", &machine),
-            ("guest_os_arch", &arch),
-            ("guest_os_name", &guest_name),
-            ("guest_os_version_id", &version),
-            (
-                "evictable",
-                if is_evictable(instance) {
-                    "true"
-                } else {
-                    "false"
-                },
-            ),
-            ("vmi_pod", &pod),
-        ];
-        gauge.put(&labels, 1.0)?;
-    }
-    Ok(())
-}
-
-fn evictable(
-    encoder: &mut DescriptorEncoder<'_>,
-    instances: &[&VirtualMachineInstance],
-) -> fmt::Result {
-    let help = "1 where an instance is to be migrated rather than evicted, and cannot be";
-    let mut gauge = Gauge::begin(encoder, "kubevirt_vmi_non_evictable", help)?;
-    for instance in instances {
+impl Instances {
+    /// Adds one.
+    pub(super) fn add(&mut self, instance: &VirtualMachineInstance) {
+        let kind = (node(instance).to_owned(), phase(instance));
+        *self.count.entry(kind).or_default() += 1;
+        info(&mut self.info, instance);
         let stuck = if is_evictable(instance) { 0.0 } else { 1.0 };
-        gauge.put(&own(instance), stuck)?;
+        self.non_evictable.put(&own(instance), stuck);
+        addresses(&mut self.addresses, instance);
+        let memory = instance.status.as_ref().and_then(|it| it.memory.as_ref());
+        let current = memory.and_then(|memory| memory.guest_current.as_ref());
+        if let Some(Ok(bytes)) = current.map(vm_api::Quantity::bytes) {
+            self.memory.put(&own(instance), value(bytes));
+        }
     }
-    Ok(())
+
+    /// Writes it.
+    pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut count = Gauge::default();
+        for ((node, phase), number) in &self.count {
+            let phase = phase.as_str().to_lowercase();
+            count.put(&[("node", node), ("phase", &phase)], value(*number));
+        }
+        let help = "Instances by phase and node";
+        count.encode(encoder, "kubevirt_vmi_phase_count", help)?;
+        let help = "What an instance is and how it is; always 1";
+        self.info.encode(encoder, "kubevirt_vmi_info", help)?;
+        let help = "1 where an instance is to be migrated rather than evicted, and cannot be";
+        self.non_evictable
+            .encode(encoder, "kubevirt_vmi_non_evictable", help)?;
+        let help = "The addresses of an instance's interfaces; always 1";
+        self.addresses
+            .encode(encoder, "kubevirt_vmi_status_addresses", help)?;
+        let help = "Memory that the machine has, in bytes";
+        self.memory
+            .encode(encoder, "kubevirt_vmi_memory_domain_bytes", help)
+    }
+}
+
+fn info(gauge: &mut Gauge, instance: &VirtualMachineInstance) {
+    let annotations = instance.metadata.annotations.as_ref();
+    let said = |key: &str| annotations.and_then(|all| all.get(key));
+    let [os, workload, flavor] = SYSTEM.map(|(label, key)| (label, said(key).map_or("", |it| it)));
+    let first = |keys: [&str; 2]| keys.iter().find_map(|key| said(key)).map_or("", |it| it);
+    let status = instance.status.as_ref();
+    let guest = status.and_then(|status| status.guest_os_info.as_ref());
+    let machine = status.and_then(|status| status.machine.as_ref());
+    let text =
+        |text: Option<&Option<String>>| -> String { text.cloned().flatten().unwrap_or_default() };
+    let kernel = text(guest.map(|it| &it.kernel_release));
+    let arch = text(guest.map(|it| &it.machine));
+    let guest_name = text(guest.map(|it| &it.name));
+    let version = text(guest.map(|it| &it.version_id));
+    let machine = text(machine.map(|it| &it.r#type));
+    let phase = phase(instance);
+    let pod = match phase {
+        Phase::Running => render::pod_name(instance),
+        _ => String::new(),
+    };
+    let phase = phase.as_str().to_lowercase();
+    let labels = [
+        ("node", node(instance)),
+        ("namespace", namespace(instance)),
+        ("name", name(instance)),
+        ("phase", &phase),
+        os,
+        workload,
+        flavor,
+        ("instance_type", first(INSTANCE_TYPE)),
+        ("preference", first(PREFERENCE)),
+        ("guest_os_kernel_release", &kernel),
+        ("guest_os_machine", &machine),
+        ("guest_os_arch", &arch),
+        ("guest_os_name", &guest_name),
+        ("guest_os_version_id", &version),
+        (
+            "evictable",
+            if is_evictable(instance) {
+                "true"
+            } else {
+                "false"
+            },
+        ),
+        ("vmi_pod", &pod),
+    ];
+    gauge.put(&labels, 1.0);
 }
 
 /// Who asks for migration when its node is drained can be evicted only if it can be migrated.
@@ -133,53 +133,29 @@ fn is_evictable(instance: &VirtualMachineInstance) -> bool {
     !asks || can
 }
 
-fn addresses(
-    encoder: &mut DescriptorEncoder<'_>,
-    instances: &[&VirtualMachineInstance],
-) -> fmt::Result {
-    let help = "The addresses of an instance's interfaces; always 1";
-    let mut gauge = Gauge::begin(encoder, "kubevirt_vmi_status_addresses", help)?;
-    for instance in instances {
-        let interfaces = instance.status.iter().flat_map(|status| &status.interfaces);
-        for interface in interfaces {
-            let of = |text: &Option<String>| text.clone().unwrap_or_default();
-            let (vnic, inner) = (of(&interface.name), of(&interface.interface_name));
-            let address = of(&interface.ip_address);
-            let kind = match address.as_str() {
-                "" if vnic.is_empty() && inner.is_empty() => continue,
-                "" => "SystemInterface",
-                _ => "ExternalInterface",
-            };
-            let [node, namespace, name] = own(instance);
-            let labels = [
-                node,
-                namespace,
-                name,
-                ("vnic_name", &vnic),
-                ("interface_name", &inner),
-                ("address", &address),
-                ("type", kind),
-            ];
-            gauge.put(&labels, 1.0)?;
-        }
+fn addresses(gauge: &mut Gauge, instance: &VirtualMachineInstance) {
+    let interfaces = instance.status.iter().flat_map(|status| &status.interfaces);
+    for interface in interfaces {
+        let of = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (vnic, inner) = (of(&interface.name), of(&interface.interface_name));
+        let address = of(&interface.ip_address);
+        let kind = match address.as_str() {
+            "" if vnic.is_empty() && inner.is_empty() => continue,
+            "" => "SystemInterface",
+            _ => "ExternalInterface",
+        };
+        let [node, namespace, name] = own(instance);
+        let labels = [
+            node,
+            namespace,
+            name,
+            ("vnic_name", &vnic),
+            ("interface_name", &inner),
+            ("address", &address),
+            ("type", kind),
+        ];
+        gauge.put(&labels, 1.0);
     }
-    Ok(())
-}
-
-fn memory(
-    encoder: &mut DescriptorEncoder<'_>,
-    instances: &[&VirtualMachineInstance],
-) -> fmt::Result {
-    let help = "Memory that the machine has, in bytes";
-    let mut gauge = Gauge::begin(encoder, "kubevirt_vmi_memory_domain_bytes", help)?;
-    for instance in instances {
-        let memory = instance.status.as_ref().and_then(|it| it.memory.as_ref());
-        let current = memory.and_then(|memory| memory.guest_current.as_ref());
-        if let Some(Ok(bytes)) = current.map(vm_api::Quantity::bytes) {
-            gauge.put(&own(instance), value(bytes))?;
-        }
-    }
-    Ok(())
 }
 
 fn phase(instance: &VirtualMachineInstance) -> Phase {

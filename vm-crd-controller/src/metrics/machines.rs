@@ -91,97 +91,87 @@ impl Group {
     }
 }
 
-/// Writes everything about these machines.
-pub(super) fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
-    machines: &[&VirtualMachine],
-) -> fmt::Result {
-    count(encoder, machines)?;
-    info(encoder, machines)?;
-    created(encoder, machines)?;
-    for group in Group::ALL {
-        timestamps(encoder, machines, group)?;
-    }
-    requests(encoder, machines)?;
-    limits(encoder, machines)
+/// Everything about the machines that were added.
+#[derive(Default)]
+pub(super) struct Machines {
+    count: BTreeMap<String, u64>,
+    info: Gauge,
+    created: Gauge,
+    timestamps: [Gauge; Group::ALL.len()],
+    requests: Gauge,
+    limits: Gauge,
 }
 
-fn count(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) -> fmt::Result {
-    let mut counts = BTreeMap::<&str, u64>::new();
-    for vm in machines {
-        *counts.entry(namespace(vm)).or_default() += 1;
-    }
-    let help = "Machines by namespace";
-    let mut gauge = Gauge::begin(encoder, "kubevirt_number_of_vms", help)?;
-    for (namespace, count) in counts {
-        gauge.put(&[("namespace", namespace)], value(count))?;
-    }
-    Ok(())
-}
-
-fn info(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) -> fmt::Result {
-    let help = "What a machine is and how it is; always 1";
-    let mut gauge = Gauge::begin(encoder, "kubevirt_vm_info", help)?;
-    for vm in machines {
-        let template = vm.spec.template.metadata.as_ref();
-        let annotations = template.and_then(|metadata| metadata.annotations.as_ref());
-        let said = |key: &str| annotations.and_then(|all| all.get(key)).map_or("", |it| it);
-        let [os, workload, flavor] = SYSTEM.map(|(label, key)| (label, said(key)));
-        let instance_type = vm.spec.instancetype.as_ref();
-        let preference = vm.spec.preference.as_ref();
-        let status = status(vm);
-        let labels = [
-            ("name", name(vm)),
-            ("namespace", namespace(vm)),
-            os,
-            workload,
-            flavor,
-            (
-                "instance_type",
-                instance_type
-                    .and_then(|it| it.name.as_deref())
-                    .unwrap_or(""),
-            ),
-            (
-                "preference",
-                preference.and_then(|it| it.name.as_deref()).unwrap_or(""),
-            ),
-            ("status", status.map_or("", PrintableStatus::as_str)),
-            ("status_group", group(vm).label()),
-        ];
-        gauge.put(&labels, 1.0)?;
-    }
-    Ok(())
-}
-
-fn created(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) -> fmt::Result {
-    let name = "kubevirt_vm_create_date_timestamp_seconds";
-    let mut gauge = Gauge::begin(encoder, name, "When the machine was created")?;
-    for vm in machines {
+impl Machines {
+    /// Adds one.
+    pub(super) fn add(&mut self, vm: &VirtualMachine) {
+        *self.count.entry(namespace(vm).to_owned()).or_default() += 1;
+        info(&mut self.info, vm);
         if let Some(time) = &vm.metadata.creation_timestamp {
-            gauge.put(&own(vm), time.0.as_duration().as_secs_f64())?;
+            let seconds = time.0.as_duration().as_secs_f64();
+            self.created.put(&own(vm), seconds);
         }
+        for (gauge, of) in self.timestamps.iter_mut().zip(Group::ALL) {
+            // Zero while it is in another: queries add the five up.
+            let time = if group(vm) == of { changed(vm) } else { 0.0 };
+            gauge.put(&own(vm), time);
+        }
+        requests(&mut self.requests, vm);
+        limits(&mut self.limits, vm);
     }
-    Ok(())
+
+    /// Writes it.
+    pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut count = Gauge::default();
+        for (namespace, number) in &self.count {
+            count.put(&[("namespace", namespace)], value(*number));
+        }
+        count.encode(encoder, "kubevirt_number_of_vms", "Machines by namespace")?;
+        let help = "What a machine is and how it is; always 1";
+        self.info.encode(encoder, "kubevirt_vm_info", help)?;
+        let name = "kubevirt_vm_create_date_timestamp_seconds";
+        self.created
+            .encode(encoder, name, "When the machine was created")?;
+        for (gauge, group) in self.timestamps.iter().zip(Group::ALL) {
+            let (name, help) = group.timestamp();
+            gauge.encode(encoder, name, help)?;
+        }
+        let help = "What a machine asks for, by where its spec says so";
+        self.requests
+            .encode(encoder, "kubevirt_vm_resource_requests", help)?;
+        let help = "The limits of a machine, where its spec has any";
+        self.limits
+            .encode(encoder, "kubevirt_vm_resource_limits", help)
+    }
 }
 
-fn timestamps(
-    encoder: &mut DescriptorEncoder<'_>,
-    machines: &[&VirtualMachine],
-    wanted: Group,
-) -> fmt::Result {
-    let (name, help) = wanted.timestamp();
-    let mut gauge = Gauge::begin(encoder, name, help)?;
-    for vm in machines {
-        // Zero while it is in another: queries add the five up.
-        let time = if group(vm) == wanted {
-            changed(vm)
-        } else {
-            0.0
-        };
-        gauge.put(&own(vm), time)?;
-    }
-    Ok(())
+fn info(gauge: &mut Gauge, vm: &VirtualMachine) {
+    let template = vm.spec.template.metadata.as_ref();
+    let annotations = template.and_then(|metadata| metadata.annotations.as_ref());
+    let said = |key: &str| annotations.and_then(|all| all.get(key)).map_or("", |it| it);
+    let [os, workload, flavor] = SYSTEM.map(|(label, key)| (label, said(key)));
+    let instance_type = vm.spec.instancetype.as_ref();
+    let preference = vm.spec.preference.as_ref();
+    let labels = [
+        ("name", name(vm)),
+        ("namespace", namespace(vm)),
+        os,
+        workload,
+        flavor,
+        (
+            "instance_type",
+            instance_type
+                .and_then(|it| it.name.as_deref())
+                .unwrap_or(""),
+        ),
+        (
+            "preference",
+            preference.and_then(|it| it.name.as_deref()).unwrap_or(""),
+        ),
+        ("status", status(vm).map_or("", PrintableStatus::as_str)),
+        ("status_group", group(vm).label()),
+    ];
+    gauge.put(&labels, 1.0);
 }
 
 /// When the machine's status last changed, in seconds since the epoch; 0 if nothing tells.
@@ -195,78 +185,68 @@ fn changed(vm: &VirtualMachine) -> f64 {
         .fold(0.0, f64::max)
 }
 
-fn requests(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) -> fmt::Result {
-    let help = "What a machine asks for, by where its spec says so";
-    let mut gauge = Gauge::begin(encoder, "kubevirt_vm_resource_requests", help)?;
-    for vm in machines {
-        let Some(spec) = &vm.spec.template.spec else {
-            continue;
-        };
-        let mut put = |resource, unit, source, amount| {
-            let labels = [
-                ("name", name(vm)),
-                ("namespace", namespace(vm)),
-                ("resource", resource),
-                ("unit", unit),
-                ("source", source),
-            ];
-            gauge.put(&labels, amount)
-        };
-        let domain = &spec.domain;
-        let guest = domain.memory.as_ref().and_then(|it| it.guest.as_ref());
-        if let Some(Ok(bytes)) = guest.map(vm_api::Quantity::bytes) {
-            put("memory", "bytes", "guest", value(bytes))?;
-        }
-        if let Some(bytes) = requested(spec, "memory").and_then(|it| it.bytes().ok()) {
-            put("memory", "bytes", "domain", value(bytes))?;
-        }
-        if let Ok(bytes) = reading::guest_memory_bytes(spec, None) {
-            put("memory", "bytes", "guest_effective", value(bytes))?;
-        }
-        if let Some(millis) = requested(spec, "cpu").and_then(|it| it.millis().ok()) {
-            put("cpu", "cores", "requests", value(millis) / 1000.0)?;
-        }
-        if let Ok(topology) = reading::topology(spec, None) {
-            let source = if domain.cpu.is_some() {
-                "domain"
-            } else {
-                "default"
-            };
-            put("cpu", "cores", source, topology.cores.into())?;
-            put("cpu", "sockets", source, topology.sockets.into())?;
-            put("cpu", "threads", source, topology.threads.into())?;
-            put("cpu", "cores", "guest_effective", topology.vcpus().into())?;
-        }
+fn requests(gauge: &mut Gauge, vm: &VirtualMachine) {
+    let Some(spec) = &vm.spec.template.spec else {
+        return;
+    };
+    let mut put = |resource, unit, source, amount| {
+        let labels = [
+            ("name", name(vm)),
+            ("namespace", namespace(vm)),
+            ("resource", resource),
+            ("unit", unit),
+            ("source", source),
+        ];
+        gauge.put(&labels, amount);
+    };
+    let domain = &spec.domain;
+    let guest = domain.memory.as_ref().and_then(|it| it.guest.as_ref());
+    if let Some(Ok(bytes)) = guest.map(vm_api::Quantity::bytes) {
+        put("memory", "bytes", "guest", value(bytes));
     }
-    Ok(())
+    if let Some(bytes) = requested(spec, "memory").and_then(|it| it.bytes().ok()) {
+        put("memory", "bytes", "domain", value(bytes));
+    }
+    if let Ok(bytes) = reading::guest_memory_bytes(spec, None) {
+        put("memory", "bytes", "guest_effective", value(bytes));
+    }
+    if let Some(millis) = requested(spec, "cpu").and_then(|it| it.millis().ok()) {
+        put("cpu", "cores", "requests", value(millis) / 1000.0);
+    }
+    if let Ok(topology) = reading::topology(spec, None) {
+        let source = if domain.cpu.is_some() {
+            "domain"
+        } else {
+            "default"
+        };
+        put("cpu", "cores", source, topology.cores.into());
+        put("cpu", "sockets", source, topology.sockets.into());
+        put("cpu", "threads", source, topology.threads.into());
+        put("cpu", "cores", "guest_effective", topology.vcpus().into());
+    }
 }
 
-fn limits(encoder: &mut DescriptorEncoder<'_>, machines: &[&VirtualMachine]) -> fmt::Result {
-    let help = "The limits of a machine, where its spec has any";
-    let mut gauge = Gauge::begin(encoder, "kubevirt_vm_resource_limits", help)?;
-    for vm in machines {
-        let resources = vm.spec.template.spec.as_ref();
-        let Some(resources) = resources.and_then(|spec| spec.domain.resources.as_ref()) else {
-            continue;
+fn limits(gauge: &mut Gauge, vm: &VirtualMachine) {
+    let resources = vm.spec.template.spec.as_ref();
+    let Some(resources) = resources.and_then(|spec| spec.domain.resources.as_ref()) else {
+        return;
+    };
+    for (resource, quantity) in &resources.limits {
+        let (unit, amount) = match resource.as_str() {
+            "memory" => ("bytes", quantity.bytes().map(value)),
+            "cpu" => ("cores", quantity.millis().map(|it| value(it) / 1000.0)),
+            _ => continue,
         };
-        for (resource, quantity) in &resources.limits {
-            let (unit, amount) = match resource.as_str() {
-                "memory" => ("bytes", quantity.bytes().map(value)),
-                "cpu" => ("cores", quantity.millis().map(|it| value(it) / 1000.0)),
-                _ => continue,
-            };
-            let labels = [
-                ("name", name(vm)),
-                ("namespace", namespace(vm)),
-                ("resource", resource),
-                ("unit", unit),
-            ];
-            if let Ok(amount) = amount {
-                gauge.put(&labels, amount)?;
-            }
+        let labels = [
+            ("name", name(vm)),
+            ("namespace", namespace(vm)),
+            ("resource", resource),
+            ("unit", unit),
+        ];
+        if let Ok(amount) = amount {
+            gauge.put(&labels, amount);
         }
     }
-    Ok(())
 }
 
 fn requested<'a>(

@@ -1,6 +1,7 @@
 //! Machines and instances as metrics with KubeVirt's names, read from the stores when somebody asks.
 //!
-//! Nothing is kept for an object between two scrapes. Only the replica that leads has stores, so that
+//! Nothing is kept for an object between two scrapes, and in one each object is looked at once: as types
+//! all of them would take more than their series do. Only the replica that leads has stores, so that
 //! every series is exported once.
 
 use std::fmt;
@@ -8,11 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::runtime::reflector::Store;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
-use super::{instances, machines};
+use super::instances::Instances;
+use super::machines::Machines;
+use crate::packed::Packed;
 use crate::watch::Guarded;
 
 /// The stores whose objects are exported, if this replica has any; a clone exports the same.
@@ -22,7 +25,7 @@ pub struct Objects(Arc<Mutex<Option<Stores>>>);
 /// The stores of a replica that leads.
 #[derive(Clone)]
 struct Stores {
-    machines: Store<Guarded<VirtualMachine>>,
+    machines: Store<Packed<VirtualMachine>>,
     instances: Store<Guarded<VirtualMachineInstance>>,
 }
 
@@ -34,7 +37,7 @@ impl Objects {
     /// Exports what these stores hold for as long as the result lives.
     pub fn show(
         &self,
-        machines: Store<Guarded<VirtualMachine>>,
+        machines: Store<Packed<VirtualMachine>>,
         instances: Store<Guarded<VirtualMachineInstance>>,
     ) -> Shown {
         self.set(Some(Stores {
@@ -73,12 +76,20 @@ impl Collector for Objects {
         let Some(stores) = self.stores() else {
             return Ok(());
         };
-        let held = stores.machines.state();
-        let machines: Vec<_> = held.iter().filter_map(|it| it.0.as_ref().ok()).collect();
-        machines::encode(&mut encoder, &machines)?;
-        let held = stores.instances.state();
-        let instances: Vec<_> = held.iter().filter_map(|it| it.0.as_ref().ok()).collect();
-        instances::encode(&mut encoder, &instances)
+        let mut machines = Machines::default();
+        for machine in stores.machines.state() {
+            if let Ok(machine) = machine.unpack() {
+                machines.add(&machine);
+            }
+        }
+        machines.encode(&mut encoder)?;
+        let mut instances = Instances::default();
+        for instance in stores.instances.state() {
+            if let Ok(instance) = &instance.0 {
+                instances.add(instance);
+            }
+        }
+        instances.encode(&mut encoder)
     }
 }
 
@@ -86,24 +97,42 @@ impl Collector for Objects {
 pub(super) type Labels<'a> = [(&'static str, &'a str)];
 
 /// The series of one metric.
-pub(super) struct Gauge<'a>(MetricEncoder<'a>);
+#[derive(Default)]
+pub(super) struct Gauge(Vec<Series>);
 
-impl<'a> Gauge<'a> {
-    /// Begins a metric.
-    pub(super) fn begin(
-        encoder: &'a mut DescriptorEncoder<'_>,
-        name: &'a str,
-        help: &str,
-    ) -> Result<Self, fmt::Error> {
-        let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        Ok(Self(metric))
+struct Series {
+    labels: Vec<(&'static str, Box<str>)>,
+    value: f64,
+}
+
+impl Gauge {
+    /// Adds a series.
+    pub(super) fn put(&mut self, labels: &Labels<'_>, value: f64) {
+        let labels = labels.iter().filter(|(_, value)| !value.is_empty());
+        let labels = labels.map(|(name, value)| (*name, Box::from(*value)));
+        self.0.push(Series {
+            labels: labels.collect(),
+            value,
+        });
     }
 
-    /// Writes one of its series.
-    pub(super) fn put(&mut self, labels: &Labels<'_>, value: f64) -> fmt::Result {
-        let mut labels = labels.to_vec();
-        labels.retain(|(_, value)| !value.is_empty());
-        self.0.encode_family(&labels)?.encode_gauge(&value)
+    /// Writes all of them.
+    pub(super) fn encode(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+    ) -> fmt::Result {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for series in &self.0 {
+            let labels: Vec<_> = series
+                .labels
+                .iter()
+                .map(|(name, value)| (*name, &**value))
+                .collect();
+            metric.encode_family(&labels)?.encode_gauge(&series.value)?;
+        }
+        Ok(())
     }
 }
 

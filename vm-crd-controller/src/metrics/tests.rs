@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance};
 
 use super::*;
+use crate::packed::Packed;
 use crate::watch::Guarded;
 
 #[test]
@@ -19,7 +20,7 @@ fn writes_are_told_by_resource_and_verb() {
     assert_eq!(text.matches("# EOF").count(), 1, "{text}");
 }
 
-fn machine() -> Guarded<VirtualMachine> {
+fn machine() -> Packed<VirtualMachine> {
     let object = json!({
         "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
         "metadata": { "name": "web", "namespace": "shop", "creationTimestamp": "2024-01-01T00:00:00Z" },

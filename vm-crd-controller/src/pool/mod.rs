@@ -26,6 +26,7 @@ use vm_api::{support, validate};
 use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
+use crate::packed::Packed;
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
 use crate::replicas::{self, Children, Counts, Failure, Pace, Words};
@@ -55,7 +56,7 @@ pub struct Pools {
     /// Where events go.
     pub events: Events,
     /// All machines.
-    pub machines: Store<Guarded<VirtualMachine>>,
+    pub machines: Store<Packed<VirtualMachine>>,
     /// All instances.
     pub instances: Store<Guarded<VirtualMachineInstance>>,
     /// Which machines belong to which pool.
@@ -97,24 +98,20 @@ impl Pools {
         let leaving = pool.metadata.deletion_timestamp.is_some();
         let paused = pool.spec.paused == Some(true);
         let acts = !paused && !leaving && wrong.is_none();
-        let object =
-            |name: &str| ObjectRef::<Guarded<VirtualMachine>>::new(name).within(&namespace);
+        let object = |name: &str| ObjectRef::<Packed<VirtualMachine>>::new(name).within(&namespace);
         let names = self.children.of(&namespace, &pool.name_any(), &uid);
         let found: Vec<_> = names
             .iter()
             .filter_map(|name| {
                 let instance = ObjectRef::new(name).within(&namespace);
                 Some((
-                    self.machines.get(&object(name))?,
+                    self.machines.get(&object(name))?.unpack().ok()?,
                     self.instances.get(&instance),
                 ))
             })
             .collect();
         let mut members = Vec::new();
         for (vm, instance) in &found {
-            let Ok(vm) = &vm.0 else {
-                continue;
-            };
             let matches = selector.as_ref().is_none_or(|it| it.matches(vm.labels()));
             if !matches && acts {
                 self.release(vm, &uid).await?;
@@ -178,7 +175,7 @@ impl Pools {
         while free.len() + coming < count {
             let name = child::name(pool, number);
             number += 1;
-            let object = ObjectRef::<Guarded<VirtualMachine>>::new(&name).within(&namespace);
+            let object = ObjectRef::<Packed<VirtualMachine>>::new(&name).within(&namespace);
             if self.machines.get(&object).is_some() {
                 continue;
             }

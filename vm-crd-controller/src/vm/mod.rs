@@ -31,6 +31,7 @@ use crate::cluster::{Cluster, Creation, reference, resource};
 use crate::conditions::reason;
 use crate::events::{Events, Note};
 use crate::instancetype::{Problem, Refs, Types};
+use crate::packed::Packed;
 use crate::reconcile::{Doing, Reconcile, ReconcileError, STALE};
 use crate::refusal::{Refusal, refusal};
 use crate::watch::Guarded;
@@ -46,16 +47,16 @@ pub struct Machines {
     crashes: Crashes,
 }
 
-impl Reconcile<Guarded<VirtualMachine>> for Machines {
+impl Reconcile<Packed<VirtualMachine>> for Machines {
     fn reconcile(
         self: Arc<Self>,
-        object: Arc<Guarded<VirtualMachine>>,
+        object: Arc<Packed<VirtualMachine>>,
     ) -> BoxFuture<'static, Result<Option<Duration>, ReconcileError>> {
         async move {
-            match &object.0 {
-                Ok(vm) => self.one(vm).await,
+            match object.unpack() {
+                Ok(vm) => self.one(&vm).await,
                 Err(error) => {
-                    invalid::report(&self.events, &*object, error);
+                    invalid::report(&self.events, &*object, &error);
                     Ok(None)
                 }
             }

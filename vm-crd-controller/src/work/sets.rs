@@ -8,10 +8,11 @@ use vm_api::pool::VirtualMachinePool;
 use vm_api::v1::{VirtualMachine, VirtualMachineInstance, VirtualMachineInstanceReplicaSet};
 
 use crate::owner::controller;
+use crate::packed::Packed;
 use crate::replicas::Children;
 use crate::watch::{Change, Guarded, Queue, Trigger, look_at_all, watch};
 
-type Machine = Guarded<VirtualMachine>;
+type Machine = Packed<VirtualMachine>;
 type Instance = Guarded<VirtualMachineInstance>;
 type ReplicaSet = Guarded<VirtualMachineInstanceReplicaSet>;
 type Pool = Guarded<VirtualMachinePool>;
