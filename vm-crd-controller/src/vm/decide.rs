@@ -199,9 +199,12 @@ fn settle(
     status: VirtualMachineStatus,
     life: Life,
 ) -> Plan {
+    let must_remember = status.state_change_requests != old.state_change_requests
+        || (has_ended(observed.instance) && status.run_strategy != old.run_strategy)
+        || status.start_failure != old.start_failure;
     let changed = status != *old;
     // A deletion brings a status of its own at once.
-    if changed && (!plan.delete || must_remember(observed.instance, strategy, old, &status)) {
+    if changed && (!plan.delete || must_remember) {
         let wait = quiet_for(observed, strategy, old, &status, life);
         if let Some(wait) = wait.filter(|_| !is_new(observed.refs, old)) {
             plan.again = Some(plan.again.map_or(wait, |again| again.min(wait)));
@@ -213,20 +216,6 @@ fn settle(
     }
     plan.hold = observed.instance.is_some() && !holds(observed.vm);
     plan
-}
-
-/// Whether `status` holds what must not be lost with `instance`.
-fn must_remember(
-    instance: Option<&VirtualMachineInstance>,
-    strategy: RunStrategy,
-    old: &VirtualMachineStatus,
-    status: &VirtualMachineStatus,
-) -> bool {
-    status.state_change_requests != old.state_change_requests
-        || (strategy::starts_once(strategy)
-            && has_ended(instance)
-            && status.run_strategy != old.run_strategy)
-        || status.start_failure != old.start_failure
 }
 
 /// Whether the guest of `instance` ended: nothing but the machine's status will tell that it ran.
@@ -267,10 +256,8 @@ fn quiet_for(
     if life == Life::Leaving {
         let since = match phase {
             Phase::Running => instance.metadata.deletion_timestamp.as_ref(),
-            // The instance is about to go, and with it all that the status still says of it.
-            _ if phase.is_final() && !must_remember(Some(instance), strategy, old, status) => {
-                known?.reached(phase)
-            }
+            // Of a machine that is to stay stopped, it is told together with that its instance is gone.
+            _ if phase.is_final() && strategy == RunStrategy::Halted => known?.reached(phase),
             _ => None,
         };
         return clock::left(since?, QUICK_END, &observed.now);

@@ -355,7 +355,7 @@ fn a_stop_is_told_unless_the_guest_is_quick() {
     let slow = decide(&slow, RunStrategy::Always);
     assert_eq!(word(&slow), Some(PrintableStatus::Stopping));
 
-    // That it ended is told together with that its instance is gone, unless this takes long.
+    // The end of a halted one is told together with that its instance is gone, unless this takes long.
     let mut over = running();
     over["phase"] = json!("Succeeded");
     let ended = json!({ "phase": "Succeeded", "phaseTransitionTimestamp": at(3) });
@@ -373,12 +373,11 @@ fn a_stop_is_told_unless_the_guest_is_quick() {
         (word(&plan), plan.again)
     };
     let left = Some(QUICK_END);
-    assert_eq!(at_once(RunStrategy::Always, 3), (None, left));
     assert_eq!(at_once(RunStrategy::Halted, 3), (None, left));
     let stopped = (Some(PrintableStatus::Stopped), None);
     assert_eq!(at_once(RunStrategy::Halted, 5), stopped);
-    // Only the status will tell that it ran by this strategy.
-    assert_eq!(at_once(RunStrategy::RerunOnFailure, 3), stopped);
+    // Another instance may follow, and it would not be told at all.
+    assert_eq!(at_once(RunStrategy::Always, 3), stopped);
     let gone = plan(&machine, None, RunStrategy::Halted).status.unwrap();
     assert_eq!(gone.printable_status, Some(PrintableStatus::Stopped));
     assert_eq!(gone.created, Some(false));

@@ -89,11 +89,6 @@ pub(super) fn wish(
     }
 }
 
-/// Whether `strategy` starts a machine only as long as it has not run by it.
-pub(super) fn starts_once(strategy: RunStrategy) -> bool {
-    matches!(strategy, RunStrategy::RerunOnFailure | RunStrategy::Once)
-}
-
 /// Whether the machine ran by another strategy (`before`, as its status has it) until now and is to
 /// be halted.
 pub(super) fn is_new_halt(strategy: RunStrategy, before: Option<&str>) -> bool {
