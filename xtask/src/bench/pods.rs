@@ -1,12 +1,17 @@
 //! The pods that are measured.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::{NAMESPACE, NODE};
 use crate::cluster::{ClusterName, apply, kubectl};
 use crate::command;
 use crate::progress;
+
+/// Memory that each asks for, beside what the RuntimeClass adds.
+const REQUEST_MIB: u64 = 16;
+
+const MIB: u64 = 1024 * 1024;
 
 /// What kind of pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +55,7 @@ impl Kind {
             "imagePullPolicy": "IfNotPresent",
             "command": command,
             // A hundred of them fit on a small node.
-            "resources": { "requests": { "cpu": "1m", "memory": "16Mi" }, "limits": { "cpu": "1", "memory": memory } },
+            "resources": { "requests": { "cpu": "1m", "memory": format!("{REQUEST_MIB}Mi") }, "limits": { "cpu": "1", "memory": memory } },
         })
     }
 
@@ -85,6 +90,30 @@ impl Kind {
     }
 }
 
+/// An error if the node has not the memory for so many machines: kubelet would reject the last of them.
+fn ensure_room(cluster: &ClusterName, number: usize) -> Result<()> {
+    let bytes = |of: &str, path: &str| -> Result<u64> {
+        let mut get = kubectl(cluster);
+        let get = get.args(["get", of, "--output", &format!("jsonpath={{{path}}}")]);
+        let text = command::output(get)?;
+        Ok(vm_api::Quantity::from(text.trim()).bytes()?)
+    };
+    let node = bytes(
+        &format!("node/{}", NODE.name()),
+        ".status.allocatable.memory",
+    )?;
+    let overhead = bytes("runtimeclass/kubevirt", ".overhead.podFixed.memory")?;
+    let each = overhead + REQUEST_MIB * MIB;
+    let most = usize::try_from(node / each)?;
+    ensure!(
+        number <= most,
+        "{number} machines at once need {} MiB of the node's {}: ask for fewer than {most} by --many",
+        number as u64 * each / MIB,
+        node / MIB
+    );
+    Ok(())
+}
+
 /// Pods that run.
 pub(super) struct Pods<'a> {
     cluster: &'a ClusterName,
@@ -95,6 +124,9 @@ pub(super) struct Pods<'a> {
 impl<'a> Pods<'a> {
     /// Asks for so many, and waits until each has printed its line.
     pub(super) fn run(cluster: &'a ClusterName, kind: Kind, number: usize) -> Result<Self> {
+        if kind != Kind::Container {
+            ensure_room(cluster, number)?;
+        }
         let names: Vec<_> = (0..number)
             .map(|index| format!("{kind:?}-{index}").to_lowercase())
             .collect();
