@@ -1,5 +1,5 @@
-//! Objects packed as text, for stores of many of which few are looked at at a time: a machine takes a
-//! third of what it takes as types, a pod a fifth.
+//! Objects packed as text, for stores of many of which few are looked at at a time: a pod takes a third
+//! of what it takes as types.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
